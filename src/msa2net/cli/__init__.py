@@ -1,0 +1,40 @@
+"""The command line: only here things are printed and exit codes chosen.
+
+Exit codes: 0 done, 1 our fault (with a traceback), 2 the user can mend it (one sentence).
+"""
+
+import sys
+
+import typer
+
+from msa2net.cli.console import print_error
+from msa2net.cli.demo import demo
+from msa2net.cli.evaluate import evaluate
+from msa2net.cli.import_weights import import_weights
+from msa2net.cli.models import models
+from msa2net.cli.phantom import phantom
+from msa2net.cli.predict import predict
+from msa2net.cli.prepare import prepare
+from msa2net.cli.train import train
+from msa2net.errors import Msa2NetError
+
+app = typer.Typer(
+    name="msa2net",
+    help="MSA²Net segments medical images. Research use only, not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+for command in (demo, models, phantom, prepare, train, evaluate, predict):
+    app.command()(command)
+app.command("import-weights")(import_weights)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except Msa2NetError as error:
+        print_error(str(error))
+        sys.exit(2)

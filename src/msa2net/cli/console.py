@@ -1,0 +1,68 @@
+"""What all commands share: the console, progress bars, common options."""
+
+import logging
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from lightning import Callback
+    from rich.console import Console
+
+Item = TypeVar("Item")
+
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, help="CPU threads; all cores if not given.")
+]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show the libraries' own messages and warnings.")
+]
+RunArgument = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
+
+DISCLAIMER = "Research use only, not a medical device."
+
+
+def console() -> "Console":
+    """Return a console on standard output."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def print_error(message: str) -> None:
+    """Print one sentence to standard error."""
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False).print("[bold red]error:[/]", end=" ")
+    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(message)
+
+
+def set_up(threads: int | None, verbose: bool) -> None:
+    """Apply the common options to this process."""
+    if not verbose:
+        warnings.filterwarnings("ignore", module=r"lightning\..*|torch\..*")
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def track(items: Iterable[Item], total: int, description: str) -> Iterator[Item]:
+    """Yield the items under a progress bar that is gone when all are done."""
+    from rich.progress import track as rich_track
+
+    yield from rich_track(items, description, total=total, console=console(), transient=True)
+
+
+def training_bar(verbose: bool) -> "Callback":
+    """Make the progress bar of a training; silences Lightning's own messages unless verbose."""
+    from lightning.pytorch.callbacks import RichProgressBar
+
+    if not verbose:  # Lightning sets its loggers' levels when it is imported
+        for name in ("lightning.pytorch", "lightning.fabric"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+    return RichProgressBar(leave=False)

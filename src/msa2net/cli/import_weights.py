@@ -1,0 +1,28 @@
+"""`msa2net import-weights`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from msa2net.cli.console import console
+
+
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="A published or own .pth file.", metavar="FILE")],
+    out: Annotated[Path, typer.Argument(help="Run folder to make.", metavar="OUT")],
+    image_size: Annotated[int, typer.Option(help="The size it was trained at.")] = 224,
+) -> None:
+    """Turn published MSA²Net weights into a run folder that `predict` can use.
+
+    The paper's repository (github.com/xmindflow/MSA-2Net) links its weights for Synapse in its
+    README; download the .pth file there. Which of the two released networks it belongs to is
+    recognised by its keys. The file is opened without running code in it (weights_only).
+    """
+    from msa2net.inference.published import import_published
+
+    facts = import_published(file, out, image_size)
+    names = ", ".join(facts.label_names)
+    console().print(f"recognised {facts.network.name}; its network is now in {out}")
+    console().print(f"classes: {names}")
+    console().print(f"next: msa2net predict {out} IMAGE --out masks")

@@ -1,0 +1,185 @@
+"""The configuration of a run: one frozen, checked object, stored with its result.
+
+A configuration is one YAML file; nothing inherits from anything. Unknown keys are errors that
+name the nearest known one.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from msa2net.errors import ConfigError
+
+
+def _as_pair(value: object) -> object:
+    return (value, value) if isinstance(value, int) else value
+
+
+ImageSize = Annotated[tuple[int, int], BeforeValidator(_as_pair)]
+Range = tuple[float, float]
+
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ModelConfig(_Section):
+    """Which network."""
+
+    name: str = Field("msa2net", description="a name from `msa2net models`")
+    encoder: str | None = Field(None, description="a timm name; the network's own if empty")
+    pretrained: bool = Field(False, description="start from timm's ImageNet weights")
+    pretrained_file: Path | None = Field(None, description="the same weights as a file")
+
+
+class DataConfig(_Section):
+    """Which data, and how an image becomes an input."""
+
+    format: str = Field(description="phantom | isic2018 | images")
+    root: Path | None = Field(None, description="folder of the raw data; none for phantom")
+    prepared: Path = Field(description="folder for the prepared, memory-mapped copy")
+    max_side: int = Field(1024, ge=32, description="larger photographs are stored reduced to this")
+    fit: Literal["stretch", "pad"] = Field("pad", description="pad keeps the aspect ratio")
+    phantom_cases: tuple[int, int, int] = Field((24, 4, 6), description="train, val, test")
+    phantom_shape: tuple[int, int, int] = Field((32, 128, 128), description="slices, rows, columns")
+
+
+class AugmentConfig(_Section):
+    """Random changes to a training sample; each is drawn anew from (seed, epoch, index)."""
+
+    horizontal_flip: float = Field(0.0, ge=0, le=1, description="probability")
+    vertical_flip: float = Field(0.0, ge=0, le=1, description="probability")
+    affine: float = Field(0.0, ge=0, le=1, description="probability of the four below together")
+    rotate_degrees: float = Field(20.0, ge=0, le=180, description="largest angle")
+    translate: float = Field(0.1, ge=0, le=1, description="largest shift, fraction of the side")
+    scale: Range = Field((0.8, 1.25), description="smallest and largest factor")
+    shear_degrees: float = Field(0.0, ge=0, le=60, description="largest angle")
+    brightness: float = Field(0.0, ge=0, le=1, description="largest relative change")
+    contrast: float = Field(0.0, ge=0, le=1, description="largest relative change")
+    saturation: float = Field(0.0, ge=0, le=1, description="largest relative change; colour only")
+    noise_std: float = Field(0.0, ge=0, le=1, description="of images in [0, 1]")
+
+
+class TrainConfig(_Section):
+    """How to train."""
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    learning_rate: float = Field(gt=0, description="the highest of the schedule")
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")
+    weight_decay: float = Field(0.05, ge=0, description="not applied to biases and norms")
+    schedule: Literal["cosine", "poly"] = Field("cosine", description="per step, down to zero")
+    warmup: float = Field(0.05, ge=0, lt=1, description="fraction of all steps")
+    clip_norm: float | None = Field(1.0, gt=0, description="of all gradients together")
+    precision: Literal["auto"] | Precision = Field(
+        "auto", description="auto is bf16-mixed on GPUs that have it, 32-true elsewhere"
+    )
+    seed: int = Field(1234, ge=0)
+    workers: int = Field(0, ge=0, description="processes that load and augment")
+    max_steps: int | None = Field(None, ge=1, description="stop after this many; for trials")
+    validate_every: int = Field(1, ge=1, description="epochs between validations")
+
+
+class Config(_Section):
+    """A whole run."""
+
+    image_size: ImageSize = Field(description="network input, S or [H, W], multiples of 32")
+    batch_slices: int = Field(16, ge=1, description="slices at once in validation and prediction")
+    model: ModelConfig = ModelConfig()
+    data: DataConfig
+    augment: AugmentConfig = AugmentConfig()
+    loss: dict[str, float] = Field(
+        {"dice": 1.0, "cross_entropy": 1.0}, description="weights of boundary_dou, dice, …"
+    )
+    train: TrainConfig
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML configuration and apply `key.path=value` overrides (values are YAML).
+
+    Raises:
+        ConfigError: the file or a key or a value is wrong; says which and what would be right.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        detail = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not valid YAML: {detail}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds no settings; it must be a YAML mapping such as configs/*")
+    for override in overrides:
+        _apply_override(content, override)
+    return parse_config(content, origin=str(path))
+
+
+def parse_config(content: Mapping[str, Any], *, origin: str) -> Config:
+    """Check settings and fill in defaults.
+
+    Raises:
+        ConfigError: the first thing that is wrong with them.
+    """
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {_describe(error)}") from error
+
+
+def dump_config(config: Config) -> str:
+    """Write a configuration as YAML, every field resolved."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def known_keys() -> list[str]:
+    """List every setting as a dotted path."""
+    keys: list[str] = []
+    for name, info in Config.model_fields.items():
+        section = info.annotation
+        if isinstance(section, type) and issubclass(section, _Section):
+            keys += [f"{name}.{inner}" for inner in section.model_fields]
+        else:
+            keys.append(name)
+    return keys
+
+
+def _apply_override(content: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set takes key=value, for example train.epochs=5; got '{override}'")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not valid YAML") from error
+    *sections, last = key.split(".")
+    target = content
+    for section in sections:
+        inner = target.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {override}: '{section}' is a value, not a section")
+        target = inner
+    target[last] = value
+
+
+def _describe(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.5)
+        if not close:  # the right name in the wrong section
+            last = key.rsplit(".", 1)[-1]
+            close = [known for known in known_keys() if known.rsplit(".", 1)[-1] == last][:1]
+        hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(known_keys())}"
+        return f"there is no setting '{key}'; {hint}"
+    if first["type"] == "missing":
+        return f"the setting '{key}' is missing"
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return f"'{key}' is {first['input']!r}: {message}"

@@ -1,0 +1,1 @@
+"""From files to cases, from cases to a store, from a store to training samples."""

@@ -1,0 +1,93 @@
+"""`Case` and `Segmentation`: the two things that travel through the package.
+
+Axes, everywhere: C channels, Z slices, H rows, W columns. A photograph is a Case with Z = 1.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msa2net.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """Where a voxel grid lies in the patient; both fields are None for a photograph.
+
+    Attributes:
+        spacing_mm: distance between voxel centres along (Z, H, W), in millimetres.
+        affine: 4×4, voxel index (column, row, slice) → RAS position in millimetres.
+    """
+
+    spacing_mm: tuple[float, float, float] | None = None
+    affine: NDArray[np.float64] | None = None
+
+    @classmethod
+    def from_spacing(cls, spacing_mm: tuple[float, float, float]) -> "Geometry":
+        """Make the geometry of an axis-aligned grid at the origin.
+
+        Columns run to the patient's left, rows to the back, slices to the head: an axial scan
+        as viewers show it.
+        """
+        depth, height, width = spacing_mm
+        return cls(spacing_mm, np.diag([-width, -height, depth, 1.0]))
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One image with, perhaps, its label.
+
+    Attributes:
+        id: unique within a data set; outputs are named by it.
+        image: (C, Z, H, W), any real dtype, in the file's own units (0–255, HU, …).
+        label: (Z, H, W) unsigned integers, 0 is background, 255 is ignored; None if unknown.
+        geometry: where the grid lies.
+        source: the file the image came from; None for data made in memory.
+    """
+
+    id: str
+    image: NDArray[np.generic]
+    label: NDArray[np.uint8] | None = None
+    geometry: Geometry = field(default_factory=Geometry)
+    source: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 4 or 0 in self.image.shape:
+            raise DataError(
+                f"case {self.id}: image has shape {self.image.shape}, expected (C, Z, H, W) "
+                "with no empty axis"
+            )
+        if self.label is not None and self.label.shape != self.image.shape[1:]:
+            raise DataError(
+                f"case {self.id}: image is {_size(self.image.shape[1:])} but label is "
+                f"{_size(self.label.shape)} (slices × rows × columns); they must be the same grid"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The answer of a network for one case, on the case's own grid.
+
+    Attributes:
+        id: the case's id.
+        labels: (Z, H, W) uint8, class indices.
+        label_names: one name per class, background first.
+        geometry: the case's geometry.
+    """
+
+    id: str
+    labels: NDArray[np.uint8]
+    label_names: tuple[str, ...]
+    geometry: Geometry = field(default_factory=Geometry)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the labels to `path`; the suffix (.png, .nii, .nii.gz) chooses the format."""
+        from msa2net.data.writers import write_segmentation
+
+        return write_segmentation(self, Path(path))
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "×".join(str(n) for n in shape)

@@ -1,0 +1,52 @@
+"""Turning a case's image into pictures for people."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msa2net.errors import ConfigError
+
+
+def display_image(
+    image_CZHW: NDArray[np.generic], low: float | None = None, high: float | None = None
+) -> NDArray[np.uint8]:
+    """Turn a case's image into pictures, (Z, H, W, 3) uint8.
+
+    Three channels are red, green and blue; of any other number the first is shown in grey.
+    8-bit images stay as they are unless a window is asked for. Others are scaled from
+    [low, high] to 0–255 and clipped; values that are not finite become black.
+
+    Args:
+        image_CZHW: (C, Z, H, W), any real dtype.
+        low: shown black, in the image's units; by default the 0.5th percentile.
+        high: shown white; by default the 99.5th percentile.
+
+    Raises:
+        ConfigError: `low` lies above `high`.
+    """
+    channels = image_CZHW if len(image_CZHW) == 3 else image_CZHW[:1]
+    pictures = np.empty((*channels.shape[1:], 3), np.uint8)
+    if channels.dtype == np.uint8 and low is None and high is None:
+        pictures[:] = np.moveaxis(channels, 0, -1)
+        return pictures
+    if low is None or high is None:
+        dark, bright = _percentiles(channels)
+        low, high = dark if low is None else low, bright if high is None else high
+    if low > high:
+        raise ConfigError(f"the display window goes from {low:g} down to {high:g}; swap the two")
+    scale = 255 / (high - low) if high > low else 0.0
+    for z in range(channels.shape[1]):  # by slice: a whole volume in float32 may not fit in memory
+        with np.errstate(over="ignore", invalid="ignore"):  # infinities are dealt with below
+            shown_CHW = (channels[:, z].astype(np.float32) - low) * scale
+        shown_CHW = np.nan_to_num(shown_CHW, nan=0.0, posinf=0.0, neginf=0.0)
+        pictures[z] = np.moveaxis(np.rint(np.clip(shown_CHW, 0, 255)), 0, -1).astype(np.uint8)
+    return pictures
+
+
+def _percentiles(image: NDArray[np.generic]) -> tuple[float, float]:
+    flat = image.reshape(-1)
+    sample = flat[:: 1 + flat.size // 1_000_000].astype(np.float64)
+    finite = sample[np.isfinite(sample)]
+    if not finite.size:
+        return 0.0, 0.0
+    low, high = np.percentile(finite, (0.5, 99.5))
+    return float(low), float(high)

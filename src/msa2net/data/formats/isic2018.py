@@ -1,0 +1,50 @@
+"""ISIC 2018 Task 1, skin lesions: the official folders and file names.
+
+Source: https://challenge.isic-archive.com/data/#2018 (training input and ground truth).
+"""
+
+from pathlib import Path
+
+from msa2net.config import DataConfig
+from msa2net.data.formats.source import Source, pair_by_id, photograph_cases
+from msa2net.data.readers import list_images
+from msa2net.data.splits import read_split_lists, split_by_count, split_by_ratio
+from msa2net.errors import ConfigError
+
+IMAGES = "ISIC2018_Task1-2_Training_Input"
+MASKS = "ISIC2018_Task1_Training_GroundTruth"
+MASK_ENDING = "_segmentation"
+LABEL_NAMES = ("background", "lesion")
+# The published experiments sort 2,594 images by name and cut them at these counts.
+PUBLISHED_TOTAL, PUBLISHED_TRAIN, PUBLISHED_VAL = 2594, 1815, 259
+
+
+def open_isic2018(data: DataConfig) -> Source:
+    """Open the data set; `splits/*.txt` decides who is tested, else the published counts.
+
+    Raises:
+        ConfigError: no folder given.
+        DataError: folders, images or masks are missing.
+    """
+    if data.root is None:
+        raise ConfigError("data.root is missing: name the folder that holds " + IMAGES)
+    images = {path.stem: path for path in list_images(data.root / IMAGES)}
+    masks = {path.stem.removesuffix(MASK_ENDING): path for path in list_images(data.root / MASKS)}
+    pairs = pair_by_id(images, masks)
+    return Source(
+        kind="photograph",
+        label_names=LABEL_NAMES,
+        intensity="fixed",
+        low=0.0,
+        high=255.0,
+        cases=photograph_cases(pairs, _splits(data.root, sorted(pairs)), len(LABEL_NAMES)),
+    )
+
+
+def _splits(root: Path, ids: list[str]) -> dict[str, str]:
+    listed = read_split_lists(root / "splits", ids)
+    if listed is not None:
+        return listed
+    if len(ids) == PUBLISHED_TOTAL:
+        return split_by_count(ids, PUBLISHED_TRAIN, PUBLISHED_VAL)
+    return split_by_ratio(ids)

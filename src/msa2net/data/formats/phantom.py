@@ -1,0 +1,34 @@
+"""The built-in data set: synthetic abdominal CT, so that everything can be tried offline."""
+
+from functools import partial
+
+from msa2net.config import DataConfig
+from msa2net.data.formats.source import Source, SourceCase
+from msa2net.data.phantom import ABDOMEN_LABELS, abdomen
+from msa2net.data.splits import SPLITS
+
+# The soft-tissue window of the published Synapse preprocessing.
+HU_LOW, HU_HIGH = -125.0, 275.0
+
+
+def open_phantom(data: DataConfig) -> Source:
+    """Make `data.phantom_cases` volumes of `data.phantom_shape`, split as counted."""
+    splits = [
+        split for split, count in zip(SPLITS, data.phantom_cases, strict=True) for _ in range(count)
+    ]
+    return Source(
+        kind="volume",
+        label_names=ABDOMEN_LABELS,
+        intensity="fixed",
+        low=HU_LOW,
+        high=HU_HIGH,
+        cases=tuple(
+            SourceCase(
+                id=f"phantom_{index:04d}",
+                split=split,
+                files=(),
+                read=partial(abdomen, index, shape=data.phantom_shape),
+            )
+            for index, split in enumerate(splits)
+        ),
+    )

@@ -1,0 +1,109 @@
+"""Reading image files into arrays, with one sentence when a file is not what it should be."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from msa2net.data.case import Case
+from msa2net.errors import DataError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
+
+def read_image(path: Path, case_id: str | None = None) -> Case:
+    """Read a photograph (PNG, JPEG, TIFF, BMP) as a Case with Z = 1.
+
+    Colour becomes (3, 1, H, W) uint8, grey (1, 1, H, W) uint8, uint16, int32 or float32; a palette
+    is resolved, transparency dropped, and the camera's EXIF rotation applied, so that the
+    picture stands as viewers show it.
+
+    Raises:
+        DataError: missing, unreadable or truncated.
+    """
+    with _opened(path) as picture:
+        if picture.mode in ("L", "I;16", "I;16B", "I;16L", "I", "F"):
+            plain = picture
+        elif picture.mode in ("1", "LA"):
+            plain = picture.convert("L")
+        else:
+            plain = picture.convert("RGB")
+        array = np.asarray(ImageOps.exif_transpose(plain))
+    image_CHW = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    return Case(id=case_id or path.stem, image=image_CHW[:, None].copy(), source=path)
+
+
+def read_mask(path: Path) -> NDArray[Any]:
+    """Read a mask picture's raw values as (H, W) integers.
+
+    A palette's indices are the values. An RGB mask is read only when its channels are equal.
+
+    Raises:
+        DataError: unreadable, or a coloured picture rather than a mask.
+    """
+    with _opened(path) as picture:
+        bilevel = picture.mode == "1"
+        array = np.asarray(picture.convert("L") if bilevel else picture)
+    if array.ndim == 3:
+        if not (array[..., :1] == array[..., :3]).all():
+            raise DataError(
+                f"{path} is a colour picture, not a mask; save class indices as a grey or "
+                "palette PNG"
+            )
+        array = array[..., 0]
+    if array.dtype.kind == "f":
+        if not (array == np.round(array)).all():
+            raise DataError(f"{path} holds fractions; a mask holds whole class indices")
+        array = array.astype(np.int64)
+    return array
+
+
+def read_path(path: Path) -> Case:
+    """Read any supported image file, chosen by its suffix.
+
+    Raises:
+        DataError: unknown suffix or an unreadable file.
+    """
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise DataError(
+            f"{path}: files ending in '{path.suffix}' are not read; supported are "
+            f"{', '.join(IMAGE_SUFFIXES)}"
+        )
+    return read_image(path)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """List the image files directly in `folder`, sorted by name.
+
+    Raises:
+        DataError: no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise DataError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+    return paths
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open a picture and decode it whole, so that a truncated file is found here."""
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            yield picture
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {path}") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path} declares an implausibly large picture: {error}") from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path} is not a picture that can be read; is it damaged?") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path} cannot be read, it may be truncated: {error}") from error

@@ -1,0 +1,151 @@
+"""Training samples: slices at the network's size, read at random from memory-mapped arrays.
+
+Resizing a slice costs more than augmenting it, so it is done once: `build_slices` writes every
+training slice at the input's size, and an epoch only reads.
+
+Axes: N slices of all cases, C channels, h rows and w columns of the network's input.
+"""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from msa2net.data.augment import Augmentation
+from msa2net.data.preprocessing import Preprocessing
+from msa2net.data.store import Store
+from msa2net.errors import DataError
+from msa2net.files import read_json, write_json
+
+Position = tuple[int, int]  # (epoch, index)
+
+
+@dataclass(frozen=True)
+class SliceArrays:
+    """Slices ready to train on.
+
+    Attributes:
+        images: (N, C, h, w) float16 in [0, 1]; half precision keeps 11 bits, images have 8 to 12.
+        labels: (N, h, w) uint8.
+        origin: for each slice, its case's id and its index in the case.
+    """
+
+    images: NDArray[np.float16]
+    labels: NDArray[np.uint8]
+    origin: list[tuple[str, int]]
+
+
+def build_slices(store: Store, preprocessing: Preprocessing, split: str) -> SliceArrays:
+    """Resize a split's slices to the network's input, or open them if that was done before.
+
+    Raises:
+        DataError: the disk is full or the folder cannot be written.
+    """
+    key = f"{store.hash} {split} {preprocessing.model_dump_json(exclude={'mean', 'std'})}"
+    folder = store.root / "slices" / hashlib.sha256(key.encode()).hexdigest()[:16]
+    if not (folder / "origin.json").is_file():
+        try:
+            _write_slices(store, preprocessing, split, folder)
+        except OSError as error:
+            raise DataError(
+                f"cannot write training slices to {folder}: {error.strerror or error}; check that "
+                "the folder is writable and the disk has room"
+            ) from error
+    return SliceArrays(
+        images=np.load(folder / "images.npy", mmap_mode="r"),
+        labels=np.load(folder / "labels.npy", mmap_mode="r"),
+        origin=[(case_id, index) for case_id, index in read_json(folder / "origin.json")],
+    )
+
+
+def _write_slices(store: Store, preprocessing: Preprocessing, split: str, folder: Path) -> None:
+    ids = set(store.ids(split))
+    rows = [case for case in store.cases if case.id in ids]
+    total = sum(row.shape[1] for row in rows)
+    h, w = preprocessing.image_size
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
+    try:
+        open_new = np.lib.format.open_memmap
+        image_shape, label_shape = (total, preprocessing.channels, h, w), (total, h, w)
+        images = open_new(temporary / "images.npy", "w+", np.float16, image_shape)
+        labels = open_new(temporary / "labels.npy", "w+", np.uint8, label_shape)
+        origin: list[tuple[str, int]] = []
+        for row in rows:
+            case = store.case(row.id)
+            assert case.label is not None
+            depth = case.image.shape[1]
+            place = slice(len(origin), len(origin) + depth)
+            value_range = preprocessing.intensity_range(case.image)
+            images[place] = preprocessing.unit_slices(case.image, value_range)
+            labels[place] = preprocessing.label_slices(case.label)
+            origin += [(row.id, index) for index in range(depth)]
+        images.flush()
+        labels.flush()
+        write_json(temporary / "origin.json", origin)
+        if not (folder / "origin.json").is_file():  # another process may have been faster
+            temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+class SliceDataset(Dataset[dict[str, Any]]):
+    """Augmented training slices, indexed by (epoch, index).
+
+    A sample depends on (seed, epoch, index) and on nothing else: not on the worker, the number of
+    workers, how they were started, or what was drawn before.
+    """
+
+    def __init__(
+        self,
+        arrays: SliceArrays,
+        preprocessing: Preprocessing,
+        augmentation: Augmentation,
+        seed: int,
+    ) -> None:
+        self.arrays = arrays
+        self.preprocessing = preprocessing
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.arrays.origin)
+
+    def __getitem__(self, position: Position) -> dict[str, Any]:
+        """Return `image` (C, h, w) float32, `label` (h, w) uint8, `case` and `slice`."""
+        epoch, index = position
+        unit_Chw = torch.from_numpy(self.arrays.images[index].astype(np.float32))
+        label_hw = torch.from_numpy(np.array(self.arrays.labels[index]))
+        unit_Chw, label_hw = self.augmentation(unit_Chw, label_hw, (self.seed, epoch, index))
+        case_id, slice_index = self.arrays.origin[index]
+        image_Chw: Tensor = self.preprocessing.standardise(unit_Chw)
+        return {"image": image_Chw, "label": label_hw, "case": case_id, "slice": slice_index}
+
+
+class EpochSampler(Sampler[Position]):
+    """A new order for each epoch, from (seed, epoch) only; yields (epoch, index)."""
+
+    def __init__(self, length: int, seed: int) -> None:
+        self.length = length
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this at the start of each."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Position]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        return ((self.epoch, index) for index in order.tolist())

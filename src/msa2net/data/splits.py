@@ -1,0 +1,75 @@
+"""Who is trained on, who is validated on, who is tested on."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from msa2net.errors import DataError
+
+SPLITS = ("train", "val", "test")
+
+
+def split_by_ratio(
+    ids: Sequence[str], ratios: tuple[float, float, float] = (0.7, 0.1, 0.2), seed: int = 0
+) -> dict[str, str]:
+    """Assign each id to train, val or test, shuffled by `seed`; every split gets at least one.
+
+    Raises:
+        DataError: fewer than three ids.
+    """
+    if len(ids) < 3:
+        raise DataError(
+            f"{len(ids)} cases cannot be split into train, val and test; at least 3 are needed"
+        )
+    shuffled = np.random.default_rng(seed).permutation(sorted(ids)).tolist()
+    val, test = (max(1, round(ratio * len(ids))) for ratio in ratios[1:])
+    names = ["val"] * val + ["test"] * test + ["train"] * (len(ids) - val - test)
+    return dict(zip(shuffled, names, strict=True))
+
+
+def split_by_count(sorted_ids: Sequence[str], train: int, val: int) -> dict[str, str]:
+    """Assign the first `train` ids, the next `val`, and the rest to test."""
+    names = ["train"] * train + ["val"] * val + ["test"] * (len(sorted_ids) - train - val)
+    return dict(zip(sorted_ids, names, strict=True))
+
+
+def read_split_lists(folder: Path, ids: Sequence[str]) -> dict[str, str] | None:
+    """Read `train.txt`, `val.txt`, `test.txt` (one id a line) from `folder`, if it exists.
+
+    Returns:
+        id → split for the listed ids, or None when there is no such folder.
+
+    Raises:
+        DataError: a list is missing, names an id that is not there, or an id stands twice.
+    """
+    if not folder.is_dir():
+        return None
+    lists = {split: _read_list(folder / f"{split}.txt") for split in SPLITS}
+    return check_splits(lists, ids, origin=str(folder))
+
+
+def check_splits(
+    lists: Mapping[str, Sequence[str]], ids: Sequence[str], *, origin: str
+) -> dict[str, str]:
+    """Turn lists into id → split, refusing unknown ids and ids in two lists."""
+    known = set(ids)
+    assigned: dict[str, str] = {}
+    for split, listed in lists.items():
+        for case_id in listed:
+            if case_id not in known:
+                raise DataError(f"{origin}: {split} names '{case_id}', which has no image")
+            if case_id in assigned:
+                raise DataError(
+                    f"{origin}: '{case_id}' is in {assigned[case_id]} and again in {split}"
+                )
+            assigned[case_id] = split
+    return assigned
+
+
+def _read_list(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"cannot read the split list {path}: {error.strerror}") from error
+    return [line.strip() for line in lines if line.strip()]

@@ -1,0 +1,1 @@
+"""Scoring a run or predictions, and the tables that come of it."""

@@ -1,0 +1,177 @@
+"""Scoring a run on one split of its data, under every protocol, with pictures to look at."""
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from msa2net.config import load_config
+from msa2net.data.case import Case, Segmentation
+from msa2net.data.display import display_image
+from msa2net.data.store import Store, open_store
+from msa2net.errors import DataError
+from msa2net.evaluation.reference import reference_for
+from msa2net.evaluation.tables import markdown_table
+from msa2net.files import atomic_path, sha256, write_json, write_text
+from msa2net.inference.predictor import Predictor
+from msa2net.inference.run_folder import WEIGHTS_FILE, read_facts, software_versions
+from msa2net.metrics import (
+    PUBLISHED,
+    CaseRow,
+    case_rows,
+    mean_dice,
+    summarise,
+    write_cases_csv,
+)
+
+CaseProgress = Callable[[Iterable[Case], int], Iterable[Case]]
+
+MAX_EXAMPLE_SLICES = 24
+
+
+def evaluate_run(
+    run: str | Path,
+    *,
+    split: str = "test",
+    device: str = "auto",
+    progress: CaseProgress | None = None,
+) -> dict[str, Any]:
+    """Score a run on a split of the data it was trained on.
+
+    Writes `evaluation/` in the run folder: `cases.csv` (one row per case and class),
+    `summary.json`, `table.md`, and the worst, median and best cases under `examples/`.
+
+    Args:
+        run: a run folder of `train`.
+        split: train, val or test.
+        device: cpu, cuda, mps or auto.
+        progress: wraps the cases and their number, to show a bar.
+
+    Returns:
+        The content of `summary.json`.
+
+    Raises:
+        WeightsError: not a run folder.
+        DataError: the prepared data are not there.
+    """
+    run = Path(run)
+    facts = read_facts(run)
+    config = load_config(run / "config.yaml")
+    if not (config.data.prepared / "dataset.json").is_file():
+        raise DataError(
+            f"the data of this run are not at {config.data.prepared} (a path relative to the "
+            "folder where training was started); evaluate from there, or prepare them again"
+        )
+    store = open_store(config.data.prepared)
+    predictor = Predictor.load(run, device, config.batch_slices)
+    ids = store.ids(split)
+    rows = score_cases(predictor, store, ids, progress)
+    image_kind = store.kind
+    protocols = {
+        name: summarise(rows, store.label_names, name)
+        for name in ("standard", PUBLISHED[image_kind])
+    }
+    summary: dict[str, Any] = {
+        "schema": 1,
+        "split": split,
+        "cases": len(ids),
+        "label_names": list(store.label_names),
+        "image_kind": image_kind,
+        "model": {
+            "name": facts.network.name,
+            "parameters": sum(p.numel() for p in predictor.model.parameters()),
+            "weights_sha256": sha256(run / WEIGHTS_FILE),
+        },
+        "data": {
+            "format": store.format,
+            "hash": store.hash,
+            "same_as_training": store.hash == facts.data.get("hash"),
+        },
+        "versions": software_versions(),
+        "protocols": protocols,
+        "reference": reference_for(store.format),
+    }
+    out = run / "evaluation"
+    write_cases_csv(out / "cases.csv", rows)
+    write_json(out / "summary.json", summary)
+    write_text(out / "table.md", markdown_table(summary))
+    _write_examples(predictor, store, rows, out / "examples")
+    return summary
+
+
+def score_cases(
+    predictor: Predictor, store: Store, ids: list[str], progress: CaseProgress | None = None
+) -> list[CaseRow]:
+    """Segment cases and count their pixels; one row per case and class."""
+    cases: Iterable[Case] = (store.case(case_id) for case_id in ids)
+    if progress is not None:
+        cases = progress(cases, len(ids))
+    rows: list[CaseRow] = []
+    for case_id, segmentation in zip(ids, predictor.segment(cases), strict=True):
+        truth = store.case(case_id).label
+        assert truth is not None
+        rows += case_rows(case_id, segmentation.labels, truth, store.label_names)
+    return rows
+
+
+def _write_examples(predictor: Predictor, store: Store, rows: list[CaseRow], folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    count = 2 if store.kind == "photograph" else 1
+    ranked = rank_cases(rows, count)
+    cases = [store.case(case_id) for case_id in ranked]
+    for case, segmentation in zip(cases, predictor.segment(cases), strict=True):
+        _write_example(predictor, case, segmentation, folder / f"{ranked[case.id]}-{case.id}.npz")
+
+
+def rank_cases(rows: list[CaseRow], count: int) -> dict[str, str]:
+    """Choose the worst, median and best cases by mean Dice; returns id → rank.
+
+    Cases without any applicable Dice are left out; no case is chosen twice.
+    """
+    by_case: dict[str, list[CaseRow]] = {}
+    for row in rows:
+        by_case.setdefault(row["case"], []).append(row)
+    dice = {case_id: mean_dice(own) for case_id, own in by_case.items()}
+    scored = {case_id: value for case_id, value in dice.items() if value is not None}
+    order = sorted(scored, key=lambda case_id: (scored[case_id], case_id))
+    middle = max(0, (len(order) - count) // 2)
+    chosen = dict.fromkeys(order[:count], "worst")
+    for rank, ids in (("best", order[-count:]), ("median", order[middle : middle + count])):
+        for case_id in ids:
+            chosen.setdefault(case_id, rank)
+    return chosen
+
+
+def _write_example(
+    predictor: Predictor, case: Case, segmentation: Segmentation, path: Path
+) -> None:
+    assert case.label is not None
+    chosen = example_slices(case.label, segmentation.labels)
+    low, high = predictor.preprocessing.intensity_range(case.image)
+    colour = case.image.dtype == np.uint8
+    pictures = display_image(
+        case.image[:, chosen], None if colour else low, None if colour else high
+    )
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            image=pictures,
+            truth=case.label[chosen],
+            prediction=segmentation.labels[chosen],
+        )
+
+
+def example_slices(truth_ZHW: Any, prediction_ZHW: Any) -> list[int]:
+    """Choose at most `MAX_EXAMPLE_SLICES`, evenly over the slices that hold any label."""
+    labelled = np.flatnonzero(
+        (truth_ZHW > 0).any(axis=(1, 2)) | (prediction_ZHW > 0).any(axis=(1, 2))
+    )
+    if not labelled.size:
+        return [truth_ZHW.shape[0] // 2]
+    count = min(MAX_EXAMPLE_SLICES, len(labelled))
+    return [
+        int(index)
+        for index in labelled[np.linspace(0, len(labelled) - 1, count).round().astype(int)]
+    ]

@@ -1,0 +1,175 @@
+"""`Predictor`: from a path, an array or a Case to a Segmentation on the same grid.
+
+Axes: C channels, Z slices, H rows, W columns, K classes; h, w are the network's rows and columns.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from msa2net.data.case import Case, Geometry, Segmentation
+from msa2net.data.preprocessing import Preprocessing
+from msa2net.data.readers import read_path
+from msa2net.inference.run_folder import load_run
+
+
+@dataclass
+class _Pending:
+    """A case of which some slices are still on their way through the network."""
+
+    case: Case
+    labels: NDArray[np.uint8]
+    done: int = 0
+
+
+class Predictor:
+    """A network with everything needed to apply it.
+
+    Attributes:
+        model: the network, in evaluation mode and on its device while predicting.
+        preprocessing: how images become inputs.
+        label_names: one name per class, background first.
+        batch_slices: slices that go through the network at once; they may be of several cases.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        preprocessing: Preprocessing,
+        label_names: tuple[str, ...],
+        batch_slices: int = 16,
+    ) -> None:
+        self.model = model
+        self.preprocessing = preprocessing
+        self.label_names = label_names
+        self.batch_slices = batch_slices
+
+    @classmethod
+    def load(cls, run: str | Path, device: str = "auto", batch_slices: int = 16) -> "Predictor":
+        """Load a run folder's network.
+
+        Args:
+            run: folder with `model.json` and `model.safetensors`.
+            device: cpu, cuda, cuda:1, mps, or auto (the best there is).
+            batch_slices: lower it when memory runs out.
+
+        Raises:
+            WeightsError: not a run folder, or its weights do not fit.
+            ConfigError: no such device.
+        """
+        loaded = load_run(Path(run), device)
+        return cls(loaded.model, loaded.preprocessing, loaded.label_names, batch_slices)
+
+    def __call__(
+        self, source: str | Path | NDArray[Any] | Case, spacing_mm: tuple[float, ...] | None = None
+    ) -> Segmentation:
+        """Segment one image.
+
+        Args:
+            source: a file, a Case, or an array (H, W), (H, W, 3) for colour, or (Z, H, W).
+            spacing_mm: of an array's voxels along (Z, H, W); None if unknown.
+
+        Raises:
+            DataError: unreadable, or of another kind than the network was trained for.
+        """
+        if isinstance(source, str | Path):
+            case = read_path(Path(source))
+        elif isinstance(source, Case):
+            case = source
+        else:
+            case = _case_from_array(source, spacing_mm)
+        return next(self.segment([case]))
+
+    def segment(self, cases: Iterable[Case]) -> Iterator[Segmentation]:
+        """Segment cases one after another, filling batches across their borders.
+
+        Memory holds one batch of slices and the labels of the cases in it; class probabilities
+        exist for one batch only. Results come in the order of the cases.
+        """
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            yield from self._segment(cases)
+        finally:
+            self.model.train(was_training)
+
+    def _segment(self, cases: Iterable[Case]) -> Iterator[Segmentation]:
+        pending: list[_Pending] = []
+        queue: list[tuple[_Pending, int, NDArray[np.float32]]] = []
+        for case in cases:
+            owner = _Pending(case, np.zeros(case.image.shape[1:], dtype=np.uint8))
+            pending.append(owner)
+            value_range = self.preprocessing.intensity_range(case.image)
+            for index in range(case.image.shape[1]):
+                image = case.image[:, index : index + 1]
+                queue.append((owner, index, self.preprocessing.unit_slices(image, value_range)))
+                if len(queue) == self.batch_slices:
+                    self._run(queue)
+                    queue.clear()
+            while pending and pending[0].done == pending[0].labels.shape[0]:
+                yield self._finish(pending.pop(0))
+        if queue:
+            self._run(queue)
+        yield from map(self._finish, pending)
+
+    def _run(self, queue: list[tuple[_Pending, int, NDArray[np.float32]]]) -> None:
+        unit_BChw = np.concatenate([unit for _, _, unit in queue])
+        probability_BKhw = self._probabilities(torch.from_numpy(unit_BChw))
+        for start, end in _same_owner(queue):
+            owner = queue[start][0]
+            labels_ZHW = self._labels(probability_BKhw[start:end], owner.labels.shape[1:])
+            first = queue[start][1]
+            owner.labels[first : first + end - start] = labels_ZHW
+            owner.done += end - start
+
+    @torch.inference_mode()
+    def _probabilities(self, unit_BChw: Tensor) -> Tensor:
+        device = next(self.model.parameters()).device
+        image_BChw = self.preprocessing.standardise(unit_BChw.to(device))
+        logits_BKhw: Tensor = self.model(image_BChw)
+        return logits_BKhw.float().softmax(dim=1)
+
+    @torch.inference_mode()
+    def _labels(self, probability_ZKhw: Tensor, size: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Resample probabilities to the case's size, then take the most probable class."""
+        device = probability_ZKhw.device
+        resized_ZKHW = self.preprocessing.invert(
+            probability_ZKhw,
+            (size[0], size[1]),
+            convert=lambda matrix: torch.tensor(matrix, device=device),
+        )
+        labels: NDArray[np.uint8] = resized_ZKHW.argmax(dim=1).to(torch.uint8).cpu().numpy()
+        return labels
+
+    def _finish(self, pending: _Pending) -> Segmentation:
+        case = pending.case
+        return Segmentation(case.id, pending.labels, self.label_names, case.geometry)
+
+
+def _same_owner(queue: list[tuple[_Pending, int, Any]]) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) of the runs of slices that belong to the same case."""
+    start = 0
+    for end in range(1, len(queue) + 1):
+        if end == len(queue) or queue[end][0] is not queue[start][0]:
+            yield start, end
+            start = end
+
+
+def _case_from_array(array: NDArray[Any], spacing_mm: tuple[float, ...] | None) -> Case:
+    """Make a Case of (H, W), (H, W, 3) or (Z, H, W); colour is told by its last axis of 3."""
+    if array.ndim == 2:
+        image_CZHW = array[None, None]
+    elif array.ndim == 3 and array.shape[-1] == 3:
+        image_CZHW = array.transpose(2, 0, 1)[:, None]
+    else:
+        image_CZHW = array[None]
+    if spacing_mm is None:
+        return Case("array", image_CZHW)
+    depth, height, width = spacing_mm
+    return Case("array", image_CZHW, geometry=Geometry.from_spacing((depth, height, width)))

@@ -1,0 +1,143 @@
+"""A run folder's network: `model.json` and `model.safetensors`, written and read."""
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import nn
+
+from msa2net.data.preprocessing import Preprocessing
+from msa2net.errors import ConfigError, DataError, WeightsError
+from msa2net.files import read_json, write_text
+from msa2net.models.registry import create_model
+from msa2net.models.weights import load_weights, save_weights
+
+SCHEMA = 1
+MODEL_FILE, WEIGHTS_FILE = "model.json", "model.safetensors"
+
+
+class NetworkFacts(BaseModel):
+    """The arguments of `create_model` that rebuild the network."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    encoder: str | None
+    num_classes: int
+    in_channels: int
+    image_size: tuple[int, int]
+
+
+class ModelFacts(BaseModel):
+    """Everything a network needs besides its weights; the content of `model.json`.
+
+    Attributes:
+        schema_version: of this file's layout.
+        network: how to rebuild it.
+        label_names: one name per class, background first.
+        preprocessing: how images become its inputs.
+        data: format and hash of the data it was trained on.
+        training: what is known of its training, for people.
+        versions: of the software that wrote it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    schema_version: int = SCHEMA
+    network: NetworkFacts
+    label_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    data: dict[str, str] = {}
+    training: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A network from a run folder, on its device, in evaluation mode."""
+
+    model: nn.Module
+    facts: ModelFacts
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images become inputs."""
+        return self.facts.preprocessing
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """One name per class, background first."""
+        return self.facts.label_names
+
+
+def save_run(run: Path, model: nn.Module, facts: ModelFacts) -> None:
+    """Write `model.safetensors`, then `model.json`; each is replaced whole."""
+    save_weights(model, run / WEIGHTS_FILE)
+    write_text(run / MODEL_FILE, facts.model_dump_json(indent=2) + "\n")
+
+
+def read_facts(run: Path) -> ModelFacts:
+    """Read `model.json`.
+
+    Raises:
+        WeightsError: this is not a run folder, or the file is damaged or newer than we are.
+    """
+    path = run / MODEL_FILE
+    if not path.is_file():
+        raise WeightsError(
+            f"{run} is not a run folder: it has no {MODEL_FILE}; "
+            "`msa2net train` and `msa2net import-weights` make run folders"
+        )
+    try:
+        facts = ModelFacts.model_validate(read_json(path))
+    except (ValidationError, DataError) as error:
+        raise WeightsError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+    if facts.schema_version > SCHEMA:
+        raise WeightsError(
+            f"{path} was written by a newer version (schema {facts.schema_version}, this one "
+            f"reads up to {SCHEMA}); install a newer msa2net"
+        )
+    return facts
+
+
+def load_run(run: Path, device: str = "auto") -> LoadedRun:
+    """Rebuild a run folder's network and load its weights.
+
+    Raises:
+        WeightsError: not a run folder, or its weights do not fit.
+        ConfigError: no such device.
+    """
+    facts = read_facts(run)
+    model = create_model(**facts.network.model_dump())
+    load_weights(model, run / WEIGHTS_FILE)
+    return LoadedRun(model.to(choose_device(device)).eval(), facts)
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the named device; auto is CUDA, then MPS, then CPU.
+
+    Raises:
+        ConfigError: unknown, or not on this machine.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:
+        raise ConfigError(
+            f"the device '{name}' cannot be used here; use auto, cpu, cuda or mps"
+        ) from error
+    return device
+
+
+def software_versions() -> dict[str, str]:
+    """Name the versions that a result depends on."""
+    names = ("msa2net", "torch", "timm", "lightning", "numpy")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}

@@ -1,0 +1,232 @@
+"""From rows (case × class) to the figures of one protocol, and rows to and from cases.csv."""
+
+import csv
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any, cast
+
+from msa2net.errors import DataError
+from msa2net.files import atomic_path
+from msa2net.metrics.overlap import overlap_metrics
+from msa2net.metrics.protocol import (
+    PROTOCOLS,
+    UNITS,
+    CaseRow,
+    Protocol,
+    applicable,
+    get_protocol,
+    outcome,
+)
+
+COLUMNS: tuple[str, ...] = tuple(CaseRow.__annotations__)
+_TEXTS = ("case", "class", "outcome")
+_COUNTS = ("tp", "fp", "fn", "tn")
+
+
+def summarise(
+    rows: Sequence[CaseRow], label_names: Sequence[str], protocol: Protocol | str
+) -> dict[str, Any]:
+    """Sum the rows of one split up under one protocol.
+
+    The order of the rows does not change the result, not even in the last digit.
+
+    Args:
+        rows: every case of the split with every class, once.
+        label_names: one name per class, background first.
+        protocol: a protocol or its name.
+
+    Returns:
+        A protocol's entry of summary.json: `title`, `unit`, `rules` and
+        `classes`: class → metric → `mean`, `median` (None where pooled), `n` (cases in the
+        figure), `not_applicable` (cases not in it; the two add up to all cases), `missed` and
+        `false_positives` (cases of the class with that outcome, whether in the figure or not);
+        `mean`: metric → mean over the classes whose figure is not None;
+        `mean_over`: metric → the number of these classes.
+        A figure over no case, or 0/0 after pooling, is None.
+
+    Raises:
+        ConfigError: no such protocol.
+        DataError: a class is unknown, or a case comes twice or lacks a class.
+    """
+    if isinstance(protocol, str):
+        protocol = get_protocol(protocol)
+    by_class = _by_class(rows, label_names)
+    figures = _pooled_figures if protocol.aggregation == "pooled" else _per_case_figures
+    classes = {name: figures(of_class, protocol) for name, of_class in by_class.items()}
+    means = {
+        metric: [
+            figure[metric]["mean"]
+            for figure in classes.values()
+            if figure[metric]["mean"] is not None
+        ]
+        for metric in protocol.metrics
+    }
+    return {
+        "title": protocol.title,
+        "unit": UNITS[protocol.aggregation],
+        "rules": [list(rule) for rule in protocol.rules],
+        "classes": classes,
+        "mean": {metric: _mean(values) for metric, values in means.items()},
+        "mean_over": {metric: len(values) for metric, values in means.items()},
+    }
+
+
+def mean_dice(rows: Sequence[CaseRow]) -> float | None:
+    """Mean over classes of the mean Dice over cases, standard protocol: it chooses checkpoints.
+
+    Missed and false positive count 0; both empty is left out; a class that is nowhere applicable
+    is left out of the mean over classes; None if no class is left, also for no rows.
+
+    Raises:
+        DataError: a case comes twice or lacks a class that another case has.
+    """
+    label_names = ["", *dict.fromkeys(row["class"] for row in rows)]
+    mean: float | None = summarise(rows, label_names, PROTOCOLS["standard"])["mean"]["dice"]
+    return mean
+
+
+def write_cases_csv(path: Path, rows: Iterable[CaseRow]) -> None:
+    """Write rows as cases.csv; floats in full, so that reading gives equal rows.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)  # None becomes an empty cell, a float its repr
+
+
+def read_cases_csv(path: Path) -> list[CaseRow]:
+    """Read rows from a cases.csv.
+
+    Raises:
+        DataError: the file cannot be read, is not such a table, or one of its cells cannot be
+            right; the message names the line.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = next(reader, [])
+            if tuple(header) != COLUMNS:
+                raise DataError(f"the columns are {_shown(header)}, not {','.join(COLUMNS)}")
+            return [_parse(cells, reader.line_num) for cells in reader]
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except (DataError, csv.Error, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path} is not a cases.csv of `msa2net evaluate`: {error}; evaluate again to get one"
+        ) from error
+
+
+def _by_class(rows: Sequence[CaseRow], label_names: Sequence[str]) -> dict[str, list[CaseRow]]:
+    """Group rows by class in the order of the names; each case must be in each class once."""
+    by_class: dict[str, list[CaseRow]] = {name: [] for name in label_names[1:]}
+    for row in rows:
+        if row["class"] not in by_class:
+            raise DataError(
+                f"case {row['case']}: class {row['class']!r} is not among {list(by_class)}; "
+                "use the label names that the cases were scored with"
+            )
+        by_class[row["class"]].append(row)
+    cases = dict.fromkeys(row["case"] for row in rows)
+    for name, of_class in by_class.items():
+        seen = Counter(row["case"] for row in of_class)
+        for case in cases:
+            if seen[case] != 1:
+                raise DataError(
+                    f"case {case} has {seen[case]} rows for class {name!r}; it must have one: "
+                    "look for a case that was scored twice or a table that was cut short"
+                )
+    return by_class
+
+
+def _per_case_figures(rows: list[CaseRow], protocol: Protocol) -> dict[str, dict[str, Any]]:
+    return {metric: _figure(rows, metric + protocol.suffix) for metric in protocol.metrics}
+
+
+def _figure(rows: list[CaseRow], column: str) -> dict[str, Any]:
+    cells = [cast("float | None", row.get(column)) for row in rows]
+    values = [value for value in cells if value is not None]
+    return {
+        "mean": _mean(values),
+        "median": median(values) if values else None,
+        "n": len(values),
+        **_failures(rows),
+        "not_applicable": len(rows) - len(values),
+    }
+
+
+def _pooled_figures(rows: list[CaseRow], protocol: Protocol) -> dict[str, dict[str, Any]]:
+    sums = {
+        "tp": sum(row["tp"] for row in rows),
+        "fp": sum(row["fp"] for row in rows),
+        "fn": sum(row["fn"] for row in rows),
+        "tn": sum(row["tn"] for row in rows),
+    }
+    pooled = overlap_metrics(**sums)
+    figures = {}
+    for metric in protocol.metrics:
+        value = applicable(pooled[metric])
+        n = 0 if value is None else len(rows)  # every case's pixels are in it, or none are
+        figures[metric] = {
+            "mean": value,
+            "median": None,
+            "n": n,
+            **_failures(rows),
+            "not_applicable": len(rows) - n,
+        }
+    return figures
+
+
+def _failures(rows: list[CaseRow]) -> dict[str, int]:
+    outcomes = Counter(row["outcome"] for row in rows)
+    return {"missed": outcomes["missed"], "false_positives": outcomes["false_positive"]}
+
+
+def _mean(values: list[float]) -> float | None:
+    return fmean(values) if values else None  # fmean sums exactly: order cannot matter
+
+
+def _parse(cells: list[str], line: int) -> CaseRow:
+    if len(cells) != len(COLUMNS):
+        raise DataError(f"line {line} has {len(cells)} cells, expected {len(COLUMNS)}")
+    row: dict[str, Any] = {}
+    for column, cell in zip(COLUMNS, cells, strict=True):
+        if column in _TEXTS:
+            row[column] = cell
+            continue
+        try:
+            row[column] = _count(cell) if column in _COUNTS else _metric(cell)
+        except ValueError as error:
+            raise DataError(f"line {line}: {column} is {cell!r}") from error
+    became = outcome(row["tp"], row["fp"], row["fn"])
+    if row["outcome"] != became:
+        raise DataError(f"line {line}: outcome is {row['outcome']!r} but the counts say {became!r}")
+    return cast("CaseRow", row)
+
+
+def _count(cell: str) -> int:
+    if not (cell.isascii() and cell.isdigit()):
+        raise ValueError(cell)
+    return int(cell)
+
+
+def _metric(cell: str) -> float | None:
+    if not cell:
+        return None
+    value = float(cell)
+    if not math.isfinite(value):
+        raise ValueError(cell)
+    return value
+
+
+def _shown(header: list[str]) -> str:
+    text = " ".join(",".join(header).split())
+    return (text[:60] + "…" if len(text) > 60 else text) or "missing"

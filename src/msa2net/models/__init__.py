@@ -1,0 +1,1 @@
+"""Networks: `registry.create_model` builds any of them by name."""

@@ -1,0 +1,163 @@
+"""Encoders from timm: images in, features at strides 4, 8, 16 and 32 out.
+
+Axes: B batch, C channels, H rows, W columns.
+"""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import timm
+from torch import Tensor, nn
+
+from msa2net.errors import ConfigError, WeightsError
+from msa2net.models.weights import listed, read_state_dict
+
+STRIDES = (4, 8, 16, 32)
+
+
+class Encoder(nn.Module, ABC):
+    """What every encoder offers.
+
+    Attributes:
+        channels: widths of the features at strides 4, 8, 16, 32.
+    """
+
+    channels: tuple[int, ...]
+
+    def __init__(self, backbone: Any, in_channels: int) -> None:
+        super().__init__()
+        self.backbone: Any = backbone
+        self.in_channels = in_channels
+
+    def forward(self, image_BCHW: Tensor) -> tuple[Tensor, ...]:
+        """(B, in_channels, H, W) → four features (B, channels[i], H/stride, W/stride).
+
+        Raises:
+            ConfigError: the image has another number of channels.
+        """
+        channels = image_BCHW.shape[1]
+        if channels != self.in_channels:
+            raise ConfigError(
+                f"this network was built for in_channels={self.in_channels} and was given "
+                f"{channels} channels"
+            )
+        if channels == 1:  # the paper's way with grey images; keeps pre-trained RGB weights useful
+            image_BCHW = image_BCHW.repeat(1, 3, 1, 1)
+        return self.features(image_BCHW)
+
+    @abstractmethod
+    def features(self, image_BCHW: Tensor) -> tuple[Tensor, ...]:
+        """Compute the four features of images with the backbone's own number of channels."""
+
+
+class MaxViTEncoder(Encoder):
+    """The last four stages of a MaxViT (or CoAtNet), final LayerNorm on the deepest included.
+
+    timm's `features_only` would leave that norm out, and rename the published keys.
+    """
+
+    def __init__(self, backbone: Any, in_channels: int) -> None:
+        super().__init__(backbone, in_channels)
+        self.channels = tuple(info["num_chs"] for info in backbone.feature_info[-4:])
+
+    def features(self, image_BCHW: Tensor) -> tuple[Tensor, ...]:
+        """Run the stem and the four stages."""
+        return tuple(
+            self.backbone.forward_intermediates(
+                image_BCHW, indices=(1, 2, 3, 4), norm=True, intermediates_only=True
+            )
+        )
+
+
+class PyramidEncoder(Encoder):
+    """Any other timm backbone with features at strides 4–32; a fresh LayerNorm on the deepest."""
+
+    def __init__(self, backbone: Any, in_channels: int) -> None:
+        super().__init__(backbone, in_channels)
+        strides = backbone.feature_info.reduction()
+        self.levels = [strides.index(stride) for stride in STRIDES]
+        self.channels = tuple(backbone.feature_info.channels()[level] for level in self.levels)
+        self.channels_last = str(getattr(backbone, "output_fmt", "")).endswith("NHWC")
+        self.norm = nn.LayerNorm(self.channels[-1])
+
+    def features(self, image_BCHW: Tensor) -> tuple[Tensor, ...]:
+        """Run the backbone, pick the four levels, put channels second."""
+        outputs = self.backbone(image_BCHW)
+        f4, f8, f16, f32 = (
+            outputs[level].permute(0, 3, 1, 2) if self.channels_last else outputs[level]
+            for level in self.levels
+        )
+        return f4, f8, f16, self.norm(f32.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def create_encoder(
+    name: str,
+    in_channels: int,
+    image_size: tuple[int, int],
+    *,
+    pretrained: bool = False,
+    pretrained_file: Path | None = None,
+) -> Encoder:
+    """Build a timm backbone as an encoder.
+
+    Args:
+        name: a timm model name with features at strides 4, 8, 16, 32.
+        in_channels: of the images; 1 is repeated to 3, other counts use timm's `in_chans`.
+        image_size: (H, W), multiples of 32.
+        pretrained: load timm's ImageNet weights from its hub.
+        pretrained_file: load them from this file instead (.safetensors or .pth).
+
+    Raises:
+        ConfigError: unknown name, no feature pyramid, or an image size it cannot take.
+        WeightsError: pre-trained weights cannot be fetched or read.
+    """
+    if not timm.is_model(name):
+        close = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+        hint = f"; similar: {', '.join(close)}" if close else ""
+        raise ConfigError(f"timm knows no model '{name}'{hint}; see timm.list_models()")
+    options: dict[str, Any] = {
+        "in_chans": 3 if in_channels == 1 else in_channels,
+        "pretrained": pretrained or pretrained_file is not None,
+    }
+    if pretrained_file is not None:
+        state = _read_backbone_weights(name, pretrained_file)
+        options["pretrained_cfg_overlay"] = {"state_dict": state, "custom_load": False}
+    if timm.models.is_model_in_modules(name, {"maxxvit"}):
+        backbone = _create_backbone(name, options | {"num_classes": 0, "img_size": image_size})
+        return MaxViTEncoder(backbone, in_channels)
+    if timm.get_pretrained_cfg(name).fixed_input_size:
+        options["img_size"] = image_size
+    backbone = _create_backbone(name, options | {"features_only": True})
+    strides = backbone.feature_info.reduction()
+    if not set(STRIDES) <= set(strides):
+        raise ConfigError(
+            f"'{name}' cannot be an encoder here: its features have strides {strides}, and the "
+            f"decoder needs {list(STRIDES)}; choose a network with a feature pyramid"
+        )
+    return PyramidEncoder(backbone, in_channels)
+
+
+def _create_backbone(name: str, options: dict[str, Any]) -> Any:
+    try:
+        return timm.create_model(name, **options)
+    except OSError as error:  # what the hub's client raises when it is offline
+        raise WeightsError(
+            f"the pre-trained weights of '{name}' could not be downloaded; without a connection, "
+            "fetch the model's file from its page on the Hugging Face hub (timm/…) elsewhere and "
+            "name it as model.pretrained_file (pretrained_file=… in Python)"
+        ) from error
+    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(f"timm cannot build '{name}' as an encoder: {error}") from error
+
+
+def _read_backbone_weights(name: str, path: Path) -> dict[str, Tensor]:
+    """Read a classifier's weights; timm itself would pass over missing entries with a warning."""
+    state = read_state_dict(path)
+    expected = timm.create_model(name, num_classes=0).state_dict().keys()
+    if missing := sorted(expected - state.keys()):
+        raise WeightsError(
+            f"{path} does not hold the weights of '{name}': {len(missing)} of {len(expected)} "
+            f"entries are missing ({listed(missing)})"
+        )
+    return state

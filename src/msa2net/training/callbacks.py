@@ -1,0 +1,80 @@
+"""What happens at the end of an epoch: the table of metrics, and the best weights."""
+
+import csv
+import io
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from torch import nn
+
+from msa2net.errors import ConfigError
+from msa2net.files import write_text
+from msa2net.metrics import summarise
+from msa2net.training.task import SegmentationTask
+
+
+class EpochLog(L.Callback):
+    """Writes `metrics.csv` after each epoch, and hands over the weights that validate best.
+
+    Attributes:
+        best_dice: highest mean validation Dice (standard protocol) so far; None before the first.
+        best_epoch: counted from 1.
+    """
+
+    def __init__(self, run: Path, save_best: Callable[[nn.Module, dict[str, Any]], None]) -> None:
+        self.path = run / "metrics.csv"
+        self.save_best = save_best
+        self.table: list[dict[str, Any]] = []
+        self.best_dice: float | None = None
+        self.best_epoch = 0
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the epoch's row; hand over the weights if validation says they are the best.
+
+        Raises:
+            ConfigError: the loss is no longer a number.
+        """
+        assert isinstance(pl_module, SegmentationTask)
+        epoch = trainer.current_epoch + 1
+        loss = float(trainer.callback_metrics["train_loss_epoch"])
+        if not math.isfinite(loss):
+            raise ConfigError(
+                f"the training loss became {loss} in epoch {epoch}; lower train.learning_rate or "
+                "use train.precision=32-true"
+            )
+        validation = _validation_dice(pl_module)
+        row = {
+            "epoch": epoch,
+            "step": trainer.global_step,
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "train_loss": loss,
+        }
+        self.table.append(row | validation)
+        self._write()
+        dice = validation["val_dice"]
+        if dice is not None and (self.best_dice is None or dice > self.best_dice):
+            self.best_dice, self.best_epoch = dice, epoch
+            self.save_best(pl_module.model, {"best_epoch": epoch, "val_dice": dice})
+
+    def _write(self) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(self.table[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.table)  # None becomes an empty cell
+        write_text(self.path, text.getvalue())
+
+
+def _validation_dice(task: SegmentationTask) -> dict[str, float | None]:
+    """Return mean and per-class Dice of this epoch's validation, None where there was none."""
+    names = task.predictor.label_names
+    rows, task.rows = task.rows, []
+    if not rows:
+        return dict.fromkeys(["val_dice", *(f"val_dice_{name}" for name in names[1:])])
+    summary = summarise(rows, names, "standard")
+    per_class: dict[str, float | None] = {
+        f"val_dice_{name}": figures["dice"]["mean"] for name, figures in summary["classes"].items()
+    }
+    return {"val_dice": summary["mean"]["dice"]} | per_class

@@ -1,0 +1,172 @@
+"""Training, the whole protocol on a page."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import nn
+
+from msa2net.config import Config, dump_config
+from msa2net.data.preprocessing import Preprocessing
+from msa2net.data.store import Progress, Store, prepare
+from msa2net.errors import ConfigError
+from msa2net.files import write_text
+from msa2net.inference.predictor import Predictor
+from msa2net.inference.run_folder import (
+    ModelFacts,
+    NetworkFacts,
+    choose_device,
+    save_run,
+    software_versions,
+)
+from msa2net.losses import create_loss
+from msa2net.models.registry import create_model, parse_image_size
+from msa2net.training.callbacks import EpochLog
+from msa2net.training.datamodule import SegmentationData
+from msa2net.training.task import SegmentationTask, choose_precision
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training came to.
+
+    Attributes:
+        run: the run folder.
+        best_dice: mean validation Dice of the kept weights; None if nothing was validated.
+        best_epoch: when they were reached, counted from 1.
+        seconds: duration of the training itself.
+    """
+
+    run: Path
+    best_dice: float | None
+    best_epoch: int
+    seconds: float
+
+
+def train(
+    config: Config,
+    run: str | Path,
+    *,
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    callbacks: Sequence[L.Callback] = (),
+) -> TrainingResult:
+    """Prepare the data, train, and keep the weights with the best validation Dice.
+
+    Args:
+        config: what to do.
+        run: folder for the result; it becomes self-contained.
+        device: cpu, cuda, mps or auto.
+        overwrite: replace a run that is already there.
+        progress: wraps the cases while they are prepared, to show a bar.
+        callbacks: Lightning callbacks besides our own, for example a progress bar.
+
+    Raises:
+        ConfigError: the folder holds a run already, or a setting does not work.
+        DataError: a file of the data set cannot be used.
+        WeightsError: pre-trained weights cannot be had.
+    """
+    run = Path(run)
+    target = choose_device(device)
+    loss = create_loss(config.loss)
+    parse_image_size(config.image_size)
+    _start_run_folder(run, config, overwrite)
+    store = prepare(config.data, progress)
+    preprocessing = create_preprocessing(config, store)
+    model, facts = create_network(config, store, preprocessing)
+    predictor = Predictor(model, preprocessing, store.label_names, config.batch_slices)
+    task = SegmentationTask(predictor, loss, config.train)
+    started = time.monotonic()
+
+    def save(model: nn.Module, reached: dict[str, Any]) -> None:
+        training = reached | {
+            "epochs": config.train.epochs,
+            "seed": config.train.seed,
+            "device": target.type,
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        save_run(run, model, facts.model_copy(update={"training": training}))
+
+    log = EpochLog(run, save)
+    trainer = L.Trainer(
+        default_root_dir=run,
+        accelerator="gpu" if target.type == "cuda" else target.type,
+        devices=1 if target.index is None else [target.index],
+        precision=choose_precision(config.train.precision, target),
+        max_epochs=config.train.epochs,
+        max_steps=config.train.max_steps or -1,
+        gradient_clip_val=config.train.clip_norm,
+        check_val_every_n_epoch=config.train.validate_every,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=bool(callbacks),
+        callbacks=[log, *callbacks],
+    )
+    trainer.fit(task, SegmentationData(config, store, preprocessing))
+    if log.best_dice is None:  # nothing was validated: the last weights are all there is
+        save(model, {"best_epoch": trainer.current_epoch})
+    return TrainingResult(run, log.best_dice, log.best_epoch, time.monotonic() - started)
+
+
+def create_preprocessing(config: Config, store: Store) -> Preprocessing:
+    """Derive the network's preprocessing from the configuration and the data's own facts."""
+    return Preprocessing(
+        channels=store.channels,
+        image_size=config.image_size,
+        fit=config.data.fit,
+        intensity=store.intensity,
+        low=store.low,
+        high=store.high,
+    )
+
+
+def create_network(
+    config: Config, store: Store, preprocessing: Preprocessing
+) -> tuple[nn.Module, ModelFacts]:
+    """Build the network for a data set, its first weights drawn from `train.seed`."""
+    network = NetworkFacts(
+        name=config.model.name,
+        encoder=config.model.encoder,
+        num_classes=len(store.label_names),
+        in_channels=store.channels,
+        image_size=config.image_size,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(config.train.seed)
+        model = create_model(
+            **network.model_dump(),
+            pretrained=config.model.pretrained,
+            pretrained_file=config.model.pretrained_file,
+        )
+    facts = ModelFacts(
+        network=network,
+        label_names=store.label_names,
+        preprocessing=preprocessing,
+        data={"format": store.format, "hash": store.hash},
+        versions=software_versions(),
+    )
+    return model, facts
+
+
+def _start_run_folder(run: Path, config: Config, overwrite: bool) -> None:
+    """Write `config.yaml` into an empty folder, so that a run is never a mix of two."""
+    if run.exists() and not run.is_dir():
+        raise ConfigError(f"{run} is a file; name a folder for the run")
+    if run.is_dir() and any(run.iterdir()):
+        if not (run / "config.yaml").is_file():
+            raise ConfigError(f"{run} holds other files; name a new folder for the run")
+        if not overwrite:
+            raise ConfigError(
+                f"{run} already holds a run; name another folder with --out, or replace it with "
+                "--overwrite"
+            )
+        shutil.rmtree(run)
+    write_text(run / "config.yaml", dump_config(config))

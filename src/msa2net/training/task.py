@@ -1,0 +1,119 @@
+"""The training task: what happens with a batch, a validation case, and the learning rate."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from msa2net.config import Precision, TrainConfig
+from msa2net.data.case import Case
+from msa2net.inference.predictor import Predictor
+from msa2net.metrics import CaseRow, case_rows
+
+
+class SegmentationTask(L.LightningModule):
+    """One network, one loss, one optimiser; validation is prediction on whole cases.
+
+    Attributes:
+        rows: the scores of the last validation, one row per case and class.
+    """
+
+    def __init__(self, predictor: Predictor, loss: nn.Module, config: TrainConfig) -> None:
+        super().__init__()
+        self.model = predictor.model
+        self.loss = loss
+        self.predictor = predictor
+        self.config = config
+        self.rows: list[CaseRow] = []
+
+    def training_step(self, batch: dict[str, Any]) -> Tensor:
+        """Return the loss of a batch of slices (B, C, h, w) with labels (B, h, w)."""
+        logits_BKhw = self.model(batch["image"])
+        loss: Tensor = self.loss(logits_BKhw, batch["label"])
+        self.log(
+            "train_loss",
+            loss,
+            prog_bar=True,
+            on_step=True,
+            on_epoch=True,
+            batch_size=len(batch["image"]),
+        )
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last validation."""
+        self.rows = []
+
+    def validation_step(self, cases: Sequence[Case]) -> None:
+        """Segment whole cases and score them on their own grids."""
+        for case, segmentation in zip(cases, self.predictor.segment(cases), strict=True):
+            assert case.label is not None
+            self.rows += case_rows(
+                case.id, segmentation.labels, case.label, self.predictor.label_names
+            )
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Move training batches; cases stay memory-mapped, the predictor moves their slices."""
+        if isinstance(batch, list):
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build optimiser and per-step schedule."""
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        optimizer = create_optimizer(self.model, self.config)
+        schedule = LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, total_steps, self.config)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+def create_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
+    """Build SGD or AdamW; biases, norms and scales (one-dimensional) are not decayed."""
+    decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    plain = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    if config.optimizer == "sgd":
+        return SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+    return AdamW(groups, lr=config.learning_rate, fused=True)
+
+
+def learning_rate_factor(step: int, total_steps: int, config: TrainConfig) -> float:
+    """Return the share of the highest learning rate at `step` of `total_steps`, in [0, 1].
+
+    A linear warm-up over the first `config.warmup` of all steps, then a half cosine or the
+    polynomial (1 − t)^0.9 down to zero.
+    """
+    warmup_steps = round(config.warmup * total_steps)
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+    if config.schedule == "poly":
+        return float((1 - progress) ** 0.9)
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def choose_precision(name: Literal["auto"] | Precision, device: torch.device) -> Precision:
+    """Resolve `auto`: bfloat16 on GPUs that compute in it, float32 elsewhere.
+
+    On CPUs bfloat16 pays for large networks only, and some kernels are not safe in it (see
+    `DilatedDepthwiseConv2d`), so it has to be asked for.
+    """
+    if name != "auto":
+        return name
+    safe = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if safe else "32-true"

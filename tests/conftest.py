@@ -1,0 +1,31 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+GOLDEN = Path(__file__).parent / "golden"
+
+# No test may reach for a network: the hub's client then fails at once instead of retrying.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets; tests that need it skip themselves without it."""
+    folder = os.environ.get("MSA2NET_DATA")
+    if not folder:
+        pytest.skip("MSA2NET_DATA is not set: it names the folder of real data sets")
+    return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)

@@ -1,0 +1,127 @@
+"""Preprocessing: against other libraries, by hand, and its inverse."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from torch.nn import functional as F
+
+from msa2net.data.preprocessing import Preprocessing, nearest_index, resampling_matrix
+from msa2net.errors import DataError
+
+SIDES = st.integers(1, 90)
+
+
+def preprocessing(size=(32, 64), **options) -> Preprocessing:
+    return Preprocessing(channels=1, image_size=size, low=0.0, high=1.0, **options)
+
+
+def _unit(shape, seed=0):
+    return np.random.default_rng(seed).random((1, *shape), dtype=np.float32)
+
+
+@pytest.mark.parametrize("shape", [(2, 100, 51), (1, 17, 200), (3, 32, 64), (1, 1, 1)])
+def test_linear_equals_torch_antialiased_bilinear(shape):
+    image = _unit(shape)
+    ours = preprocessing(fit="stretch").unit_slices(image, (0, 1))
+    theirs = F.interpolate(
+        torch.from_numpy(image).transpose(0, 1), (32, 64), mode="bilinear", antialias=True
+    )
+    np.testing.assert_allclose(ours, theirs, atol=2e-6)
+
+
+@pytest.mark.parametrize("sides", [(300, 224), (100, 224), (224, 224), (64, 61)])
+def test_spline_equals_scipy_zoom(sides):
+    old, new = sides
+    image = np.random.default_rng(0).random((old, old))
+    matrix = resampling_matrix(old, new, "spline")
+    expected = ndimage.zoom(image, new / old, order=3)
+    np.testing.assert_allclose(matrix @ image @ matrix.T, expected, atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SIDES, SIDES, st.sampled_from(["stretch", "pad"]))
+def test_a_constant_stays_constant_there_and_back(height, width, fit):
+    """Rows of every matrix sum to one inside the image, so nothing brightens or bleeds."""
+    p = preprocessing(fit=fit)
+    unit = p.unit_slices(np.full((1, 2, height, width), 0.7, np.float32), (0, 1))
+    back = p.invert(unit, (height, width))
+    np.testing.assert_allclose(back, np.full((2, 1, height, width), 0.7), atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SIDES, SIDES, st.sampled_from(["stretch", "pad"]), st.integers(0, 3))
+def test_labels_and_images_land_in_the_same_place(height, width, fit, seed):
+    """A half plane goes forward as image and as label to the same pixels, within one pixel."""
+    cut = np.random.default_rng(seed).integers(0, width + 1)
+    label = np.zeros((1, height, width), np.uint8)
+    label[..., :cut] = 1
+    p = preprocessing(fit=fit)
+    from_image = p.unit_slices(label[None].astype(np.float32), (0, 1))[0, 0].sum(1)
+    from_label = p.label_slices(label)[0].sum(1)
+    # A column of the original spans `scale` columns of the input when it is enlarged.
+    scale = max(1.0, 64 / width, 32 / height)
+    assert np.abs(from_image - from_label).max() <= scale
+
+
+def test_half_resolution_round_trip_keeps_a_disc():
+    rows, columns = np.mgrid[:128, :96]
+    disc = ((rows - 60) ** 2 + (columns - 40) ** 2 < 30**2).astype(np.uint8)[None]
+    for fit in ("stretch", "pad"):
+        p = preprocessing((64, 64), fit=fit)
+        small = p.label_slices(disc).astype(np.float32)[:, None]
+        back = p.invert(small, (128, 96))[:, 0] > 0.5
+        overlap = 2 * (back & (disc > 0)).sum() / (back.sum() + disc.sum())
+        assert overlap > 0.97
+
+
+def test_pad_keeps_the_aspect_ratio_and_centres():
+    p = preprocessing((32, 64), fit="pad")
+    unit = p.unit_slices(np.ones((1, 1, 100, 100), np.float32), (0, 1))[0, 0]
+    assert unit[:, :16].max() == 0
+    assert unit[:, 48:].max() == 0
+    np.testing.assert_allclose(unit[:, 16:48], 1, atol=1e-6)
+
+
+def test_fixed_intensities_are_clipped_and_scaled():
+    p = Preprocessing(channels=1, image_size=(32, 32), low=-125, high=275)
+    image = np.array([-1000, -125, 75, 275, 3000], np.int16).repeat(32)[None, None, None, :]
+    ends = p.unit_slices(image.repeat(32, 2), p.intensity_range(image))
+    assert ends.min() == 0
+    assert ends.max() == 1
+    assert p.intensity_range(image) == (-125, 275)
+
+
+def test_percentile_intensities_come_from_the_whole_case():
+    p = Preprocessing(channels=1, image_size=(32, 32), intensity="percentile", low=0, high=100)
+    image = np.arange(2 * 4 * 4, dtype=np.uint16).reshape(1, 2, 4, 4)
+    assert p.intensity_range(image) == (0, 31)
+    constant = np.full((1, 1, 4, 4), 7, np.uint16)
+    assert p.intensity_range(constant) == (7, 8)  # no division by zero
+
+
+def test_grey_is_repeated_and_too_many_channels_are_refused():
+    p = Preprocessing(channels=3, image_size=(32, 32))
+    assert p.unit_slices(np.zeros((1, 2, 9, 9), np.uint8), (0, 255)).shape == (2, 3, 32, 32)
+    with pytest.raises(DataError, match="has 2 channels and the network takes 3"):
+        p.unit_slices(np.zeros((2, 1, 9, 9), np.uint8), (0, 255))
+
+
+def test_numpy_and_torch_invert_alike():
+    p = preprocessing((32, 64))
+    values = np.random.default_rng(0).random((2, 3, 32, 64), dtype=np.float32)
+    on_torch = p.invert(torch.from_numpy(values), (77, 130), convert=torch.tensor)
+    np.testing.assert_allclose(p.invert(values, (77, 130)), on_torch, atol=1e-5)
+
+
+def test_saved_and_read_back_it_is_equal():
+    p = Preprocessing(channels=3, image_size=(32, 64), fit="pad", intensity="percentile")
+    assert Preprocessing.model_validate_json(p.model_dump_json()) == p
+
+
+def test_nearest_index_by_hand():
+    assert nearest_index(4, 2).tolist() == [1, 3]
+    assert nearest_index(2, 4).tolist() == [0, 0, 1, 1]
+    assert nearest_index(3, 3).tolist() == [0, 1, 2]

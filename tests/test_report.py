@@ -1,0 +1,399 @@
+"""The report: everything on one page, nothing loaded, and nothing missing without a word."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import yaml
+
+from msa2net.errors import DataError
+from msa2net.evaluation.reference import reference_for
+from msa2net.metrics import case_rows, summarise, write_cases_csv
+from msa2net.report import write_report
+
+ORGANS = ["aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen"]
+NAMES = {
+    "photograph": ["background", "<b>lesion</b> & skin"],
+    "volume": ["background", *ORGANS, "stomach"],
+}
+FORMATS = {"photograph": "isic2018", "volume": "synapse"}
+CASES = {"photograph": 40, "volume": 6}
+
+
+def disc(grid, center, radius):
+    y, x = np.mgrid[: grid[0], : grid[1]]
+    return np.hypot(y - center[0], x - center[1]) < radius
+
+
+def make_case(kind, rng, error):
+    """A noisy image (Z, H, W, 3), a truth of discs, and a prediction that is off by `error`."""
+    depth, height, width = (1, 150, 200) if kind == "photograph" else (24, 128, 128)
+    truth = np.zeros((depth, height, width), np.uint8)
+    prediction = np.zeros_like(truth)
+    classes = range(1, len(NAMES[kind]))
+    for index in classes:
+        angle = 2 * np.pi * index / len(classes)
+        center = np.array([np.sin(angle), np.cos(angle)]) * (0 if len(classes) == 1 else 36)
+        center += np.array([height, width]) / 2
+        shift = rng.normal(size=2) * error
+        for z in range(depth):
+            size = 45 if depth == 1 else 15 * np.sin(np.pi * (z + 1 + index % 3) / (depth + 4))
+            truth[z][disc((height, width), center, size)] = index
+            prediction[z][disc((height, width), center + shift, size * (1 - error / 60))] = index
+    values = 90 + 12 * truth[..., None] + rng.normal(0, 12, (depth, height, width, 1))
+    color = (1.1, 0.8, 0.7) if kind == "photograph" else (1, 1, 1)
+    return np.clip(values * color, 0, 255).astype(np.uint8), truth, prediction
+
+
+def make_run(folder, kind):
+    """A run folder as train and evaluate leave it, with six example cases."""
+    names, rng = NAMES[kind], np.random.default_rng(7)
+    examples = folder / "evaluation" / "examples"
+    examples.mkdir(parents=True)
+    config = {
+        "model": {"name": "msa2net_pico"},
+        "data": {"path": "prepared/" + FORMATS[kind], "image_size": 128},
+        "training": {"epochs": 40, "batch_size": 8, "optimizer": "adamw", "learning_rate": 5e-4},
+        "seed": 1234,
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    model = {
+        "schema": 1,
+        "network": {"name": "msa2net_pico", "encoder": None, "image_size": [128, 128]},
+        "label_names": names,
+        "training": {"best_epoch": 38, "seconds": 754.2, "device": "cpu", "seed": 1234},
+        "versions": {"msa2net": "0.1.0", "torch": "2.11.0"},
+    }
+    (folder / "model.json").write_text(json.dumps(model))
+    with (folder / "metrics.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            ["epoch", "step", "learning_rate", "train_loss", "val_dice"]
+            + [f"val_dice_{name}" for name in names[1:]]
+        )
+        for epoch in range(1, 41):
+            level = 0.9 - 0.8 * np.exp(-epoch / 9) + rng.normal(0, 0.012)
+            each = [level - 0.02 * i + rng.normal(0, 0.015) for i in range(len(names) - 1)]
+            scores = [np.mean(each), *each] if epoch % 2 == 0 else [""] * len(names)
+            writer.writerow([epoch, epoch * 20, 5e-4, 0.15 + np.exp(-epoch / 8), *scores])
+    rows, cases = [], CASES[kind]
+    for number in range(cases):
+        image, truth, prediction = make_case(kind, rng, error=12 * (1 - number / cases))
+        if number == 0:
+            prediction[prediction == len(names) - 1] = 0  # a missed class
+        if number == 1 and kind == "volume":
+            truth[truth == 2] = 0  # a false positive
+        case = f"case-{number:02d}"
+        rows += case_rows(case, prediction, truth, names)
+        rank = {0: "worst", 1: "worst", cases // 2: "median", cases - 1: "best"}.get(number)
+        rank = rank or ("best" if number == cases - 2 else "median" if number == 3 else None)
+        if rank:
+            arrays = {"image": image, "truth": truth, "prediction": prediction}
+            np.savez_compressed(examples / f"{rank}-{case}.npz", **arrays)
+    write_cases_csv(folder / "evaluation" / "cases.csv", rows)
+    protocols = ("standard", "isic", "transunet")
+    summary = {
+        "schema": 1,
+        "split": "test",
+        "cases": cases,
+        "label_names": names,
+        "image_kind": kind,
+        "model": {"name": "msa2net_pico", "parameters": 1_234_567, "weights_sha256": "ab" * 32},
+        "data": {"format": FORMATS[kind], "hash": "cd" * 32, "same_as_training": False},
+        "versions": {"msa2net": "0.1.0", "torch": "2.11.0"},
+        "protocols": {name: summarise(rows, names, name) for name in protocols},
+        "reference": reference_for(FORMATS[kind]),
+    }
+    (folder / "evaluation" / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return {kind: make_run(tmp_path_factory.mktemp("runs") / f"{kind}-run", kind) for kind in NAMES}
+
+
+@pytest.fixture(scope="module")
+def pages(runs):
+    return {kind: write_report(run) for kind, run in runs.items()}
+
+
+class Page(HTMLParser):
+    """Checks that tags balance; collects what an element points to, and the text."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.links, self.text, self.tags = [], [], [], []
+        self.feed(html)
+        self.close()
+        assert self.open == [], "tags left open"
+        self.text = " ".join(" ".join(self.text).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.handle_startendtag(tag, attrs)
+        if tag not in ("meta", "link", "input", "br", "hr", "img"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        names = ("src", "href", "srcset", "xlink:href", "data", "action", "poster")
+        self.links += [value for name, value in attrs if name in names]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"</{tag}> closes something else, line {self.getpos()}"
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.text.append(data)
+
+    def named(self, tag, style):
+        return [a for t, a in self.tags if t == tag and style in a.get("class", "").split()]
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_page_is_whole_and_loads_nothing(pages, kind):
+    html = pages[kind].read_text(encoding="utf-8")
+    page = Page(html)
+    assert len(page.links) >= 6
+    assert all(link.startswith("data:") for link in page.links)
+    assert not re.search(r"https?:|@import|url\(|//cdn|<iframe|fetch\(", html)
+    assert "default-src 'none'" in html
+    assert not re.search(r"\bnan\b|\bNone\b|\binf\b|Undefined", page.text)
+
+
+@pytest.mark.parametrize(("kind", "limit"), [("photograph", 500_000), ("volume", 3_000_000)])
+def test_page_is_small(pages, kind, limit):
+    # The images of the fixture are full of noise, the worst that a JPEG can meet.
+    assert 20_000 < pages[kind].stat().st_size < limit
+
+
+def test_page_of_large_examples_is_small_too(runs, tmp_path):
+    run = tmp_path / "large"
+    shutil.copytree(runs["volume"], run)
+    rng = np.random.default_rng(0)
+    for path in (run / "evaluation/examples").glob("*.npz"):
+        with np.load(path) as small:
+            truth, prediction = (
+                small[k].repeat(4, 1).repeat(4, 2) for k in ("truth", "prediction")
+            )
+        image = np.clip(rng.normal(100, 15, (*truth.shape, 1)), 0, 255).repeat(3, -1)
+        arrays = {"image": image.astype(np.uint8), "truth": truth, "prediction": prediction}
+        np.savez(path, **arrays)
+    assert write_report(run).stat().st_size < 5_000_000
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_sections_come_in_order(pages, kind):
+    text = Page(pages[kind].read_text()).text
+    headings = ["What was run", "Learning curves", "Scores", "Dice of every case"]
+    headings += ["Worst, median and best", "Reference results", "Research use only"]
+    places = [text.index(heading) for heading in headings]
+    assert places == sorted(places)
+    assert "not a like-for-like comparison" in text
+
+
+def test_headline_and_facts(pages, runs):
+    text = Page(pages["volume"].read_text()).text
+    summary = json.loads((runs["volume"] / "evaluation/summary.json").read_text())
+    mean = summary["protocols"]["standard"]["mean"]["dice"]
+    assert f"volume-run mean Dice {mean:.3f} standard protocol; missed: 1, false pos" in text
+    facts = ["1.23 M", "6 volumes", "Epochs 40", "of epoch 38", "12 min 34 s to the kept weights"]
+    facts += ["Seed 1234", "Device cpu", "torch 2.11.0", "128 × 128", "not the same as in training"]
+    assert [fact for fact in facts if fact not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "published", "other"),
+    [("photograph", "ISIC 2018 as", "TransUNet:"), ("volume", "TransUNet:", "ISIC 2018 as")],
+)
+def test_both_protocols_stand_side_by_side(pages, runs, kind, published, other):
+    text = Page(pages[kind].read_text()).text
+    assert published in text
+    assert other not in text
+    protocols = json.loads((runs[kind] / "evaluation/summary.json").read_text())["protocols"]
+    name = NAMES[kind][-1]
+    first = protocols["standard"]["classes"][name]["dice"]
+    second = protocols["isic" if kind == "photograph" else "transunet"]["classes"][name]["dice"]
+    assert first["missed"] == 1
+    line = f"{name} {first['mean']:.4f} {first['median']:.4f} {first['n']} 1 0 {second['mean']:.4f}"
+    assert line in text
+    assert "false positive: predicted, not in the truth 0 " in text
+
+
+def test_only_rules_that_differ_are_listed(pages):
+    text = Page(pages["volume"].read_text()).text
+    assert "both empty not applicable 0" in text
+    assert "ignored pixels" not in text
+    assert "both non-empty" not in text
+
+
+def test_names_from_outside_are_escaped(pages, runs, tmp_path):
+    html = pages["photograph"].read_text()
+    assert "&lt;b&gt;lesion&lt;/b&gt; &amp; skin" in html
+    assert "<b>lesion" not in html
+    run = tmp_path / "<script>alert(1)<"
+    shutil.copytree(runs["photograph"], run)
+    config = run / "config.yaml"
+    config.write_text(config.read_text() + 'note: "</pre><script>alert(2)</script>"\n')
+    page = Page(write_report(run, tmp_path / "page.html").read_text())
+    assert [tag for tag, _ in page.tags].count("script") == 1
+    assert "</pre><script>alert(2)</script>" in page.text
+
+
+def test_volume_examples_have_every_slice(pages):
+    page = Page(pages["volume"].read_text())
+    sliders = [a for tag, a in page.tags if tag == "input" and a["type"] == "range"]
+    assert [s["max"] for s in sliders] == ["24"] * 5
+    assert [s["value"] for s in sliders] == ["13"] * 5
+    assert len([a for tag, a in page.tags if tag == "g" and "hidden" in a]) == 5 * 2 * 23
+    page = Page(pages["photograph"].read_text())
+    assert "range" not in {a.get("type") for _, a in page.tags}
+    assert len(page.named("svg", "view")) == 6
+
+
+def test_worst_case_comes_first_with_its_failure(pages):
+    text = Page(pages["volume"].read_text()).text
+    cards = text[text.index("Worst, median and best cases") :]
+    assert (
+        cards.index("worst case-00") < cards.index("median case-03") < cards.index("best case-05")
+    )
+    assert "stomach missed" in cards
+    assert "gallbladder false pos." in cards
+
+
+@pytest.mark.parametrize(
+    ("missing", "sentence"),
+    [
+        ("metrics.csv", "No learning curves"),
+        ("evaluation/summary.json", "No scores"),
+        ("evaluation/cases.csv", "No distribution"),
+        ("evaluation/examples", "No pictures"),
+        ("config.yaml", "no config.yaml"),
+        ("model.json", None),
+    ],
+)
+@pytest.mark.parametrize("kind", NAMES)
+def test_missing_piece_is_named(runs, tmp_path, kind, missing, sentence):
+    run = tmp_path / "run"
+    shutil.copytree(runs[kind], run)
+    gone = run / missing
+    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    text = Page(write_report(run).read_text()).text
+    sentences = ["No learning curves", "No scores", "No distribution", "No pictures"]
+    found = [s for s in [*sentences, "no config.yaml"] if s in text]
+    assert found == ([sentence] if sentence else [])
+
+
+def test_imported_weights_alone_make_a_page(tmp_path):
+    (tmp_path / "model.json").write_text('{"schema": 1, "network": "msa2net_reference"}')
+    text = Page(write_report(tmp_path).read_text()).text
+    assert "msa2net_reference" in text
+    assert text.count("this folder has no") == 5
+
+
+def test_no_reference_no_section(runs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs["volume"], run)
+    path = run / "evaluation/summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "reference": None}))
+    assert "Reference results" not in write_report(run).read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("metrics.csv", "epoch,train_loss\n1,low\n", "metrics.csv is not a metrics.csv"),
+        ("metrics.csv", "epoch,train_loss\n1,2,3\n", "more cells"),
+        ("metrics.csv", "train_loss\n1\n", "no epoch"),
+        ("config.yaml", "a: [1", "config.yaml is not valid YAML"),
+        ("config.yaml", "- a", "config.yaml does not hold names"),
+        ("model.json", "{", "model.json is not valid JSON"),
+        ("evaluation/summary.json", '{"schema": 2}', "schema 2 and this version reads 1"),
+        ("evaluation/cases.csv", "case,class\n", "cases.csv is not"),
+        ("evaluation/examples/worst-case-00.npz", "no zip", "worst-case-00.npz"),
+    ],
+)
+def test_broken_file_is_named(runs, tmp_path, name, content, match):
+    run = tmp_path / "run"
+    shutil.copytree(runs["photograph"], run)
+    (run / name).write_text(content)
+    out = tmp_path / "page" / "report.html"
+    with pytest.raises(DataError, match=match):
+        write_report(run, out)
+    assert not out.parent.exists()
+
+
+def test_example_arrays_must_fit(runs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs["photograph"], run)
+    labels = np.zeros((1, 4, 4), np.uint8)
+    path = run / "evaluation/examples/best-x.npz"
+    np.savez(path, image=np.zeros((1, 4, 5, 3), np.uint8), truth=labels, prediction=labels)
+    with pytest.raises(DataError, match=r"best-x.npz: expected uint8 image \(Z, H, W, 3\)"):
+        write_report(run)
+
+
+@pytest.mark.parametrize("make", [True, False])
+def test_not_a_run_folder(tmp_path, make):
+    folder = tmp_path / "elsewhere"
+    if make:
+        folder.mkdir()
+    with pytest.raises(DataError, match="elsewhere is not a run folder"):
+        write_report(folder)
+
+
+def test_out_and_return_value(runs, tmp_path):
+    out = tmp_path / "deep" / "page.html"
+    assert write_report(runs["photograph"], out) == out
+    assert out.read_bytes() == write_report(runs["photograph"]).read_bytes()  # and repeatable
+
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+PROBE = """<script>
+const card = document.querySelector(".card"), say = document.documentElement.dataset;
+const slider = card.querySelector("input[type=range]"), box = card.querySelector("[name=truth]");
+const shown = () => ["truth", "prediction"].map(layer => [...card.querySelectorAll(`.${layer} > g`)]
+  .flatMap((g, z) => getComputedStyle(g).display === "none" ? [] : [z]).join()).join("/");
+say.before = shown();
+slider.value = 3; slider.dispatchEvent(new Event("input"));
+say.after = shown();
+say.y = card.querySelector("image").getAttribute("y");
+say.output = card.querySelector("output").value;
+box.click();
+say.truth = getComputedStyle(card.querySelector(".view .truth")).display;
+say.wide = document.documentElement.scrollWidth > innerWidth;
+</script>"""
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed")
+@pytest.mark.parametrize("width", [1280, 500])  # chromium has no narrower window
+def test_script_in_a_browser(pages, tmp_path, width):
+    html = pages["volume"].read_text()
+    page = tmp_path / "page.html"
+    page.write_text(html.replace("</body>", PROBE + "</body>"))
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    command = [CHROMIUM, *FLAGS, profile, f"--window-size={width},900", "--dump-dom", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    root = re.search(r"<html[^>]*>", done.stdout.decode())
+    assert root, done.stderr.decode()[-500:]
+    said = dict(re.findall(r'data-(\w+)="([^"]*)"', root[0]))
+    assert said == {
+        "script": "on",
+        "before": "12/12",  # the middle slice, of truth and of prediction
+        "after": "2/2",
+        "y": str(-2 * 2 * 128),  # two slices up, in half pixels
+        "output": "3 of 24",
+        "truth": "none",
+        "wide": "false",  # nothing sticks out: wide tables scroll inside themselves
+    }

@@ -1,0 +1,243 @@
+"""Tables for people and the paper's printed numbers."""
+
+import re
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from msa2net.evaluation.reference import reference_for
+from msa2net.evaluation.tables import console_table, markdown_table
+from msa2net.metrics import case_rows, summarise
+
+ORGANS = (
+    *("background", "aorta", "gallbladder", "left_kidney", "right_kidney"),
+    *("liver", "pancreas", "spleen", "stomach"),
+)
+
+
+def summary_of(names, kind, data, cases):
+    rows = [row for i, (p, t) in enumerate(cases) for row in case_rows(f"case{i}", p, t, names)]
+    return {
+        "schema": 1,
+        "split": "test",
+        "cases": len(cases),
+        "label_names": list(names),
+        "image_kind": kind,
+        "model": {"name": "msa2net_pico", "parameters": 1, "weights_sha256": ""},
+        "data": {"format": data, "hash": ""},
+        "protocols": {
+            name: summarise(rows, names, name) for name in ("standard", "isic", "transunet")
+        },
+        "reference": reference_for(data),
+    }
+
+
+@pytest.fixture
+def photographs():
+    truth, nothing = np.array([1, 1, 1, 0, 0, 0, 0, 0]), np.zeros(8, dtype=int)
+    half = np.array([0, 0, 1, 1, 0, 0, 0, 0])
+    cases = [(truth, truth), (half, truth), (nothing, truth), (half, nothing), (nothing, nothing)]
+    return summary_of(("background", "lesion"), "photograph", "isic2018", cases)
+
+
+@pytest.fixture
+def volumes():
+    rng = np.random.default_rng(0)
+    cases = []
+    for i in range(4):
+        truth = rng.integers(0, 9, (2, 8, 8))
+        truth[truth == 3] = 0  # no left kidney in any case
+        prediction = np.where(rng.random(truth.shape) < 0.8, truth, 0)
+        if i == 0:
+            truth[truth == 1] = 0  # so a false positive
+        cases.append((prediction, truth))
+    return summary_of(ORGANS, "volume", "synapse", cases)
+
+
+def cells(table_row):
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", table_row)[1:-1]]
+
+
+def table_after(text, heading):
+    """Return the cells of the first Markdown table after a line that starts with `heading`."""
+    lines = text[text.index(heading) :].splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    end = next(i for i, line in enumerate(lines) if i > start and not line.startswith("|"))
+    return [cells(line) for line in lines[start:end]]
+
+
+def printed(summary, width=80):
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(console_table(summary))
+    return capture.get()
+
+
+def test_markdown_shows_both_protocols_by_hand(photographs):
+    header, _, *lines = table_after(markdown_table(photographs), "# ")
+    assert header == [
+        "class",
+        "protocol",
+        "DSC",
+        "IoU",
+        "SE",
+        "SP",
+        "ACC",
+        "n",
+        "missed",
+        "false pos.",
+    ]
+    # Dice 1, 2/5, 0, 0: mean 0.35 over 4; SE 1, 1/3, 0: mean 4/9 over 3;
+    # SP 1, 4/5, 1, 6/8, 1: mean 0.91 over 5; ACC 1, 5/8, 5/8, 6/8, 1: mean 0.8 over 5
+    assert lines == [
+        [
+            *("lesion", "standard", "0.3500", "0.3125", "0.4444 (3)", "0.9100 (5)", "0.8000 (5)"),
+            *("4", "1", "1"),
+        ],
+        # pooled: tp 3+1, fp 1+2, fn 2+3, tn 5+4+5+6+8
+        ["lesion", "isic", "0.5000", "0.3333", "0.4444", "0.9032", "0.8000", "5", "1", "1"],
+    ]
+
+
+def test_markdown_mean_rows_and_what_they_leave_out(volumes):
+    text = markdown_table(volumes)
+    lines = table_after(text, "# ")[2:]
+    assert [line[:2] for line in lines[:4]] == [
+        ["aorta", "standard"],
+        ["aorta", "transunet"],
+        ["gallbladder", "standard"],
+        ["gallbladder", "transunet"],
+    ]
+    assert len(lines) == 2 * 8 + 2
+    standard, transunet = lines[-2:]
+    assert standard[:2] == ["**mean**", "**standard**"]
+    mean = volumes["protocols"]["standard"]["mean"]["dice"]
+    assert standard[2] == f"**{mean:.4f}**"
+    assert transunet[3:7] == ["**–**"] * 4  # transunet has Dice only
+    assert standard[-1] == "**1**"
+    assert lines[4][:4] == ["left_kidney", "standard", "–", "–"]
+    assert lines[4][7] == "0"
+    assert "The standard means leave out classes with no applicable case: DSC over 7 of 8" in text
+
+
+def test_rules_that_differ_are_those(volumes, photographs):
+    header, _, *rules = table_after(markdown_table(volumes), "## Rules that differ")
+    assert header == ["situation", "standard", "transunet"]
+    assert rules == [
+        ["both empty", "not applicable", "0"],
+        ["false positive: predicted, not in the truth", "0", "1"],
+        ["averaged over", "applicable cases, then classes", "all cases, then classes"],
+    ]
+    assert len(table_after(markdown_table(photographs), "## Rules that differ")) == 2 + 5
+
+
+def test_reference_is_marked_as_not_ours(photographs):
+    text = markdown_table(photographs)
+    heading = "## As printed in the paper, not measured here"
+    header, _, *rows = table_after(text, heading)
+    assert header == ["network", "DSC", "SE", "SP", "ACC"]
+    assert rows[-1] == ["MSA²Net", "0.9129", "0.8840", "0.9557", "0.9640"]
+    assert text.index("cannot be right") > text.index(heading)
+    assert "MSA²Net" not in text[: text.index(heading)]
+
+
+def test_markdown_of_a_foreign_prediction(photographs):
+    photographs |= {"model": None, "reference": None, "cases": 1}
+    del photographs["protocols"]["isic"]
+    text = markdown_table(photographs)
+    assert text.startswith("# isic2018, test split, 1 case\n")
+    assert "## " not in text  # nothing to compare with, nothing printed elsewhere
+    assert len(table_after(text, "# ")) == 3
+
+
+def test_markdown_ends_with_the_disclaimer_and_pads_its_tables(volumes):
+    text = markdown_table(volumes)
+    assert text.endswith("\n\n*Research use only; not a medical device.*\n")
+    for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
+        assert len({len(line) for line in block.splitlines()}) == 1
+
+
+def test_class_names_cannot_break_a_table(photographs):
+    odd = "a|b [bold]\nc"
+    photographs["label_names"][1] = odd
+    for protocol in photographs["protocols"].values():
+        protocol["classes"][odd] = protocol["classes"].pop("lesion")
+    row = table_after(markdown_table(photographs), "# ")[2]
+    assert row[:2] == [r"a\|b [bold] c", "standard"]
+    assert "[bold]" in printed(photographs)  # rich would take it as a style
+
+
+@pytest.mark.parametrize("kind", ["photographs", "volumes"])
+def test_console_fits_80_columns(kind, request):
+    summary = request.getfixturevalue(kind)
+    text = printed(summary)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "…" not in text  # nothing was cut
+    name = summary["label_names"][-1]
+    line = next(line for line in text.splitlines() if line.startswith(name))
+    figures = summary["protocols"]["standard"]["classes"][name]
+    shown = [
+        f"{figures[metric]['mean']:.4f}"
+        for metric in ("dice", "iou", "sensitivity", "specificity", "accuracy")
+    ]
+    counts = [str(figures["dice"][key]) for key in ("n", "missed", "false_positives")]
+    assert line.split() == [name, "standard", *shown, *counts]
+    assert "not measured here" in " ".join(text.split())
+    assert text.rstrip().endswith("Research use only; not a medical device.")
+
+
+def test_console_folds_long_names_and_keeps_the_numbers(photographs):
+    long = "portal_and_splenic_vein_with_its_branches"
+    photographs["label_names"][1] = long
+    for protocol in photographs["protocols"].values():
+        protocol["classes"][long] = protocol["classes"].pop("lesion")
+    text = printed(photographs)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "0.3500 0.3125 0.4444 0.9100 0.8000" in text
+
+
+# --- the paper's numbers ---------------------------------------------------------------------
+
+
+def test_reference_by_format():
+    assert reference_for("isic2018")["columns"] == ["DSC", "SE", "SP", "ACC"]
+    assert reference_for("btcv") == reference_for("synapse")
+    assert reference_for("acdc") is None
+    for name in ("isic2018", "synapse"):
+        reference = reference_for(name)
+        assert "not measured here" in reference["title"]
+        assert reference["rows"][-1][0] == "MSA²Net"
+        for row in reference["rows"]:
+            assert len(row) == 1 + len(reference["columns"])
+
+
+def test_reference_is_a_copy():
+    reference_for("synapse")["rows"][0][1] = 0.0
+    assert reference_for("synapse")["rows"][0][1] == 96.07
+
+
+def test_printed_synapse_means_follow_from_the_printed_organs():
+    off = {}
+    for name, *row in reference_for("synapse")["rows"]:
+        difference = sum(row[2:10]) / 8 - row[10]
+        if abs(difference) > 0.005:  # the rounding of the printed mean
+            off[name] = round(difference, 4)
+    assert off == {"HiFormer-B": -0.06, "DAE-Former": 0.0125}  # as the note says
+
+
+def test_only_the_paper_s_own_specificity_cannot_be_right():
+    impossible = [
+        name
+        for name, _, se, sp, acc in reference_for("isic2018")["rows"]
+        if not min(se, sp) <= acc <= max(se, sp)
+    ]
+    assert impossible == ["MSA²Net"]
+
+
+def test_the_specificity_that_the_note_gives_fits():
+    dsc, se, _, acc = reference_for("isic2018")["rows"][-1][1:]
+    fp = 2 * se / dsc - 2 * se - (1 - se)  # per pixel of lesion, from the pooled Dice
+    lesion = (1 - acc) / (fp + 1 - se)  # share of all pixels, from the accuracy
+    specificity = 1 - fp * lesion / (1 - lesion)
+    assert specificity == pytest.approx(0.9857, abs=5e-5)  # four printed digits
