@@ -27,7 +27,9 @@ def test_dilated_depthwise_convolutions_see_float32():
     assert len(convolutions) == 3 + 4  # three gates, four LKA blocks
     for name, module in convolutions.items():
         module.register_forward_hook(
-            lambda module, args, out, name=name: seen.update({name: (out.dtype, module.weight.dtype)})
+            lambda module, args, out, name=name: seen.update(
+                {name: (out.dtype, module.weight.dtype)}
+            )
         )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(torch.randn(2, 1, 64, 64))

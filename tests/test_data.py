@@ -77,7 +77,9 @@ def test_palette_masks_give_their_indices(tmp_path: Path):
 
 
 def test_broken_pictures_are_one_sentence(tmp_path: Path):
-    whole = save(tmp_path / "whole.png", np.random.default_rng(0).integers(0, 255, (99, 99, 3), np.uint8))
+    whole = save(
+        tmp_path / "whole.png", np.random.default_rng(0).integers(0, 255, (99, 99, 3), np.uint8)
+    )
     (tmp_path / "short.png").write_bytes(whole.read_bytes()[:9000])
     (tmp_path / "text.png").write_text("not a picture")
     (tmp_path / "empty.jpg").write_bytes(b"")
@@ -151,7 +153,11 @@ def test_segmentations_are_written_and_read_back(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("depth", "name", "message"),
-    [(2, "s.png", "a PNG holds one slice"), (1, "s.nii", "no place in a patient"), (1, "s.bmp", "written as")],
+    [
+        (2, "s.png", "a PNG holds one slice"),
+        (1, "s.nii", "no place in a patient"),
+        (1, "s.bmp", "written as"),
+    ],
 )
 def test_impossible_outputs_are_refused(tmp_path: Path, depth, name, message):
     segmentation = Segmentation("a", np.zeros((depth, 2, 2), np.uint8), ("background", "x"))
@@ -176,7 +182,11 @@ def test_ratios_split_everything_once_and_repeat():
 
 def test_published_isic_counts():
     splits = split_by_count([f"{i:04d}" for i in range(2594)], 1815, 259)
-    assert [list(splits.values()).count(name) for name in ("train", "val", "test")] == [1815, 259, 520]
+    assert [list(splits.values()).count(name) for name in ("train", "val", "test")] == [
+        1815,
+        259,
+        520,
+    ]
     assert splits["1814"] == "train"
     assert splits["1815"] == "val"
     assert splits["2074"] == "test"
@@ -214,7 +224,9 @@ def test_a_second_run_does_only_what_changed(lesions: Path, prepared: DataConfig
     done = []
     original = store_module._store_case
     monkeypatch.setattr(
-        store_module, "_store_case", lambda data, case, recipe: done.append(case.id) or original(data, case, recipe)
+        store_module,
+        "_store_case",
+        lambda data, case, recipe: done.append(case.id) or original(data, case, recipe),
     )
     before = open_store(prepared.prepared)
     assert prepare(prepared).hash == before.hash

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden_weights import published_state, weight_by_rule
 from timm.layers import set_fused_attn
 from torch import nn
 
+from golden_weights import published_state, weight_by_rule
 from msa2net.errors import WeightsError
 from msa2net.models.reference import (
     ReferenceGate,

@@ -144,7 +144,10 @@ def test_half_precision_logits_are_scored_in_float32():
     assert create_loss({"dice": 1.0, "boundary_dou": 1.0})(logits, target).dtype == torch.float32
 
 
-@pytest.mark.parametrize(("weights", "message"), [({"focal": 1.0}, "there are"), ({}, "no term"), ({"dice": 0.0}, "no term")])
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [({"focal": 1.0}, "there are"), ({}, "no term"), ({"dice": 0.0}, "no term")],
+)
 def test_impossible_losses_are_refused(weights, message):
     with pytest.raises(ConfigError, match=message):
         create_loss(weights)

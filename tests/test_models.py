@@ -135,7 +135,10 @@ def test_saved_and_loaded_weights_are_identical(tmp_path: Path):
     one, two = tiny(), tiny()
     save_weights(one, tmp_path / "w.safetensors")
     load_weights(two, tmp_path / "w.safetensors")
-    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True)
+    )
 
 
 def test_pretrained_file_fills_the_encoder(tmp_path: Path):
@@ -170,7 +173,9 @@ def test_impossible_networks_are_refused(arguments, message):
 
 
 def test_another_image_size_is_refused_by_name():
-    with pytest.raises(ConfigError, match="takes images of 64×64 .* given 128×128; .* multiple of 32"):
+    with pytest.raises(
+        ConfigError, match="takes images of 64×64 .* given 128×128; .* multiple of 32"
+    ):
         tiny()(torch.zeros(1, 1, 128, 128))
 
 
@@ -223,4 +228,10 @@ def test_module_prefix_and_wrappers_are_removed(tmp_path: Path):
 
 
 def test_the_table_of_networks_is_complete():
-    assert list(MODELS) == ["msa2net", "msa2net_tiny", "msa2net_pico", "msa2net_reference", "msa2net_github"]
+    assert list(MODELS) == [
+        "msa2net",
+        "msa2net_tiny",
+        "msa2net_pico",
+        "msa2net_reference",
+        "msa2net_github",
+    ]

@@ -79,7 +79,7 @@ class TrainConfig(_Section):
     schedule: Literal["cosine", "poly"] = Field("cosine", description="per step, down to zero")
     warmup: float = Field(0.05, ge=0, lt=1, description="fraction of all steps")
     clip_norm: float | None = Field(1.0, gt=0, description="of all gradients together")
-    precision: Literal["auto"] | Precision = Field(
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
         "auto", description="auto is bf16-mixed on GPUs that have it, 32-true elsewhere"
     )
     seed: int = Field(1234, ge=0)
@@ -173,10 +173,10 @@ def _describe(error: ValidationError) -> str:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.5)
-        if not close:  # the right name in the wrong section
-            last = key.rsplit(".", 1)[-1]
-            close = [known for known in known_keys() if known.rsplit(".", 1)[-1] == last][:1]
+        last = key.rsplit(".", 1)[-1]
+        close = [known for known in known_keys() if known.rsplit(".", 1)[-1] == last]
+        if not close:  # not just the right name in the wrong section
+            close = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.5)
         hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(known_keys())}"
         return f"there is no setting '{key}'; {hint}"
     if first["type"] == "missing":

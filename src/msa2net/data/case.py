@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from msa2net.data.writers import write_labels
 from msa2net.errors import DataError
 
 
@@ -83,10 +84,10 @@ class Segmentation:
     geometry: Geometry = field(default_factory=Geometry)
 
     def save(self, path: str | Path) -> Path:
-        """Write the labels to `path`; the suffix (.png, .nii, .nii.gz) chooses the format."""
-        from msa2net.data.writers import write_segmentation
-
-        return write_segmentation(self, Path(path))
+        """Write the labels to `path`; see `write_labels` for the formats and what is raised."""
+        path = Path(path)
+        write_labels(path, self.labels, len(self.label_names), self.geometry.affine)
+        return path
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -71,8 +71,7 @@ class Preprocessing(BaseModel):
         unit_ZCHW /= np.float32(high - low)
         np.clip(unit_ZCHW, 0.0, 1.0, out=unit_ZCHW)
         unit_ZChw = self._resample(unit_ZCHW)
-        if self.resampling == "spline":
-            np.clip(unit_ZChw, 0.0, 1.0, out=unit_ZChw)
+        np.clip(unit_ZChw, 0.0, 1.0, out=unit_ZChw)  # splines overshoot, and sums round
         return np.repeat(unit_ZChw, self.channels // channels, axis=1)
 
     def standardise(self, unit: Any) -> Any:

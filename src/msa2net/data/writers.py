@@ -1,58 +1,63 @@
 """Writing segmentations to files, all of one or nothing."""
 
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from msa2net.data.case import Segmentation
 from msa2net.errors import DataError
 from msa2net.files import atomic_path
 
 
-def write_segmentation(segmentation: Segmentation, path: Path) -> Path:
-    """Write class indices to `path`; returns it.
+def write_labels(
+    path: Path,
+    labels_ZHW: NDArray[np.uint8],
+    num_classes: int,
+    affine: NDArray[np.float64] | None,
+) -> None:
+    """Write class indices; the suffix chooses the format.
 
     `.png`: one slice, uint8 class indices (two classes are written as 0 and 255, the usual form
-    of a binary mask). `.nii`, `.nii.gz`: uint8 with the geometry's affine.
+    of a binary mask). `.nii`, `.nii.gz`: uint8, axes (X, Y, Z), with the affine.
+
+    Args:
+        path: where to.
+        labels_ZHW: (Z, H, W) class indices.
+        num_classes: background included.
+        affine: voxel index (column, row, slice) → RAS millimetres; None for a photograph.
 
     Raises:
-        DataError: a suffix that is not written, several slices into a PNG, or no geometry for
-            NIfTI.
+        DataError: a suffix that is not written, several slices into a PNG, NIfTI without affine.
     """
     name = path.name.lower()
     if name.endswith(".png"):
-        if segmentation.labels.shape[0] != 1:
+        if labels_ZHW.shape[0] != 1:
             raise DataError(
-                f"{path}: a PNG holds one slice and this segmentation has "
-                f"{segmentation.labels.shape[0]}; save it as .nii.gz"
+                f"{path}: a PNG holds one slice and this segmentation has {labels_ZHW.shape[0]}; "
+                "save it as .nii.gz"
             )
-        write_png(segmentation.labels[0] * _png_factor(segmentation), path)
+        write_png(labels_ZHW[0] * np.uint8(255 if num_classes == 2 else 1), path)
     elif name.endswith((".nii", ".nii.gz")):
-        if segmentation.geometry.affine is None:
+        if affine is None:
             raise DataError(f"{path}: a photograph has no place in a patient; save it as .png")
-        labels_XYZ = segmentation.labels.transpose(2, 1, 0)
-        image = nibabel.Nifti1Image(labels_XYZ, segmentation.geometry.affine, dtype=np.uint8)
+        image = nibabel.Nifti1Image(labels_ZHW.transpose(2, 1, 0), affine, dtype=np.uint8)
         image.header.set_xyzt_units("mm")
         with atomic_path(path) as temporary:
             nibabel.save(image, temporary)
     else:
         raise DataError(f"{path}: masks are written as .png, .nii or .nii.gz")
-    return path
 
 
-def write_png(pixels: np.ndarray, path: Path) -> None:
+def write_png(pixels: NDArray[Any], path: Path) -> None:
     """Write (H, W) or (H, W, 3) uint8 pixels as PNG."""
     with atomic_path(path) as temporary:
         Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG")
 
 
-def write_jpeg(pixels_HW3: np.ndarray, path: Path) -> None:
+def write_jpeg(pixels_HW3: NDArray[Any], path: Path) -> None:
     """Write (H, W, 3) uint8 pixels as a JPEG to look at; never use it for masks."""
     with atomic_path(path) as temporary:
         Image.fromarray(np.ascontiguousarray(pixels_HW3)).save(temporary, format="JPEG", quality=90)
-
-
-def _png_factor(segmentation: Segmentation) -> np.uint8:
-    return np.uint8(255 if len(segmentation.label_names) == 2 else 1)

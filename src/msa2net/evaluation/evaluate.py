@@ -57,7 +57,7 @@ def evaluate_run(
         DataError: the prepared data are not there.
     """
     run = Path(run)
-    facts = read_facts(run)
+    read_facts(run)  # says what is wrong if this is no run folder
     config = load_config(run / "config.yaml")
     if not (config.data.prepared / "dataset.json").is_file():
         raise DataError(
@@ -68,17 +68,25 @@ def evaluate_run(
     predictor = Predictor.load(run, device, config.batch_slices)
     ids = store.ids(split)
     rows = score_cases(predictor, store, ids, progress)
-    image_kind = store.kind
-    protocols = {
-        name: summarise(rows, store.label_names, name)
-        for name in ("standard", PUBLISHED[image_kind])
-    }
-    summary: dict[str, Any] = {
+    summary = _summarise_run(run, split, predictor, store, rows)
+    out = run / "evaluation"
+    write_cases_csv(out / "cases.csv", rows)
+    write_json(out / "summary.json", summary)
+    write_text(out / "table.md", markdown_table(summary))
+    _write_examples(predictor, store, rows, out / "examples")
+    return summary
+
+
+def _summarise_run(
+    run: Path, split: str, predictor: Predictor, store: Store, rows: list[CaseRow]
+) -> dict[str, Any]:
+    facts = read_facts(run)
+    return {
         "schema": 1,
         "split": split,
-        "cases": len(ids),
+        "cases": len({row["case"] for row in rows}),
         "label_names": list(store.label_names),
-        "image_kind": image_kind,
+        "image_kind": store.kind,
         "model": {
             "name": facts.network.name,
             "parameters": sum(p.numel() for p in predictor.model.parameters()),
@@ -90,15 +98,12 @@ def evaluate_run(
             "same_as_training": store.hash == facts.data.get("hash"),
         },
         "versions": software_versions(),
-        "protocols": protocols,
+        "protocols": {
+            name: summarise(rows, store.label_names, name)
+            for name in ("standard", PUBLISHED[store.kind])
+        },
         "reference": reference_for(store.format),
     }
-    out = run / "evaluation"
-    write_cases_csv(out / "cases.csv", rows)
-    write_json(out / "summary.json", summary)
-    write_text(out / "table.md", markdown_table(summary))
-    _write_examples(predictor, store, rows, out / "examples")
-    return summary
 
 
 def score_cases(

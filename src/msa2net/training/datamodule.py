@@ -3,6 +3,7 @@
 from typing import Any
 
 import lightning as L
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from msa2net.config import Config
@@ -58,3 +59,11 @@ class SegmentationData(L.LightningDataModule):
         """Load cases in groups that fill the network's batches; arrays stay memory-mapped."""
         group = self.config.batch_slices if self.store.kind == "photograph" else 1
         return DataLoader(CaseDataset(self.store, "val"), batch_size=group, collate_fn=list)
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Move training batches; cases stay memory-mapped, the predictor moves their slices."""
+        if isinstance(batch, list):
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)

@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import ProgressBar
 from torch import nn
 
 from msa2net.config import Config, dump_config
@@ -94,11 +95,22 @@ def train(
         save_run(run, model, facts.model_copy(update={"training": training}))
 
     log = EpochLog(run, save)
-    trainer = L.Trainer(
+    trainer = create_trainer(config, run, target, [log, *callbacks])
+    trainer.fit(task, SegmentationData(config, store, preprocessing))
+    if log.best_dice is None:  # nothing was validated: the last weights are all there is
+        save(model, {"best_epoch": trainer.current_epoch})
+    return TrainingResult(run, log.best_dice, log.best_epoch, time.monotonic() - started)
+
+
+def create_trainer(
+    config: Config, run: Path, device: torch.device, callbacks: Sequence[L.Callback]
+) -> L.Trainer:
+    """Set up Lightning's loop: what it logs and saves by itself is off, our callbacks do that."""
+    return L.Trainer(
         default_root_dir=run,
-        accelerator="gpu" if target.type == "cuda" else target.type,
-        devices=1 if target.index is None else [target.index],
-        precision=choose_precision(config.train.precision, target),
+        accelerator="gpu" if device.type == "cuda" else device.type,
+        devices=1 if device.index is None else [device.index],
+        precision=choose_precision(config.train.precision, device),
         max_epochs=config.train.epochs,
         max_steps=config.train.max_steps or -1,
         gradient_clip_val=config.train.clip_norm,
@@ -107,13 +119,9 @@ def train(
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=bool(callbacks),
-        callbacks=[log, *callbacks],
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+        callbacks=list(callbacks),
     )
-    trainer.fit(task, SegmentationData(config, store, preprocessing))
-    if log.best_dice is None:  # nothing was validated: the last weights are all there is
-        save(model, {"best_epoch": trainer.current_epoch})
-    return TrainingResult(run, log.best_dice, log.best_epoch, time.monotonic() - started)
 
 
 def create_preprocessing(config: Config, store: Store) -> Preprocessing:

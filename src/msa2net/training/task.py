@@ -58,14 +58,6 @@ class SegmentationTask(L.LightningModule):
                 case.id, segmentation.labels, case.label, self.predictor.label_names
             )
 
-    def transfer_batch_to_device(
-        self, batch: Any, device: torch.device, dataloader_idx: int
-    ) -> Any:
-        """Move training batches; cases stay memory-mapped, the predictor moves their slices."""
-        if isinstance(batch, list):
-            return batch
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build optimiser and per-step schedule."""
         total_steps = int(self.trainer.estimated_stepping_batches)

@@ -1,0 +1,134 @@
+"""The house rules that a reader relies on, enforced."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from msa2net.config import known_keys
+
+SOURCE = Path(__file__).parents[1] / "src" / "msa2net"
+FILES = sorted(SOURCE.rglob("*.py"))
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
+
+# A package may import from itself and from those further down. Equals stand on one line.
+LAYERS = [
+    {"cli"},
+    {"training"},
+    {"report", "export"},
+    {"evaluation"},
+    {"inference"},
+    {"models", "losses", "data"},
+    {"metrics"},
+    {"config"},
+    {"files"},
+    {"errors"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+
+def package_of(path: Path) -> str:
+    relative = path.relative_to(SOURCE)
+    return relative.parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> list[str]:
+    """Every module that a file imports, at any depth of the file, as dotted names."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.append(str(node.module))
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_point_downwards(path: Path):
+    own = package_of(path)
+    if own == "__init__":  # the public face names everything
+        return
+    for module in imports(path):
+        parts = module.split(".")
+        if parts[0] != "msa2net" or len(parts) < 2 or parts[1] not in LEVEL:
+            continue
+        other = parts[1]
+        # Equals on a line may not know each other, except that data formats are one package.
+        allowed = other == own or LEVEL[other] > LEVEL[own]
+        assert allowed, f"{own} imports {module}, which is not further down"
+
+
+def test_no_import_cycle_between_modules():
+    graph = {}
+    for path in FILES:
+        name = "msa2net." + ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+        graph[name.removesuffix(".__init__")] = imports(path)
+    del graph["msa2net"]  # imports lazily, on behalf of users
+
+    visiting: list[str] = []
+    done: set[str] = set()
+
+    def visit(module: str) -> None:
+        assert module not in visiting, f"cycle: {' → '.join([*visiting, module])}"
+        if module in done:
+            return
+        visiting.append(module)
+        for other in graph[module]:
+            if other in graph and other != module:
+                visit(other)
+        done.add(visiting.pop())
+
+    for module in graph:
+        visit(module)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_files_and_functions_stay_short(path: Path):
+    assert len(path.read_text().splitlines()) <= MAX_FILE_LINES
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = node.end_lineno - node.lineno + 1
+            assert length <= MAX_FUNCTION_LINES, f"{node.name} has {length} lines"
+
+
+def test_every_configuration_field_is_read():
+    read = set()
+    for path in FILES:
+        if path.name == "config.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                read.add(node.attr)
+    unread = [key for key in known_keys() if key.rsplit(".", 1)[-1] not in read]
+    assert unread == []
+
+
+def test_only_the_command_line_prints_or_exits():
+    for path in FILES:
+        if package_of(path) == "cli":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in {"print", "exit", "quit"}, path
+
+
+@pytest.mark.parametrize(
+    ("module", "forbidden"),
+    [
+        ("msa2net", {"numpy", "torch", "pydantic"}),
+        ("msa2net.cli", {"numpy", "torch", "pydantic", "lightning", "timm"}),
+        ("msa2net.config", {"torch"}),
+        ("msa2net.errors", {"numpy", "torch"}),
+        ("msa2net.metrics", {"torch", "scipy"}),
+    ],
+)
+def test_importing_is_light(module: str, forbidden: set[str]):
+    code = f"import sys, {module}; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert forbidden & set(loaded) == set()

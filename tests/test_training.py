@@ -1,0 +1,255 @@
+"""A whole run in miniature: train, evaluate, predict, report."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from msa2net.config import Config, TrainConfig, load_config
+from msa2net.data.phantom_files import write_phantom
+from msa2net.data.store import open_store
+from msa2net.errors import ConfigError, DataError, WeightsError
+from msa2net.evaluation.evaluate import evaluate_run, example_slices, rank_cases
+from msa2net.inference.predictor import Predictor
+from msa2net.inference.run_folder import choose_device, load_run, read_facts
+from msa2net.metrics import case_rows, read_cases_csv
+from msa2net.report import write_report
+from msa2net.training.run import train
+from msa2net.training.task import choose_precision, create_optimizer, learning_rate_factor
+
+SETTINGS = """
+image_size: 32
+batch_slices: 5
+model: {name: msa2net, encoder: test_maxvit}
+data:
+  {format: FORMAT, root: ROOT, prepared: PREPARED, fit: stretch,
+   phantom_cases: [2, 1, 1], phantom_shape: [8, 64, 64]}
+augment: {horizontal_flip: 0.5, affine: 0.5, brightness: 0.1}
+train: {epochs: 2, batch_size: 4, learning_rate: 0.01, schedule: cosine}
+"""
+
+
+def small_config(root: Path, format: str = "isic2018", **changes) -> Config:
+    text = SETTINGS.replace("FORMAT", format).replace("ROOT", str(root / "raw"))
+    (root / "small.yaml").write_text(text.replace("PREPARED", str(root / "prepared")))
+    return load_config(root / "small.yaml", [f"{key}={value}" for key, value in changes.items()])
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("training")
+    write_phantom("isic2018", root / "raw", cases=16)
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(workplace: Path) -> Path:
+    run = workplace / "run"
+    train(small_config(workplace), run, device="cpu")
+    evaluate_run(run, device="cpu")
+    return run
+
+
+def test_the_run_folder_is_complete(run: Path):
+    names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert {
+        "config.yaml", "model.json", "model.safetensors", "metrics.csv",
+        "evaluation/cases.csv", "evaluation/summary.json", "evaluation/table.md",
+    } <= names  # fmt: skip
+    assert not [name for name in names if ".writing-" in name]
+    facts = read_facts(run)
+    assert facts.label_names == ("background", "lesion")
+    assert facts.training["device"] == "cpu"
+    assert facts.data["format"] == "isic2018"
+
+
+def test_metrics_table_has_a_row_an_epoch(run: Path):
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(0 <= float(row["val_dice"]) <= 1 for row in rows)
+    assert float(rows[-1]["learning_rate"]) < 1e-6  # the schedule ends at zero
+
+
+def test_the_kept_weights_are_those_that_validated_best(run: Path, workplace: Path):
+    facts = read_facts(run)
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    best = max(rows, key=lambda row: float(row["val_dice"]))
+    assert facts.training["best_epoch"] == int(best["epoch"])
+    again = evaluate_run(run, split="val", device="cpu")["protocols"]["standard"]["mean"]["dice"]
+    assert again == pytest.approx(float(best["val_dice"]), abs=1e-6)
+    evaluate_run(run, device="cpu")
+
+
+def test_training_repeats_exactly(run: Path, workplace: Path):
+    train(small_config(workplace), workplace / "again", device="cpu")
+    assert (workplace / "again" / "metrics.csv").read_text() == (run / "metrics.csv").read_text()
+    one, two = (load_run(folder, "cpu").model.state_dict() for folder in (run, workplace / "again"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_another_seed_is_another_run(run: Path, workplace: Path):
+    train(small_config(workplace, **{"train.seed": 5}), workplace / "seed5", device="cpu")
+    assert (workplace / "seed5" / "metrics.csv").read_text() != (run / "metrics.csv").read_text()
+
+
+def test_the_summary_counts_what_cases_csv_holds(run: Path):
+    rows = read_cases_csv(run / "evaluation" / "cases.csv")
+    summary = json.loads((run / "evaluation" / "summary.json").read_text())
+    assert summary["cases"] == len(rows) == 3
+    tp, fp, fn = (sum(row[name] for row in rows) for name in ("tp", "fp", "fn"))
+    pooled = summary["protocols"]["isic"]["mean"]["dice"]
+    assert pooled == pytest.approx(2 * tp / (2 * tp + fp + fn))
+    assert summary["reference"]["rows"][-1][0] == "MSA²Net"
+    assert summary["data"]["same_as_training"] is True
+
+
+def test_predictions_equal_what_was_evaluated(run: Path, workplace: Path):
+    """A file, its array and its stored case give the same mask, and the counts of cases.csv."""
+    store = open_store(workplace / "prepared")
+    predictor = Predictor.load(run, "cpu")
+    rows = read_cases_csv(run / "evaluation" / "cases.csv")
+    for row in rows:
+        case = store.case(row["case"])
+        by_case = predictor(case)
+        by_path = predictor(case.source)
+        by_array = predictor(np.moveaxis(np.asarray(case.image[:, 0]), 0, -1))
+        assert np.array_equal(by_case.labels, by_path.labels)
+        assert np.array_equal(by_case.labels, by_array.labels)
+        assert case_rows(case.id, by_case.labels, case.label, store.label_names) == [row]
+
+
+def test_batches_across_cases_change_nothing(run: Path, workplace: Path):
+    store = open_store(workplace / "prepared")
+    cases = [store.case(case.id) for case in store.cases]
+    alone = [Predictor.load(run, "cpu", batch_slices=1)(case).labels for case in cases]
+    together = Predictor.load(run, "cpu", batch_slices=7).segment(cases)
+    for one, segmentation, case in zip(alone, together, cases, strict=True):
+        assert segmentation.id == case.id
+        # Convolutions sum in another order for another batch size: ties may fall differently.
+        assert (one != segmentation.labels).mean() < 1e-3
+
+
+def test_the_report_is_written(run: Path):
+    text = write_report(run).read_text()
+    assert "Research use only" in text
+    assert "msa2net" in text
+
+
+def test_volumes_train_and_evaluate_too(tmp_path: Path):
+    config = small_config(tmp_path, "phantom", **{"train.max_steps": 2, "train.validate_every": 9})
+    result = train(config, tmp_path / "run", device="cpu")
+    assert result.best_dice is None  # never validated: the last weights are kept
+    summary = evaluate_run(tmp_path / "run", device="cpu")
+    assert set(summary["protocols"]) == {"standard", "transunet"}
+    assert len(list((tmp_path / "run" / "evaluation" / "examples").iterdir())) == 1
+    write_report(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["msa2net_reference", "msa2net_github"])
+def test_released_networks_train_as_well(workplace: Path, tmp_path: Path, name: str):
+    config = small_config(workplace, **{"model.name": name, "train.max_steps": 1})
+    assert train(config, tmp_path / name, device="cpu").run.is_dir()
+
+
+def test_an_existing_run_is_not_overwritten_unasked(run: Path, workplace: Path):
+    before = (run / "model.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match="already holds a run; .*--overwrite"):
+        train(small_config(workplace), run)
+    assert (run / "model.safetensors").read_bytes() == before
+    (workplace / "mine").mkdir()
+    (workplace / "mine" / "thesis.tex").write_text("precious")
+    with pytest.raises(ConfigError, match="holds other files"):
+        train(small_config(workplace), workplace / "mine", overwrite=True)
+    assert (workplace / "mine" / "thesis.tex").exists()
+    with pytest.raises(ConfigError, match="is a file"):
+        train(small_config(workplace), workplace / "mine" / "thesis.tex")
+
+
+def test_a_diverged_training_says_what_to_do(workplace: Path, tmp_path: Path):
+    config = small_config(workplace, **{"train.learning_rate": "1e30", "train.clip_norm": "null"})
+    with pytest.raises(ConfigError, match="loss became nan in epoch .; lower train.learning_rate"):
+        train(config, tmp_path / "run", device="cpu")
+
+
+def test_not_a_run_folder(tmp_path: Path, run: Path):
+    with pytest.raises(WeightsError, match="is not a run folder"):
+        Predictor.load(tmp_path)
+    (tmp_path / "model.json").write_text("{}")
+    with pytest.raises(WeightsError, match="is damaged"):
+        Predictor.load(tmp_path)
+    facts = read_facts(run).model_copy(update={"schema_version": 99})
+    (tmp_path / "model.json").write_text(facts.model_dump_json())
+    with pytest.raises(WeightsError, match="newer version"):
+        Predictor.load(tmp_path)
+    (tmp_path / "model.json").write_text((run / "model.json").read_text())
+    with pytest.raises(WeightsError, match="no weight file"):
+        Predictor.load(tmp_path)
+
+
+def test_evaluating_without_the_data_says_where_they_were(run: Path, tmp_path: Path):
+    for name in ("model.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    text = (run / "config.yaml").read_text().replace("prepared:", "prepared: /nowhere #")
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(DataError, match="data of this run are not at /nowhere"):
+        evaluate_run(tmp_path)
+
+
+def test_unknown_device():
+    with pytest.raises(ConfigError, match="the device 'abacus' cannot be used here"):
+        choose_device("abacus")
+
+
+def test_precision_is_float32_on_cpus_unless_asked_for():
+    assert choose_precision("auto", torch.device("cpu")) == "32-true"
+    assert choose_precision("bf16-mixed", torch.device("cpu")) == "bf16-mixed"
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "poly"])
+def test_learning_rate_by_hand(schedule: str):
+    config = TrainConfig(epochs=1, batch_size=1, learning_rate=1, schedule=schedule, warmup=0.1)
+    factors = [learning_rate_factor(step, 100, config) for step in range(101)]
+    assert factors[0] == pytest.approx(1 / 11)
+    assert factors[9] == pytest.approx(10 / 11)
+    assert factors[10] == 1
+    middle = {"cosine": 0.5, "poly": 0.5**0.9}[schedule]
+    assert factors[55] == pytest.approx(middle)
+    assert factors[100] == 0
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+
+
+def test_biases_and_norms_are_not_decayed():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.LayerNorm(2))
+    for name in ("adamw", "sgd"):
+        config = TrainConfig(
+            epochs=1, batch_size=1, learning_rate=1, optimizer=name, weight_decay=0.3
+        )
+        decayed, plain = create_optimizer(model, config).param_groups
+        assert (decayed["weight_decay"], plain["weight_decay"]) == (0.3, 0)
+        assert [p.ndim for p in decayed["params"]] == [2]
+        assert [p.ndim for p in plain["params"]] == [1, 1, 1]
+
+
+def test_ranking_takes_each_case_once():
+    truth = np.ones((1, 10, 10), np.uint8)
+    rows = []
+    for index in range(7):
+        prediction = truth.copy()
+        prediction[0, : index + 1] = 0
+        rows += case_rows(f"c{index}", prediction, truth, ("background", "x"))
+    assert rank_cases(rows, 2) == {
+        "c6": "worst", "c5": "worst", "c0": "best", "c1": "best", "c3": "median", "c4": "median",
+    }  # fmt: skip
+    assert len(rank_cases(rows[:2], 2)) == 2
+
+
+def test_example_slices_are_those_with_labels():
+    truth, prediction = np.zeros((2, 60, 4, 4), np.uint8)
+    truth[10:50, 0, 0] = 1
+    chosen = example_slices(truth, prediction)
+    assert len(chosen) == 24
+    assert (chosen[0], chosen[-1]) == (10, 49)
+    assert example_slices(np.zeros((5, 2, 2)), np.zeros((5, 2, 2))) == [2]
