@@ -1,5 +1,7 @@
 """Readers, formats, the store, slices, order and augmentation."""
 
+import errno
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,15 +12,16 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from msa2net.config import AugmentConfig, DataConfig
-from msa2net.data import store as store_module
+from msa2net.data import prepare as prepare_module
 from msa2net.data.augment import Augmentation
 from msa2net.data.case import Case, Geometry, Segmentation
 from msa2net.data.phantom_files import write_phantom
+from msa2net.data.prepare import prepare, reduce_photograph
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.data.readers import list_images, read_image, read_mask, read_path
 from msa2net.data.slices import EpochSampler, SliceDataset, build_slices
 from msa2net.data.splits import read_split_lists, split_by_count, split_by_ratio
-from msa2net.data.store import open_store, prepare, reduce_photograph
+from msa2net.data.store import open_store
 from msa2net.errors import ConfigError, DataError
 
 PREPROCESSING = Preprocessing(channels=3, image_size=(32, 32), fit="stretch")
@@ -132,6 +135,9 @@ def test_a_case_with_a_label_of_another_size_is_refused():
         Case("a", np.zeros((1, 1, 4, 4)), np.zeros((1, 4, 5), np.uint8))
     with pytest.raises(DataError, match="expected \\(C, Z, H, W\\)"):
         Case("a", np.zeros((4, 4)))
+    for name in ("", "../a", "a\r"):
+        with pytest.raises(DataError, match="cannot be called"):
+            Case(name, np.zeros((1, 1, 4, 4)))
 
 
 def test_segmentations_are_written_and_read_back(tmp_path: Path):
@@ -222,11 +228,13 @@ def test_prepared_cases_equal_the_files(lesions: Path, prepared: DataConfig):
 
 def test_a_second_run_does_only_what_changed(lesions: Path, prepared: DataConfig, monkeypatch):
     done = []
-    original = store_module._store_case
+    original = prepare_module._store_case
     monkeypatch.setattr(
-        store_module,
+        prepare_module,
         "_store_case",
-        lambda data, case, recipe: done.append(case.id) or original(data, case, recipe),
+        lambda data, source, case, recipe: (
+            done.append(case.id) or original(data, source, case, recipe)
+        ),
     )
     before = open_store(prepared.prepared)
     assert prepare(prepared).hash == before.hash
@@ -256,32 +264,131 @@ def test_sixteen_bit_pictures_are_scaled_by_percentiles(tmp_path: Path):
     assert (store.intensity, store.channels) == ("percentile", 1)
 
 
-def _pair(root: Path, image=(8, 9, 3), mask=None) -> DataConfig:
+def _pair(root: Path, image=(8, 9, 3), mask=None, labels: str | None = None) -> DataConfig:
+    """Write three equal pairs of image and mask."""
     mask = np.zeros((8, 9), np.uint8) if mask is None else mask
     for index in range(3):
         save(root / "images" / f"{index}.png", np.zeros(image, np.uint8))
         save(root / "masks" / f"{index}.png", mask)
+    if labels:
+        (root / "labels.txt").write_text(labels)
     return DataConfig(format="images", root=root, prepared=root / "prepared")
+
+
+TWO_CLASSES = "background\nobject\n"
 
 
 def test_label_values_outside_the_classes_are_named_with_file_and_count(tmp_path: Path):
     mask = np.zeros((8, 9), np.uint8)
     mask[0, :5] = 3
-    with pytest.raises(DataError, match=r"0.png holds label values .*: 3 \(5 pixels\); allowed"):
-        prepare(_pair(tmp_path, mask=mask))
-    assert not (tmp_path / "prepared").exists()
+    data = _pair(tmp_path, mask=mask, labels=TWO_CLASSES)
+    save(tmp_path / "masks" / "1.png", np.zeros((8, 9), np.uint8))
+    message = (
+        r"2 of 3 cases cannot be used: .*0.png holds label values outside the declared classes: "
+        r"3 \(5 pixels\); allowed are 0 to 1, and 255 for pixels to ignore; .*2.png holds"
+    )
+    with pytest.raises(DataError, match=message):
+        prepare(data)
+    assert sorted(path.name for path in (tmp_path / "prepared" / "cases").iterdir()) == [
+        "1.image.npy", "1.label.npy",
+    ]  # fmt: skip
+    with pytest.raises(DataError, match="interrupted or met files it could not use"):
+        open_store(data.prepared)
+    for name in ("0.png", "2.png"):  # mended, only these are done again
+        save(tmp_path / "masks" / name, np.ones((8, 9), np.uint8))
+    assert len(prepare(data).cases) == 3
 
 
 def test_smeared_masks_hint_at_jpeg(tmp_path: Path):
     mask = np.arange(72, dtype=np.uint8).reshape(8, 9)
     with pytest.raises(DataError, match="and 65 more; .*JPEG smears masks"):
-        prepare(_pair(tmp_path, mask=mask))
+        prepare(_pair(tmp_path, mask=mask, labels=TWO_CLASSES))
 
 
-def test_ignored_pixels_pass(tmp_path: Path):
-    mask = np.array([[0, 1, 255]] * 3, np.uint8)
-    store = prepare(_pair(tmp_path, image=(3, 3, 3), mask=mask))
-    assert store.case("0").label.tolist() == [mask.tolist()]
+def test_255_means_ignored_when_classes_are_declared_and_object_when_not(tmp_path: Path):
+    """One meaning for the whole data set, whatever a single mask happens to hold."""
+    bordered = np.array([[0, 0, 255]] * 3, np.uint8)
+    declared = prepare(_pair(tmp_path / "a", (3, 3, 3), bordered, TWO_CLASSES))
+    assert declared.case("0").label.tolist() == [bordered.tolist()]
+    binary = prepare(_pair(tmp_path / "b", (3, 3, 3), bordered))
+    assert binary.case("0").label.tolist() == [[[0, 0, 1]] * 3]
+    both = np.array([[0, 1, 255]] * 3, np.uint8)
+    with pytest.raises(DataError, match=r"name classes in labels.txt to use others"):
+        prepare(_pair(tmp_path / "c", (3, 3, 3), both))
+
+
+@pytest.mark.parametrize("labels", [None, TWO_CLASSES])
+def test_one_bit_masks_are_object_and_background(tmp_path: Path, labels):
+    data = _pair(tmp_path, (3, 3, 3), np.zeros((3, 3), np.uint8), labels)
+    for index in range(3):
+        Image.fromarray(np.eye(3) > 0).save(tmp_path / "masks" / f"{index}.png")
+    assert prepare(data).case("0").label.tolist() == [np.eye(3).tolist()]
+
+
+def test_pictures_of_mixed_depth_are_refused(tmp_path: Path):
+    data = _pair(tmp_path)
+    save(tmp_path / "images" / "2.png", np.full((8, 9), 40_000, np.uint16))
+    with pytest.raises(DataError, match=r"2.png holds uint16 values and .* first picture is 8-bit"):
+        prepare(data)
+
+
+def test_another_data_set_s_store_is_not_overwritten(tmp_path: Path, prepared: DataConfig):
+    data = _pair(tmp_path).model_copy(update={"prepared": prepared.prepared})
+    before = (prepared.prepared / "dataset.json").read_bytes()
+    with pytest.raises(DataError, match="was prepared from the format 'isic2018', not 'images'"):
+        prepare(data)
+    write_phantom("isic2018", tmp_path / "other", cases=3)
+    (tmp_path / "other").rename(tmp_path / "isic")
+    for folder in (tmp_path / "isic").iterdir():
+        for path in folder.iterdir():
+            path.rename(path.with_name(path.name.replace("ISIC_0", "ISIC_9")))
+    with pytest.raises(DataError, match="holds another data set"):
+        prepare(prepared.model_copy(update={"root": tmp_path / "isic"}))
+    assert (prepared.prepared / "dataset.json").read_bytes() == before
+
+
+def test_a_prepared_data_set_needs_no_raw_files(prepared: DataConfig):
+    store = prepare(prepared.model_copy(update={"root": None}))
+    assert len(store.cases) == 10
+
+
+def test_a_deleted_array_is_made_again(tmp_path: Path):
+    data = _pair(tmp_path)
+    prepare(data)
+    (tmp_path / "prepared" / "cases" / "1.image.npy").unlink()
+    assert prepare(data).case("1").image.shape == (3, 1, 8, 9)
+
+
+def test_class_lists_from_any_editor(tmp_path: Path):
+    data = _pair(tmp_path)
+    (tmp_path / "labels.txt").write_bytes("\ufeffbackground\r\nnævus\r\n".encode())
+    assert prepare(data).label_names == ("background", "nævus")
+    (tmp_path / "labels.txt").write_bytes("background\nnævus\n".encode("latin-1"))
+    with pytest.raises(DataError, match="labels.txt is not UTF-8 text"):
+        prepare(data)
+
+
+def test_hidden_files_are_no_images(tmp_path: Path):
+    data = _pair(tmp_path)
+    (tmp_path / "images" / "._0.png").write_bytes(b"metadata")
+    (tmp_path / "images" / "folder.png").mkdir()
+    assert len(prepare(data).cases) == 3
+
+
+def test_pages_of_a_tiff_are_not_dropped_in_silence(tmp_path: Path):
+    pages = [Image.new("L", (4, 4), value) for value in (0, 1)]
+    pages[0].save(tmp_path / "x.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(DataError, match="holds 2 pages"):
+        read_image(tmp_path / "x.tif")
+
+
+def test_empty_split_lists_are_not_ignored(tmp_path: Path):
+    data = _pair(tmp_path)
+    (tmp_path / "splits").mkdir()
+    for name in ("train", "val", "test"):
+        (tmp_path / "splits" / f"{name}.txt").write_text("")
+    with pytest.raises(DataError, match="are all split lists empty"):
+        prepare(data)
 
 
 def test_sizes_that_differ_are_both_shown(tmp_path: Path):
@@ -319,6 +426,9 @@ def test_damaged_stores_are_named(prepared: DataConfig, tmp_path: Path):
         open_store(tmp_path)
     (tmp_path / "dataset.json").write_text('{"schema": 99}')
     with pytest.raises(DataError, match="schema 99, this version reads 1"):
+        open_store(tmp_path)
+    (tmp_path / "dataset.json").write_text('{"schema": 1, "complete": true}')
+    with pytest.raises(DataError, match="is damaged"):
         open_store(tmp_path)
     store = replace(open_store(prepared.prepared), root=tmp_path)
     with pytest.raises(DataError, match="missing or damaged"):
@@ -359,6 +469,23 @@ def test_slices_are_the_preprocessed_cases(prepared: DataConfig):
     assert np.array_equal(arrays.labels[3], PREPROCESSING.label_slices(case.label)[index])
     assert len(arrays.origin) == 7
     assert isinstance(build_slices(store, PREPROCESSING, "train").images, np.memmap)
+
+
+def test_a_spawned_worker_gets_a_path_not_a_copy(dataset: SliceDataset):
+    assert len(pickle.dumps(dataset.arrays)) < 1000
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(prepared: DataConfig, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", full)
+    store = open_store(prepared.prepared)
+    other = PREPROCESSING.model_copy(update={"image_size": (64, 64)})
+    before = sorted((prepared.prepared / "slices").iterdir())
+    with pytest.raises(DataError, match="cannot write training slices .* No space left"):
+        build_slices(store, other, "train")
+    assert sorted((prepared.prepared / "slices").iterdir()) == before
 
 
 def _batches(dataset: SliceDataset, epoch: int, **loader) -> list[torch.Tensor]:

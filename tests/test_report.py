@@ -9,12 +9,20 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-import yaml
+from torch import nn
 
-from msa2net.errors import DataError
+from msa2net.config import Config, dump_config, load_config
+from msa2net.data.preprocessing import Preprocessing
+from msa2net.errors import DataError, Msa2NetError
+from msa2net.evaluation.evaluate import evaluate_run
 from msa2net.evaluation.reference import reference_for
-from msa2net.metrics import case_rows, summarise, write_cases_csv
+from msa2net.files import sha256
+from msa2net.inference.run_folder import ModelFacts, NetworkFacts, save_run, software_versions
+from msa2net.metrics import PUBLISHED, case_rows, summarise, write_cases_csv
+from msa2net.models.registry import MODELS
 from msa2net.report import write_report
+from msa2net.report.layouts import TrainingFacts
+from msa2net.training.run import train
 
 ORGANS = ["aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen"]
 NAMES = {
@@ -50,26 +58,56 @@ def make_case(kind, rng, error):
     return np.clip(values * color, 0, 255).astype(np.uint8), truth, prediction
 
 
+def make_config(data_format, **train):
+    """A configuration whose encoder and precision are left to be decided."""
+    settings = {"epochs": 40, "batch_size": 8, "learning_rate": 5e-4, "seed": 1234}
+    return Config.model_validate(
+        {
+            "image_size": 128,
+            "model": {"name": "msa2net_pico"},
+            "data": {"format": data_format, "prepared": "prepared"},
+            "loss": {"boundary_dou": 1, "cross_entropy": 0.5},
+            "train": settings | train,
+        }
+    )
+
+
+def make_facts(network, names, **changes):
+    """A model.json as training leaves it."""
+    facts = ModelFacts(
+        network=network,
+        label_names=tuple(names),
+        preprocessing=Preprocessing(channels=network.in_channels, image_size=network.image_size),
+        data={"format": "synapse", "hash": "ef" * 32},
+        training={
+            "best_epoch": 38,
+            "val_dice": 0.8765,
+            "epochs": 40,
+            "precision": "32-true",
+            "seed": 1234,
+            "device": "cpu",
+            "seconds": 754.2,
+        },
+        versions={"msa2net": "0.1.0", "torch": "2.11.0"},
+    )
+    return facts.model_copy(update=changes)
+
+
 def make_run(folder, kind):
     """A run folder as train and evaluate leave it, with six example cases."""
     names, rng = NAMES[kind], np.random.default_rng(7)
     examples = folder / "evaluation" / "examples"
     examples.mkdir(parents=True)
-    config = {
-        "model": {"name": "msa2net_pico"},
-        "data": {"path": "prepared/" + FORMATS[kind], "image_size": 128},
-        "training": {"epochs": 40, "batch_size": 8, "optimizer": "adamw", "learning_rate": 5e-4},
-        "seed": 1234,
-    }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    model = {
-        "schema": 1,
-        "network": {"name": "msa2net_pico", "encoder": None, "image_size": [128, 128]},
-        "label_names": names,
-        "training": {"best_epoch": 38, "seconds": 754.2, "device": "cpu", "seed": 1234},
-        "versions": {"msa2net": "0.1.0", "torch": "2.11.0"},
-    }
-    (folder / "model.json").write_text(json.dumps(model))
+    config = make_config(FORMATS[kind])
+    (folder / "config.yaml").write_text(dump_config(config))
+    network = NetworkFacts(
+        name=config.model.name,
+        encoder=config.model.encoder,
+        num_classes=len(names),
+        in_channels=3 if kind == "photograph" else 1,
+        image_size=config.image_size,
+    )
+    save_run(folder, nn.Linear(1, 1), make_facts(network, names))
     with (folder / "metrics.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(
@@ -96,17 +134,20 @@ def make_run(folder, kind):
             arrays = {"image": image, "truth": truth, "prediction": prediction}
             np.savez_compressed(examples / f"{rank}-{case}.npz", **arrays)
     write_cases_csv(folder / "evaluation" / "cases.csv", rows)
-    protocols = ("standard", "isic", "transunet")
     summary = {
         "schema": 1,
         "split": "test",
         "cases": cases,
         "label_names": names,
         "image_kind": kind,
-        "model": {"name": "msa2net_pico", "parameters": 1_234_567, "weights_sha256": "ab" * 32},
+        "model": {
+            "name": config.model.name,
+            "parameters": 1_234_567,
+            "weights_sha256": sha256(folder / "model.safetensors"),
+        },
         "data": {"format": FORMATS[kind], "hash": "cd" * 32, "same_as_training": False},
-        "versions": {"msa2net": "0.1.0", "torch": "2.11.0"},
-        "protocols": {name: summarise(rows, names, name) for name in protocols},
+        "versions": software_versions(),
+        "protocols": {name: summarise(rows, names, name) for name in ("standard", PUBLISHED[kind])},
         "reference": reference_for(FORMATS[kind]),
     }
     (folder / "evaluation" / "summary.json").write_text(json.dumps(summary))
@@ -202,9 +243,58 @@ def test_headline_and_facts(pages, runs):
     summary = json.loads((runs["volume"] / "evaluation/summary.json").read_text())
     mean = summary["protocols"]["standard"]["mean"]["dice"]
     assert f"volume-run mean Dice {mean:.3f} standard protocol; missed: 1, false pos" in text
-    facts = ["1.23 M", "6 volumes", "Epochs 40", "of epoch 38", "12 min 34 s to the kept weights"]
-    facts += ["Seed 1234", "Device cpu", "torch 2.11.0", "128 × 128", "not the same as in training"]
+    facts = ["1.23 M", "6 volumes", "Epochs 40", "of epoch 38, validation Dice 0.876"]
+    facts += [f"Encoder {MODELS['msa2net_pico'].encoder} ", "12 min 34 s to the kept weights"]
+    facts += ["Seed 1234", "Device cpu", "Precision 32-true", "128 × 128", "Batch size 8"]
+    facts += ["Loss 1 × boundary_dou + 0.5 × cross_entropy", "Learning rate 0.0005, cosine"]
+    facts += ["Versions msa2net 0.1.0, torch 2.11.0 ", "Scored with python"]
+    facts += ["synapse, not the same as in training", "Data hash " + "cd" * 8 + " "]
+    facts.append(f"Weights hash {sha256(runs['volume'] / 'model.safetensors')[:16]} ")
     assert [fact for fact in facts if fact not in text] == []
+
+
+def facts_of(folder, *, config=None, facts=None):
+    """The facts on the page of a run folder with these two files."""
+    folder.mkdir()
+    if config:
+        (folder / "config.yaml").write_text(dump_config(config))
+    if facts:
+        (folder / "model.json").write_text(facts.model_dump_json())
+    text = Page(write_report(folder).read_text()).text
+    return text[text.index("What was run") : text.index("Learning curves")]
+
+
+def test_precision_is_what_ran_or_nothing(tmp_path):
+    network = NetworkFacts(
+        name="msa2net", encoder=None, num_classes=2, in_channels=1, image_size=(64, 96)
+    )
+    before = make_facts(network, ["background", "a"], training={"seed": 7, "best_epoch": 3})
+    planned = facts_of(tmp_path / "a", config=make_config("synapse"), facts=before)
+    assert "Precision" not in planned  # auto is not a precision
+    assert "Seed 7" in planned
+    assert "Kept weights of epoch 3 " in planned
+    assert "64 × 96" in planned
+    assert "Epochs 40 planned" in planned
+    asked = facts_of(tmp_path / "b", config=make_config("synapse", precision="bf16-mixed"))
+    assert "Precision bf16-mixed" in asked
+
+
+def test_encoder_is_the_one_in_use(tmp_path):
+    network = NetworkFacts(
+        name="msa2net", encoder="test_maxvit", num_classes=2, in_channels=1, image_size=(64, 64)
+    )
+    config = make_config("synapse")
+    pretrained = config.model_copy(
+        update={"model": config.model.model_copy(update={"pretrained": True})}
+    )
+    facts = make_facts(network, ["background", "a"])
+    assert "Encoder test_maxvit Image" in facts_of(tmp_path / "a", config=config, facts=facts)
+    own = f"Encoder {MODELS['msa2net_pico'].encoder}, from ImageNet weights"
+    assert own in facts_of(tmp_path / "b", config=pretrained)
+    unknown = make_facts(
+        network.model_copy(update={"name": "newer", "encoder": None}), ["background", "a"]
+    )
+    assert "Encoder" not in facts_of(tmp_path / "c", facts=unknown)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +329,7 @@ def test_names_from_outside_are_escaped(pages, runs, tmp_path):
     run = tmp_path / "<script>alert(1)<"
     shutil.copytree(runs["photograph"], run)
     config = run / "config.yaml"
-    config.write_text(config.read_text() + 'note: "</pre><script>alert(2)</script>"\n')
+    config.write_text(config.read_text() + "# </pre><script>alert(2)</script>\n")
     page = Page(write_report(run, tmp_path / "page.html").read_text())
     assert [tag for tag, _ in page.tags].count("script") == 1
     assert "</pre><script>alert(2)</script>" in page.text
@@ -290,10 +380,60 @@ def test_missing_piece_is_named(runs, tmp_path, kind, missing, sentence):
 
 
 def test_imported_weights_alone_make_a_page(tmp_path):
-    (tmp_path / "model.json").write_text('{"schema": 1, "network": "msa2net_reference"}')
-    text = Page(write_report(tmp_path).read_text()).text
-    assert "msa2net_reference" in text
-    assert text.count("this folder has no") == 5
+    network = NetworkFacts(
+        name="msa2net_reference", encoder=None, num_classes=9, in_channels=1, image_size=(224, 224)
+    )
+    origin = {"imported_from": "msa2net.pth", "sha256": "0123456789abcdef" * 4}
+    facts = make_facts(network, NAMES["volume"], training=origin, data={})
+    text = facts_of(tmp_path / "imported", facts=facts)
+    assert f"Encoder {MODELS['msa2net_reference'].encoder} Image size 224 × 224" in text
+    assert "Imported from msa2net.pth Its SHA-256 0123456789abcdef Versions msa2net" in text
+    assert not re.search(r"Epochs|Seed|Data|Kept|Scored", text)
+    page = Page((tmp_path / "imported/report.html").read_text()).text
+    assert page.count("this folder has no") == 5
+
+
+def test_a_real_run_fills_every_row(tmp_path):
+    settings = tmp_path / "tiny.yaml"
+    settings.write_text(
+        f"""
+        image_size: 32
+        model: {{name: msa2net, encoder: test_maxvit}}
+        data: {{format: phantom, prepared: {tmp_path / "prepared"}, phantom_cases: [1, 1, 1],
+               phantom_shape: [8, 64, 64]}}
+        train: {{epochs: 2, batch_size: 8, learning_rate: 0.001}}
+        """
+    )
+    run = tmp_path / "run"
+    train(load_config(settings), run, device="cpu")
+    summary = evaluate_run(run, device="cpu")
+    html = write_report(run).read_text()
+    facts = dict(re.findall(r"<div><dt>([^<]+)</dt><dd>([^<]+)</dd></div>", html))
+    weights = [facts.pop(key) for key in ("Kept weights", "Training time")]
+    assert [bool(re.match(r"of epoch [12], val|0 min \d+ s", text)) for text in weights] == [
+        True
+    ] * 2
+    versions = ", ".join(f"{name} {version}" for name, version in software_versions().items())
+    assert facts == {
+        "Network": "msa2net",
+        "Encoder": "test_maxvit",
+        "Image size": "32 × 32",
+        "Data": "phantom",
+        "Data hash": summary["data"]["hash"][:16],
+        "Scored on": "test split, 1 volume",
+        "Epochs": "2",
+        "Device": "cpu",
+        "Precision": "32-true",
+        "Seed": "1234",
+        "Batch size": "8",
+        "Loss": "1 × dice + 1 × cross_entropy",
+        "Optimiser": "adamw",
+        "Learning rate": "0.001, cosine schedule",
+        "Weights hash": sha256(run / "model.safetensors")[:16],
+        "Versions": versions,
+    }
+    written = json.loads((run / "model.json").read_text())["training"]
+    assert written.keys() <= TrainingFacts.model_fields.keys()  # nothing is written unread
 
 
 def test_no_reference_no_section(runs, tmp_path):
@@ -311,9 +451,13 @@ def test_no_reference_no_section(runs, tmp_path):
         ("metrics.csv", "epoch,train_loss\n1,2,3\n", "more cells"),
         ("metrics.csv", "train_loss\n1\n", "no epoch"),
         ("config.yaml", "a: [1", "config.yaml is not valid YAML"),
-        ("config.yaml", "- a", "config.yaml does not hold names"),
+        ("config.yaml", "- a", "config.yaml holds no settings"),
+        ("config.yaml", "image_size: 32", "config.yaml: the setting 'data' is missing"),
         ("model.json", "{", "model.json is not valid JSON"),
+        ("model.json", '{"schema_version": 1}', "model.json is damaged: .*network"),
         ("evaluation/summary.json", '{"schema": 2}', "schema 2 and this version reads 1"),
+        ("evaluation/summary.json", "[]", "summary.json has schema None"),
+        ("evaluation/summary.json", '{"schema": 1}', "summary.json is damaged: split: "),
         ("evaluation/cases.csv", "case,class\n", "cases.csv is not"),
         ("evaluation/examples/worst-case-00.npz", "no zip", "worst-case-00.npz"),
     ],
@@ -323,9 +467,37 @@ def test_broken_file_is_named(runs, tmp_path, name, content, match):
     shutil.copytree(runs["photograph"], run)
     (run / name).write_text(content)
     out = tmp_path / "page" / "report.html"
-    with pytest.raises(DataError, match=match):
+    with pytest.raises(Msa2NetError, match=match) as caught:
         write_report(run, out)
+    assert "\n" not in str(caught.value)
     assert not out.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value", "match"),
+    [
+        ("model.json", ["training", "seconds"], "long", "model.json is damaged: seconds: .*number"),
+        ("evaluation/summary.json", ["cases"], None, "summary.json is damaged: cases: .*integer"),
+        (
+            "evaluation/summary.json",
+            ["protocols", "isic", "classes"],
+            {},
+            "summary.json is damaged: .*protocol isic lacks a figure of class '<b>lesion",
+        ),
+    ],
+)
+def test_broken_value_is_named(runs, tmp_path, name, place, value, match):
+    run = tmp_path / "run"
+    shutil.copytree(runs["photograph"], run)
+    content = json.loads((run / name).read_text())
+    target = content
+    for key in place[:-1]:
+        target = target[key]
+    assert place[-1] in target
+    target[place[-1]] = value
+    (run / name).write_text(json.dumps(content))
+    with pytest.raises(DataError, match=match):
+        write_report(run)
 
 
 def test_example_arrays_must_fit(runs, tmp_path):

@@ -55,6 +55,12 @@ def volumes():
     return summary_of(ORGANS, "volume", "synapse", cases)
 
 
+def rename_lesion(summary, name):
+    summary["label_names"][1] = name
+    for protocol in summary["protocols"].values():
+        protocol["classes"][name] = protocol["classes"].pop("lesion")
+
+
 def cells(table_row):
     return [cell.strip() for cell in re.split(r"(?<!\\)\|", table_row)[1:-1]]
 
@@ -159,13 +165,24 @@ def test_markdown_ends_with_the_disclaimer_and_pads_its_tables(volumes):
 
 
 def test_class_names_cannot_break_a_table(photographs):
-    odd = "a|b [bold]\nc"
-    photographs["label_names"][1] = odd
-    for protocol in photographs["protocols"].values():
-        protocol["classes"][odd] = protocol["classes"].pop("lesion")
+    rename_lesion(photographs, "a|b [bold]\nc")
     row = table_after(markdown_table(photographs), "# ")[2]
     assert row[:2] == [r"a\|b [bold] c", "standard"]
-    assert "[bold]" in printed(photographs)  # rich would take it as a style
+
+
+@pytest.mark.parametrize(
+    "name", ["tumour [core]", "[bold]", "[/]", "[red]a[/red]", ":heart:", r"\["]
+)
+def test_console_prints_names_to_the_letter(photographs, name):
+    # Rich takes square brackets for styles (and raises on a lone [/]) and colons for emoji.
+    rename_lesion(photographs, name)
+    photographs["model"]["name"] = f"net {name}"
+    photographs["split"] = name
+    heading, *lines = printed(photographs).splitlines()
+    assert heading.rstrip() == f"net {name} on isic2018, {name} split, 5 cases"
+    assert [line.split(" standard")[0].rstrip() for line in lines if " standard 0." in line] == [
+        name
+    ]
 
 
 @pytest.mark.parametrize("kind", ["photographs", "volumes"])
@@ -188,10 +205,7 @@ def test_console_fits_80_columns(kind, request):
 
 
 def test_console_folds_long_names_and_keeps_the_numbers(photographs):
-    long = "portal_and_splenic_vein_with_its_branches"
-    photographs["label_names"][1] = long
-    for protocol in photographs["protocols"].values():
-        protocol["classes"][long] = protocol["classes"].pop("lesion")
+    rename_lesion(photographs, "portal_and_splenic_vein_with_its_branches")
     text = printed(photographs)
     assert max(len(line) for line in text.splitlines()) <= 80
     assert "0.3500 0.3125 0.4444 0.9100 0.8000" in text

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from msa2net.errors import ConfigError
 
@@ -24,6 +24,7 @@ Range = tuple[float, float]
 
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+LabelEncoding = Literal["btcv", "transunet", "cascade", "samed"]
 
 
 class _Section(BaseModel):
@@ -42,10 +43,13 @@ class ModelConfig(_Section):
 class DataConfig(_Section):
     """Which data, and how an image becomes an input."""
 
-    format: str = Field(description="phantom | isic2018 | images")
+    format: str = Field(description="phantom | isic2018 | images | acdc | btcv | synapse | nnunet")
     root: Path | None = Field(None, description="folder of the raw data; none for phantom")
     prepared: Path = Field(description="folder for the prepared, memory-mapped copy")
     max_side: int = Field(1024, ge=32, description="larger photographs are stored reduced to this")
+    labels: LabelEncoding | None = Field(
+        None, description="label encoding of the abdominal data sets, btcv and synapse"
+    )
     fit: Literal["stretch", "pad"] = Field("pad", description="pad keeps the aspect ratio")
     phantom_cases: tuple[int, int, int] = Field((24, 4, 6), description="train, val, test")
     phantom_shape: tuple[int, int, int] = Field((32, 128, 128), description="slices, rows, columns")
@@ -59,12 +63,19 @@ class AugmentConfig(_Section):
     affine: float = Field(0.0, ge=0, le=1, description="probability of the four below together")
     rotate_degrees: float = Field(20.0, ge=0, le=180, description="largest angle")
     translate: float = Field(0.1, ge=0, le=1, description="largest shift, fraction of the side")
-    scale: Range = Field((0.8, 1.25), description="smallest and largest factor")
+    scale: Range = Field((0.8, 1.25), description="smallest and largest factor, above 0")
     shear_degrees: float = Field(0.0, ge=0, le=60, description="largest angle")
     brightness: float = Field(0.0, ge=0, le=1, description="largest relative change")
     contrast: float = Field(0.0, ge=0, le=1, description="largest relative change")
     saturation: float = Field(0.0, ge=0, le=1, description="largest relative change; colour only")
     noise_std: float = Field(0.0, ge=0, le=1, description="of images in [0, 1]")
+
+    @field_validator("scale")
+    @classmethod
+    def _ascending(cls, value: Range) -> Range:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError("two factors above 0 are needed, the smaller first")
+        return value
 
 
 class TrainConfig(_Section):
@@ -102,12 +113,13 @@ class Config(_Section):
     train: TrainConfig
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML configuration and apply `key.path=value` overrides (values are YAML).
 
     Raises:
         ConfigError: the file or a key or a value is wrong; says which and what would be right.
     """
+    path = Path(path)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -31,7 +31,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.close(handle)
         temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
         yield temporary
-        with temporary.open("rb") as written:
+        with temporary.open("rb+") as written:  # Windows syncs writable files only
             os.fsync(written.fileno())
         temporary.replace(path)
     except OSError as error:
@@ -67,6 +67,21 @@ def read_json(path: Path) -> Any:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise DataError(f"{path} is not valid JSON: {error}") from error
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read a text file's lines, stripped, without the empty ones.
+
+    Raises:
+        DataError: the file is missing or is not UTF-8 text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors begin with a byte-order mark
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text; save it as UTF-8") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def sha256(path: Path) -> str:

@@ -33,12 +33,18 @@ def console() -> "Console":
     return Console(highlight=False)
 
 
+def say(message: str, style: str | None = None) -> None:
+    """Print a line as it is: names with brackets are no markup, long paths are not broken."""
+    console().print(message, style=style, markup=False, soft_wrap=True)
+
+
 def print_error(message: str) -> None:
     """Print one sentence to standard error."""
     from rich.console import Console
 
-    Console(stderr=True, highlight=False).print("[bold red]error:[/]", end=" ")
-    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(message)
+    screen = Console(stderr=True, highlight=False)
+    screen.print("error:", style="bold red", end=" ")
+    screen.print(message, markup=False, soft_wrap=True)
 
 
 def set_up(threads: int | None, verbose: bool) -> None:

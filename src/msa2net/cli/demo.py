@@ -1,5 +1,6 @@
 """`msa2net demo`."""
 
+import json
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ from msa2net.cli.console import (
     ThreadsOption,
     VerboseOption,
     console,
+    say,
     set_up,
     track,
     training_bar,
@@ -42,8 +44,7 @@ def demo(
     from msa2net.report.html import write_report
     from msa2net.training.run import train
 
-    screen = console()
-    screen.print("[bold]1/4[/] drawing synthetic CT volumes and training on them")
+    say("1/4 drawing synthetic CT volumes and training on them")
     result = train(
         config,
         out,
@@ -53,24 +54,24 @@ def demo(
         callbacks=[training_bar(verbose)],
     )
     print_result(result)
-    screen.print("\n[bold]2/4[/] evaluating on test volumes")
+    say("\n2/4 evaluating on test volumes")
     summary = evaluate_run(
         out, device=device, progress=lambda cases, total: track(cases, total, "evaluating")
     )
-    screen.print(console_table(summary))
-    screen.print("\n[bold]3/4[/] segmenting a volume that is in no split")
-    screen.print(f"mask: {_predict_held_out(config, out, device)}")
-    screen.print("\n[bold]4/4[/] writing the report")
-    screen.print(f"open in a browser: {write_report(out)}")
-    screen.print(DISCLAIMER)
+    console().print(console_table(summary))
+    say("\n3/4 segmenting a volume that is in no split")
+    say(f"mask: {_predict_held_out(config, out, device)}")
+    say("\n4/4 writing the report")
+    say(f"open in a browser: {write_report(out)}")
+    say(DISCLAIMER)
 
 
 def demo_config(out: Path, settings: list[str]) -> "Config":
-    """Read the demo's settings; its data live inside the run folder."""
+    """Read the demo's settings; its data go beside the run folder."""
     from msa2net.config import load_config
 
     with resources.as_file(resources.files("msa2net.cli").joinpath("demo.yaml")) as path:
-        return load_config(path, [f"data.prepared={out / 'data'}", *settings])
+        return load_config(path, [f"data.prepared={json.dumps(f'{out}-data')}", *settings])
 
 
 def _predict_held_out(config: "Config", out: Path, device: str) -> Path:

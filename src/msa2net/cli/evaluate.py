@@ -10,6 +10,7 @@ from msa2net.cli.console import (
     ThreadsOption,
     VerboseOption,
     console,
+    say,
     set_up,
     track,
 )
@@ -34,9 +35,8 @@ def evaluate(
         device=device,
         progress=lambda cases, total: track(cases, total, "evaluating"),
     )
-    out = console()
-    out.print(console_table(summary))
+    console().print(console_table(summary))
     if not summary["data"]["same_as_training"]:
-        out.print("[yellow]note:[/] the prepared data changed since this network was trained")
-    out.print(f"\ncases, summary and table: {run / 'evaluation'}")
-    out.print(f"report: {write_report(run)}")
+        say("note: the prepared data changed since this network was trained")
+    say(f"\ncases, summary and table: {run / 'evaluation'}")
+    say(f"report: {write_report(run)}")

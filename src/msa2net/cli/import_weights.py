@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from msa2net.cli.console import console
+from msa2net.cli.console import say
 
 
 def import_weights(
@@ -23,6 +23,6 @@ def import_weights(
 
     facts = import_published(file, out, image_size)
     names = ", ".join(facts.label_names)
-    console().print(f"recognised {facts.network.name}; its network is now in {out}")
-    console().print(f"classes: {names}")
-    console().print(f"next: msa2net predict {out} IMAGE --out masks")
+    say(f"recognised {facts.network.name}; its network is now in {out}")
+    say(f"classes: {names}")
+    say(f"next: msa2net predict {out} IMAGE --out masks")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from msa2net.cli.console import console
+from msa2net.cli.console import console, say
 
 
 def models(
@@ -29,9 +29,8 @@ def models(
             f"{facts.parameters:,}",
             f"{facts.multiply_adds / 1e9:.2f} G",
         )
-    out = console()
-    out.print(table)
-    out.print(
+    console().print(table)
+    say(
         f"\n{num_classes} classes, one input channel, one image. Multiply–adds: half the operations"
         "\nthat torch counts in convolutions and matrix products (element-wise work is left out)."
         "\nAny timm encoder with features at strides 4–32 can be put in: model.encoder=NAME."

@@ -5,18 +5,38 @@ from typing import Annotated
 
 import typer
 
-from msa2net.cli.console import console
+from msa2net.cli.console import say, track
 
 
 def phantom(
     out: Annotated[Path, typer.Argument(help="New folder.", metavar="OUT")],
-    format: Annotated[str, typer.Option(help="The layout to write: isic2018 or images.")],
-    cases: Annotated[int, typer.Option(min=3, help="How many.")] = 60,
+    format: Annotated[
+        str,
+        typer.Option(help="The layout: images, isic2018, acdc, btcv, synapse or nnunet."),
+    ],
+    cases: Annotated[
+        int | None,
+        typer.Option(
+            min=3,
+            help="How many; by default 60 photographs, 9 patients (acdc) or 8 volumes, "
+            "and with --full-size as many as the real data set has.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Other numbers give other cases.")] = 0,
+    full_size: Annotated[
+        bool, typer.Option("--full-size", help="The real number and size of cases; takes long.")
+    ] = False,
 ) -> None:
     """Write synthetic data in the layout of a real data set, to try things without a download."""
     from msa2net.data.phantom_files import write_phantom
 
-    write_phantom(format, out, cases, seed)
-    console().print(f"{cases} synthetic cases in {out}")
-    console().print(f"next: msa2net prepare {format} {out} prepared/phantom-{format}")
+    written = write_phantom(
+        format,
+        out,
+        cases,
+        seed,
+        full_size=full_size,
+        progress=lambda planned, total: track(planned, total, "drawing"),
+    )
+    say(f"{written} synthetic cases in {out}")
+    say(f"next: msa2net prepare {format} {out} prepared/phantom-{format}")

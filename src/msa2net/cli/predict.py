@@ -1,5 +1,6 @@
 """`msa2net predict`."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +12,8 @@ from msa2net.cli.console import (
     RunArgument,
     ThreadsOption,
     VerboseOption,
-    console,
     print_error,
+    say,
     set_up,
     track,
 )
@@ -29,6 +30,7 @@ def predict(
     ],
     out: Annotated[Path, typer.Option(help="Folder for the masks.")],
     overlays: Annotated[bool, typer.Option(help="Also write pictures to look at.")] = True,
+    overwrite: Annotated[bool, typer.Option(help="Replace masks that exist already.")] = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     verbose: VerboseOption = False,
@@ -38,66 +40,98 @@ def predict(
     A file that cannot be read is reported and skipped; the exit code is then 2.
     """
     set_up(threads, verbose)
-    paths = find_inputs(inputs)
+    jobs = plan_outputs(find_inputs(inputs), out, overwrite)
     from msa2net.inference.predictor import Predictor
 
     predictor = Predictor.load(run, device)
     failures: list[str] = []
-    written = 0
-    for path in track(paths, len(paths), "predicting"):
+    for job in track(jobs, len(jobs), "predicting"):
         try:
-            _predict_one(predictor, path, out, overlays)
-            written += 1
+            _predict_one(predictor, job, overlays)
         except DataError as error:
             failures.append(str(error))
-    screen = console()
-    screen.print(f"{written} of {len(paths)} images segmented; masks in {out}")
-    screen.print(DISCLAIMER)
+    say(f"{len(jobs) - len(failures)} of {len(jobs)} images segmented; masks in {out}")
+    say(DISCLAIMER)
     for failure in failures:
         print_error(failure)
     if failures:
         raise typer.Exit(2)
 
 
+@dataclass(frozen=True)
+class Job:
+    """One image and where its mask and overlay go."""
+
+    image: Path
+    mask: Path
+    overlay: Path
+
+
 def find_inputs(inputs: list[Path]) -> list[Path]:
-    """Expand folders into the images in them; refuse two inputs that would share an output.
+    """Expand folders into the images in them.
 
     Raises:
-        DataError: nothing there, or two files of the same name.
+        DataError: a folder without images.
     """
     from msa2net.data.readers import list_images
 
     paths: list[Path] = []
     for entry in inputs:
         paths += list_images(entry) if entry.is_dir() else [entry]
-    first_of: dict[str, Path] = {}
-    for path in paths:
-        other = first_of.setdefault(path.stem, path)
-        if other is not path:
-            raise DataError(
-                f"{other} and {path} would both be written as {path.stem}.png; predict them into "
-                "different folders"
-            )
     return paths
 
 
-def _predict_one(predictor: "Predictor", path: Path, out: Path, overlays: bool) -> None:
+def plan_outputs(images: list[Path], out: Path, overwrite: bool) -> list[Job]:
+    """Decide every output's name before anything is written.
+
+    With `overwrite`, older results are removed here, so that none can pass for a new one if an
+    image turns out to be unreadable.
+
+    Raises:
+        DataError: two images would share an output, an output exists, or it is an input itself.
+    """
+    jobs = [
+        Job(path, out / f"{path.stem}.png", out / "overlays" / f"{path.stem}.jpg")
+        for path in images
+    ]
+    first_of: dict[str, Path] = {}
+    for job in jobs:
+        other = first_of.setdefault(job.image.stem, job.image)
+        if other is not job.image:
+            raise DataError(
+                f"{other} and {job.image} would both be written as {job.mask.name}; predict them "
+                "into different folders"
+            )
+    existing = [path for job in jobs for path in (job.mask, job.overlay) if _exists(path)]
+    for path in existing:
+        if any(image.exists() and path.samefile(image) for image in images):
+            raise DataError(f"{path} is itself an input; choose another --out")
+    if existing and not overwrite:
+        raise DataError(
+            f"{existing[0]} exists already; choose another --out, or replace it with --overwrite"
+        )
+    for path in existing:
+        path.unlink()
+    return jobs
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _predict_one(predictor: "Predictor", job: Job, overlays: bool) -> None:
     from msa2net.data.display import display_image
     from msa2net.data.readers import read_path
     from msa2net.data.writers import write_jpeg
     from msa2net.report.figures import overlay
 
-    mask_path, overlay_path = out / f"{path.stem}.png", out / "overlays" / f"{path.stem}.jpg"
-    for target in (mask_path, overlay_path):
-        if target.resolve() == path.resolve():
-            raise DataError(f"{path} would be overwritten by its own mask; choose another --out")
-        target.unlink(missing_ok=True)  # an older result must not pass for this input's
-    case = read_path(path)
+    case = read_path(job.image)
     segmentation = predictor(case)
-    segmentation.save(mask_path)
+    segmentation.save(job.mask)
     if overlays:
         picture_HW3 = display_image(case.image)[0]
-        num_classes = len(predictor.label_names)
-        write_jpeg(
-            overlay(picture_HW3, segmentation.labels[0], num_classes=num_classes), overlay_path
-        )
+        classes = len(predictor.label_names)
+        write_jpeg(overlay(picture_HW3, segmentation.labels[0], num_classes=classes), job.overlay)

@@ -10,7 +10,7 @@ from msa2net.cli.console import (
     DeviceOption,
     ThreadsOption,
     VerboseOption,
-    console,
+    say,
     set_up,
     track,
     training_bar,
@@ -50,19 +50,18 @@ def train(
         callbacks=[training_bar(verbose)],
     )
     print_result(result)
-    console().print(f"next: msa2net evaluate {result.run}")
+    say(f"next: msa2net evaluate {result.run}")
 
 
 def print_result(result: "TrainingResult") -> None:
     """Say what a training came to."""
     minutes, seconds = divmod(round(result.seconds), 60)
-    out = console()
-    out.print(f"trained in {minutes} min {seconds} s; the network is in {result.run}")
+    say(f"trained in {minutes} min {seconds} s; the network is in {result.run}")
     if result.best_dice is None:
-        out.print("nothing was validated; the last weights were kept")
+        say("nothing was validated; the last weights were kept")
     else:
-        out.print(
+        say(
             f"best validation Dice {result.best_dice:.4f} (mean over classes and cases), "
             f"in epoch {result.best_epoch}"
         )
-    out.print(DISCLAIMER)
+    say(DISCLAIMER)

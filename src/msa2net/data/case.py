@@ -9,31 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from msa2net.data.geometry import Geometry
 from msa2net.data.writers import write_labels
 from msa2net.errors import DataError
 
-
-@dataclass(frozen=True, eq=False)
-class Geometry:
-    """Where a voxel grid lies in the patient; both fields are None for a photograph.
-
-    Attributes:
-        spacing_mm: distance between voxel centres along (Z, H, W), in millimetres.
-        affine: 4×4, voxel index (column, row, slice) → RAS position in millimetres.
-    """
-
-    spacing_mm: tuple[float, float, float] | None = None
-    affine: NDArray[np.float64] | None = None
-
-    @classmethod
-    def from_spacing(cls, spacing_mm: tuple[float, float, float]) -> "Geometry":
-        """Make the geometry of an axis-aligned grid at the origin.
-
-        Columns run to the patient's left, rows to the back, slices to the head: an axial scan
-        as viewers show it.
-        """
-        depth, height, width = spacing_mm
-        return cls(spacing_mm, np.diag([-width, -height, depth, 1.0]))
+__all__ = ["Case", "Geometry", "Segmentation"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +35,8 @@ class Case:
     source: Path | None = None
 
     def __post_init__(self) -> None:
+        if not self.id or set(self.id) & set("/\\\r\n\0"):
+            raise DataError(f"a case cannot be called {self.id!r}: its outputs are named by it")
         if self.image.ndim != 4 or 0 in self.image.shape:
             raise DataError(
                 f"case {self.id}: image has shape {self.image.shape}, expected (C, Z, H, W) "
@@ -86,7 +68,7 @@ class Segmentation:
     def save(self, path: str | Path) -> Path:
         """Write the labels to `path`; see `write_labels` for the formats and what is raised."""
         path = Path(path)
-        write_labels(path, self.labels, len(self.label_names), self.geometry.affine)
+        write_labels(path, self.labels, len(self.label_names), self.geometry)
         return path
 
 

@@ -7,25 +7,16 @@ function of (seed, index) alone.
 import numpy as np
 
 from msa2net.data.case import Case, Geometry
+from msa2net.data.labels import BACKGROUND, ENCODINGS
 from msa2net.data.phantom_canvas import spacing
 from msa2net.data.phantom_ct import draw_abdomen
 from msa2net.data.phantom_skin import draw_lesion
 from msa2net.errors import DataError
 
-ABDOMEN_LABELS = (
-    "background",
-    "aorta",
-    "gallbladder",
-    "left kidney",
-    "right kidney",
-    "liver",
-    "pancreas",
-    "spleen",
-    "stomach",
-)
+ABDOMEN_LABELS = (BACKGROUND, *ENCODINGS["transunet"].values())
 """Classes of `abdomen`: the eight Synapse organs in TransUNet's order."""
 
-SKIN_LABELS = ("background", "lesion")
+SKIN_LABELS = (BACKGROUND, "lesion")
 """Classes of `skin_lesion`."""
 
 _ABDOMEN, _SKIN = 1, 2  # keep the two kinds' random streams apart

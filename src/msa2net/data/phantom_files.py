@@ -1,53 +1,116 @@
 """Phantom data in the layouts of real data sets, to try every command without a download."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from msa2net.data import phantom_volumes
 from msa2net.data.case import Case
 from msa2net.data.formats import isic2018
 from msa2net.data.phantom import skin_lesion
+from msa2net.data.phantom_volumes import Planned
 from msa2net.data.writers import write_jpeg, write_png
 from msa2net.errors import ConfigError
 
+LESION_CASES, LESION_SHAPE = 60, (256, 256)
+FULL_LESION_SHAPE = (767, 1022)  # among the archive's many sizes, a usual one
 
-def write_phantom_isic2018(out: Path, cases: int, seed: int) -> None:
-    """Write lesions as ISIC 2018 Task 1 names its files."""
-    for index in range(cases):
-        case = skin_lesion(index, seed=seed)
-        _write_photograph(case, out / isic2018.IMAGES / f"ISIC_{index:07d}.jpg")
-        mask_name = f"ISIC_{index:07d}{isic2018.MASK_ENDING}.png"
-        _write_mask(case, out / isic2018.MASKS / mask_name)
+Progress = Callable[[Iterable[Planned], int], Iterable[Planned]]
 
 
-def write_phantom_images(out: Path, cases: int, seed: int) -> None:
-    """Write lesions as a plain folder of pictures and masks."""
-    for index in range(cases):
-        case = skin_lesion(index, seed=seed)
-        _write_photograph(case, out / "images" / f"{case.id}.jpg")
-        _write_mask(case, out / "masks" / f"{case.id}.png")
+@dataclass(frozen=True)
+class Layout:
+    """How a layout's phantom data are made.
+
+    Attributes:
+        plan: (number of cases or None, full size?) → what to draw for each case.
+        write: (folder, one planned case, seed) writes that case.
+        finish: (folder, all planned cases) writes what stands for all of them.
+    """
+
+    plan: Callable[[int | None, bool], Sequence[Planned]]
+    write: Callable[[Path, Planned, int], None]
+    finish: Callable[[Path, Sequence[Planned]], None] | None = None
 
 
-PHANTOM_WRITERS: dict[str, Callable[[Path, int, int], None]] = {
-    "images": write_phantom_images,
-    "isic2018": write_phantom_isic2018,
+def plan_lesions(cases: int | None, full_size: bool) -> list[Planned]:
+    """Plan photographs: 60 of 256×256, or as many as ISIC 2018 has, of 767×1022."""
+    count = cases or (isic2018.PUBLISHED_TOTAL if full_size else LESION_CASES)
+    shape = (1, *(FULL_LESION_SHAPE if full_size else LESION_SHAPE))
+    return [Planned(index, f"ISIC_{index:07d}", "train", shape) for index in range(count)]
+
+
+def write_isic2018(out: Path, planned: Planned, seed: int) -> None:
+    """Write a lesion as ISIC 2018 Task 1 names its files."""
+    case = skin_lesion(planned.index, seed=seed, shape=planned.shape[1:])
+    _write_photograph(case, out / isic2018.IMAGES / f"{planned.name}.jpg")
+    _write_mask(case, out / isic2018.MASKS / f"{planned.name}{isic2018.MASK_ENDING}.png")
+
+
+def write_images(out: Path, planned: Planned, seed: int) -> None:
+    """Write a lesion into a plain folder of pictures and masks."""
+    case = skin_lesion(planned.index, seed=seed, shape=planned.shape[1:])
+    _write_photograph(case, out / "images" / f"{case.id}.jpg")
+    _write_mask(case, out / "masks" / f"{case.id}.png")
+
+
+LAYOUTS: dict[str, Layout] = {
+    "images": Layout(plan_lesions, write_images),
+    "isic2018": Layout(plan_lesions, write_isic2018),
+    "acdc": Layout(phantom_volumes.plan_hearts, phantom_volumes.write_acdc),
+    "btcv": Layout(phantom_volumes.plan_abdomens, phantom_volumes.write_btcv),
+    "synapse": Layout(phantom_volumes.plan_abdomens, phantom_volumes.write_synapse),
+    "nnunet": Layout(
+        phantom_volumes.plan_abdomens, phantom_volumes.write_nnunet, phantom_volumes.describe_nnunet
+    ),
 }
 
 
-def write_phantom(format: str, out: Path, cases: int, seed: int = 0) -> None:
-    """Write `cases` synthetic cases in the named layout into a new folder.
+def write_phantom(
+    format: str,
+    out: Path,
+    cases: int | None = None,
+    seed: int = 0,
+    *,
+    full_size: bool = False,
+    progress: Progress | None = None,
+) -> int:
+    """Write synthetic cases in the named layout into a new folder, one case at a time.
+
+    Args:
+        format: a name from `LAYOUTS`.
+        out: folder, new or empty.
+        cases: how many images, volumes, or patients (`acdc`, two phases each); by default 60
+            photographs, 8 volumes or 9 patients, or with `full_size` as many as the real data set
+            has.
+        seed: other numbers give other cases.
+        full_size: draw each case at the real data set's size. Synapse's 30 volumes, 2,211 training
+            slices of 512×512 among them, take some 15 minutes, 5 GB of memory and 1 GB of disk.
+        progress: wraps the planned cases and their number, to show a bar.
+
+    Returns:
+        The number of cases.
 
     Raises:
         ConfigError: there is no such layout, or the folder is not empty.
     """
-    if format not in PHANTOM_WRITERS:
+    if format not in LAYOUTS:
         raise ConfigError(
-            f"phantom data are not written as '{format}'; there are {', '.join(PHANTOM_WRITERS)}"
+            f"phantom data are not written as '{format}'; there are {', '.join(LAYOUTS)}"
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is not empty; name a new folder for the phantom data")
-    PHANTOM_WRITERS[format](out, cases, seed)
+    if cases is not None and cases < 1:
+        raise ConfigError(f"{cases} phantom cases cannot be drawn; name 1 or more")
+    layout = LAYOUTS[format]
+    plan = layout.plan(cases, full_size)
+    for planned in plan if progress is None else progress(plan, len(plan)):
+        layout.write(out, planned, seed)
+    if layout.finish is not None:
+        layout.finish(out, plan)
+    return len(plan)
 
 
 def _write_photograph(case: Case, path: Path) -> None:

@@ -47,8 +47,28 @@ class Preprocessing(BaseModel):
     mean: float = 0.5
     std: float = 0.5
 
+    def check_channels(self, channels: int) -> None:
+        """Refuse a number of channels that the network cannot take; one is repeated.
+
+        Raises:
+            DataError: naming both numbers.
+        """
+        if channels not in (1, self.channels):
+            raise DataError(
+                f"the image has {channels} channels and the network takes {self.channels}"
+            )
+
     def intensity_range(self, image_CZHW: NDArray[Any]) -> tuple[float, float]:
-        """Return the values that become 0 and 1, in the file's units, for one whole case."""
+        """Return the values that become 0 and 1, in the file's units, for one whole case.
+
+        Raises:
+            DataError: the image holds values that are not finite; a network would answer them
+                with a mask of nothing.
+        """
+        for channel_ZHW in image_CZHW if image_CZHW.dtype.kind == "f" else ():
+            broken = sum(int((~np.isfinite(slice_HW)).sum()) for slice_HW in channel_ZHW)
+            if broken:
+                raise DataError(f"the image holds {broken} values that are NaN or infinite")
         if self.intensity == "fixed":
             return self.low, self.high
         low, high = np.percentile(image_CZHW, [self.low, self.high])
@@ -62,10 +82,7 @@ class Preprocessing(BaseModel):
         """
         low, high = value_range
         channels = image_CZHW.shape[0]
-        if channels != self.channels and channels != 1:
-            raise DataError(
-                f"the image has {channels} channels and the network takes {self.channels}"
-            )
+        self.check_channels(channels)
         unit_ZCHW = np.swapaxes(image_CZHW, 0, 1).astype(np.float32)
         unit_ZCHW -= np.float32(low)
         unit_ZCHW /= np.float32(high - low)
@@ -144,7 +161,6 @@ def _contract(values: Float, matrix: csr_array, axis: int) -> Float:
     return np.moveaxis(product.reshape(-1, *moved.shape[1:]), 0, axis)
 
 
-@lru_cache(maxsize=256)
 def resampling_matrix(length: int, new_length: int, kind: str = "linear") -> Float:
     """Return the (new_length, length) matrix that resamples one axis.
 
@@ -164,7 +180,7 @@ def resampling_matrix(length: int, new_length: int, kind: str = "linear") -> Flo
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)
 def _embedded(
     length: int, inner: int, outer: int, start: int, kind: str, inverse: bool = False
 ) -> Float:

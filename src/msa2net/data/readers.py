@@ -1,5 +1,6 @@
 """Reading image files into arrays, with one sentence when a file is not what it should be."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from msa2net.data.case import Case
+from msa2net.data.nifti import NIFTI_SUFFIXES, is_nifti, read_nifti_image
 from msa2net.errors import DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -46,10 +48,12 @@ def read_mask(path: Path) -> NDArray[Any]:
         DataError: unreadable, or a coloured picture rather than a mask.
     """
     with _opened(path) as picture:
-        bilevel = picture.mode == "1"
-        array = np.asarray(picture.convert("L") if bilevel else picture)
+        array = np.asarray(picture)
+        if picture.mode == "1":
+            array = array.astype(np.uint8)
     if array.ndim == 3:
-        if not (array[..., :1] == array[..., :3]).all():
+        colours = array[..., :3] if array.shape[2] > 2 else array[..., :1]  # without transparency
+        if not (colours == colours[..., :1]).all():
             raise DataError(
                 f"{path} is a colour picture, not a mask; save class indices as a grey or "
                 "palette PNG"
@@ -63,15 +67,21 @@ def read_mask(path: Path) -> NDArray[Any]:
 
 
 def read_path(path: Path) -> Case:
-    """Read any supported image file, chosen by its suffix.
+    """Read any supported image file, chosen by its suffix: a picture or a NIfTI volume.
+
+    The case's id is the file's name without its suffix.
 
     Raises:
         DataError: unknown suffix or an unreadable file.
     """
+    if is_nifti(path):
+        image_CZHW, geometry = read_nifti_image(path)
+        case_id = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+        return Case(id=case_id, image=image_CZHW, geometry=geometry, source=path)
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise DataError(
             f"{path}: files ending in '{path.suffix}' are not read; supported are "
-            f"{', '.join(IMAGE_SUFFIXES)}"
+            f"{', '.join(IMAGE_SUFFIXES + NIFTI_SUFFIXES)}"
         )
     return read_image(path)
 
@@ -84,7 +94,18 @@ def list_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"cannot list {folder}: {error.strerror or error}") from error
+    paths = [
+        path
+        for path in entries
+        # Systems leave hidden companions beside pictures, such as ._name.jpg.
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not path.name.startswith(".")
+        and path.is_file()
+    ]
     if not paths:
         raise DataError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
     return paths
@@ -96,6 +117,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as picture:
             picture.load()
+            pages = getattr(picture, "n_frames", 1)
+            if pages > 1:
+                raise DataError(f"{path} holds {pages} pages; save them as one file each")
             yield picture
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}") from error

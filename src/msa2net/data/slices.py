@@ -7,12 +7,14 @@ Axes: N slices of all cases, C channels, h rows and w columns of the network's i
 """
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -29,19 +31,35 @@ from msa2net.files import read_json, write_json
 Position = tuple[int, int]  # (epoch, index)
 
 
-@dataclass(frozen=True)
+@dataclass
 class SliceArrays:
     """Slices ready to train on.
 
     Attributes:
+        folder: where they are.
         images: (N, C, h, w) float16 in [0, 1]; half precision keeps 11 bits, images have 8 to 12.
         labels: (N, h, w) uint8.
         origin: for each slice, its case's id and its index in the case.
     """
 
-    images: NDArray[np.float16]
-    labels: NDArray[np.uint8]
-    origin: list[tuple[str, int]]
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self._open()
+
+    def _open(self) -> None:
+        self.images: NDArray[np.float16] = np.load(self.folder / "images.npy", mmap_mode="r")
+        self.labels: NDArray[np.uint8] = np.load(self.folder / "labels.npy", mmap_mode="r")
+        rows = read_json(self.folder / "origin.json")
+        self.origin: list[tuple[str, int]] = [(case_id, index) for case_id, index in rows]
+
+    def __getstate__(self) -> dict[str, Path]:
+        """Travel to a spawned worker as a path: a pickled memory map would be a full copy."""
+        return {"folder": self.folder}
+
+    def __setstate__(self, state: dict[str, Path]) -> None:
+        self.folder = state["folder"]
+        self._open()
 
 
 def build_slices(store: Store, preprocessing: Preprocessing, split: str) -> SliceArrays:
@@ -60,11 +78,7 @@ def build_slices(store: Store, preprocessing: Preprocessing, split: str) -> Slic
                 f"cannot write training slices to {folder}: {error.strerror or error}; check that "
                 "the folder is writable and the disk has room"
             ) from error
-    return SliceArrays(
-        images=np.load(folder / "images.npy", mmap_mode="r"),
-        labels=np.load(folder / "labels.npy", mmap_mode="r"),
-        origin=[(case_id, index) for case_id, index in read_json(folder / "origin.json")],
-    )
+    return SliceArrays(folder)
 
 
 def _write_slices(store: Store, preprocessing: Preprocessing, split: str, folder: Path) -> None:
@@ -74,28 +88,44 @@ def _write_slices(store: Store, preprocessing: Preprocessing, split: str, folder
     h, w = preprocessing.image_size
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
+    temporary.chmod(0o755)  # mkdtemp makes folders that only their owner can enter
+    origin: list[tuple[str, int]] = []
     try:
-        open_new = np.lib.format.open_memmap
-        image_shape, label_shape = (total, preprocessing.channels, h, w), (total, h, w)
-        images = open_new(temporary / "images.npy", "w+", np.float16, image_shape)
-        labels = open_new(temporary / "labels.npy", "w+", np.uint8, label_shape)
-        origin: list[tuple[str, int]] = []
-        for row in rows:
-            case = store.case(row.id)
-            assert case.label is not None
-            depth = case.image.shape[1]
-            place = slice(len(origin), len(origin) + depth)
-            value_range = preprocessing.intensity_range(case.image)
-            images[place] = preprocessing.unit_slices(case.image, value_range)
-            labels[place] = preprocessing.label_slices(case.label)
-            origin += [(row.id, index) for index in range(depth)]
-        images.flush()
-        labels.flush()
+        # Through file handles, not a writable memory map: on a full disk a map kills the process
+        # where a write says so.
+        with (
+            _new_array(
+                temporary / "images.npy", (total, preprocessing.channels, h, w), "<f2"
+            ) as images,
+            _new_array(temporary / "labels.npy", (total, h, w), "|u1") as labels,
+        ):
+            for row in rows:
+                case = store.case(row.id)
+                assert case.label is not None
+                value_range = preprocessing.intensity_range(case.image)
+                for index in range(case.image.shape[1]):
+                    image = case.image[:, index : index + 1]
+                    unit = preprocessing.unit_slices(image, value_range)
+                    images.write(np.ascontiguousarray(unit, dtype="<f2").tobytes())
+                    label = preprocessing.label_slices(case.label[index : index + 1])
+                    labels.write(label.tobytes())
+                    origin.append((row.id, index))
         write_json(temporary / "origin.json", origin)
         if not (folder / "origin.json").is_file():  # another process may have been faster
             temporary.replace(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _new_array(path: Path, shape: tuple[int, ...], dtype: str) -> Iterator[BinaryIO]:
+    """Open a new `.npy` file whose header is written and whose data follow in order."""
+    with path.open("wb") as file:
+        header = {"descr": dtype, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 class SliceDataset(Dataset[dict[str, Any]]):

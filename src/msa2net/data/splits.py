@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from msa2net.errors import DataError
+from msa2net.files import read_lines
 
 SPLITS = ("train", "val", "test")
 
@@ -45,7 +46,7 @@ def read_split_lists(folder: Path, ids: Sequence[str]) -> dict[str, str] | None:
     """
     if not folder.is_dir():
         return None
-    lists = {split: _read_list(folder / f"{split}.txt") for split in SPLITS}
+    lists = {split: read_lines(folder / f"{split}.txt") for split in SPLITS}
     return check_splits(lists, ids, origin=str(folder))
 
 
@@ -65,11 +66,3 @@ def check_splits(
                 )
             assigned[case_id] = split
     return assigned
-
-
-def _read_list(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"cannot read the split list {path}: {error.strerror}") from error
-    return [line.strip() for line in lines if line.strip()]

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from msa2net.data.geometry import Geometry
+from msa2net.data.nifti import is_nifti, write_nifti_labels
 from msa2net.errors import DataError
 from msa2net.files import atomic_path
 
@@ -16,37 +17,32 @@ def write_labels(
     path: Path,
     labels_ZHW: NDArray[np.uint8],
     num_classes: int,
-    affine: NDArray[np.float64] | None,
+    geometry: Geometry,
 ) -> None:
     """Write class indices; the suffix chooses the format.
 
     `.png`: one slice, uint8 class indices (two classes are written as 0 and 255, the usual form
-    of a binary mask). `.nii`, `.nii.gz`: uint8, axes (X, Y, Z), with the affine.
+    of a binary mask). `.nii`, `.nii.gz`: integers, in the layout of the file that the scan came
+    from.
 
     Args:
         path: where to.
         labels_ZHW: (Z, H, W) class indices.
         num_classes: background included.
-        affine: voxel index (column, row, slice) → RAS millimetres; None for a photograph.
+        geometry: of the scan; see `write_nifti_labels`.
 
     Raises:
-        DataError: a suffix that is not written, several slices into a PNG, NIfTI without affine.
+        DataError: a suffix that is not written, several slices into a PNG, NIfTI of a photograph.
     """
-    name = path.name.lower()
-    if name.endswith(".png"):
+    if path.name.lower().endswith(".png"):
         if labels_ZHW.shape[0] != 1:
             raise DataError(
                 f"{path}: a PNG holds one slice and this segmentation has {labels_ZHW.shape[0]}; "
                 "save it as .nii.gz"
             )
         write_png(labels_ZHW[0] * np.uint8(255 if num_classes == 2 else 1), path)
-    elif name.endswith((".nii", ".nii.gz")):
-        if affine is None:
-            raise DataError(f"{path}: a photograph has no place in a patient; save it as .png")
-        image = nibabel.Nifti1Image(labels_ZHW.transpose(2, 1, 0), affine, dtype=np.uint8)
-        image.header.set_xyzt_units("mm")
-        with atomic_path(path) as temporary:
-            nibabel.save(image, temporary)
+    elif is_nifti(path):
+        write_nifti_labels(path, labels_ZHW, geometry)
     else:
         raise DataError(f"{path}: masks are written as .png, .nii or .nii.gz")
 

@@ -16,7 +16,7 @@ from msa2net.evaluation.reference import reference_for
 from msa2net.evaluation.tables import markdown_table
 from msa2net.files import atomic_path, sha256, write_json, write_text
 from msa2net.inference.predictor import Predictor
-from msa2net.inference.run_folder import WEIGHTS_FILE, read_facts, software_versions
+from msa2net.inference.run_folder import CONFIG_FILE, WEIGHTS_FILE, read_facts, software_versions
 from msa2net.metrics import (
     PUBLISHED,
     CaseRow,
@@ -57,14 +57,19 @@ def evaluate_run(
         DataError: the prepared data are not there.
     """
     run = Path(run)
-    read_facts(run)  # says what is wrong if this is no run folder
-    config = load_config(run / "config.yaml")
+    facts = read_facts(run)
+    config = load_config(run / CONFIG_FILE)
     if not (config.data.prepared / "dataset.json").is_file():
         raise DataError(
             f"the data of this run are not at {config.data.prepared} (a path relative to the "
             "folder where training was started); evaluate from there, or prepare them again"
         )
     store = open_store(config.data.prepared)
+    if store.label_names != facts.label_names:
+        raise DataError(
+            f"{store.root} now has the classes {', '.join(store.label_names)} and this network "
+            f"was trained on {', '.join(facts.label_names)}; prepare the run's own data there again"
+        )
     predictor = Predictor.load(run, device, config.batch_slices)
     ids = store.ids(split)
     rows = score_cases(predictor, store, ids, progress)

@@ -4,7 +4,7 @@ Both show the standard protocol and the published one of this kind of image, lin
 that the figures of a class stand below each other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from msa2net.metrics.protocol import PUBLISHED
+from msa2net.metrics.protocol import PUBLISHED, differing_rules
 
 # Metric → heading; a metric that no shown protocol has gets no column.
 HEADINGS = {
@@ -54,7 +54,7 @@ def markdown_table(summary: dict[str, Any]) -> str:
         The whole of table.md. A figure over other cases than the line's `n` has its own n in
         brackets.
     """
-    shown = _shown_protocols(summary)
+    shown = shown_protocols(summary["image_kind"], summary["protocols"])
     metrics = _shown_metrics(summary, shown)
     rows = [
         [f"**{cell}**" if line.is_mean and cell else cell for cell in line.cells]
@@ -70,13 +70,15 @@ def markdown_table(summary: dict[str, Any]) -> str:
         _markdown(header, rows),
         *_notes(summary, shown),
     ]
-    rules = _differing_rules(summary, shown)
+    rules = differing_rules([summary["protocols"][name]["rules"] for name in shown])
     if rules:
         parts += ["## Rules that differ", _markdown(["situation", *shown], rules)]
     reference = summary.get("reference")
     if reference:
         parts += ["## As printed in the paper, not measured here", f"{reference['title']}."]
-        parts.append(_markdown(["network", *reference["columns"]], _reference_rows(reference)))
+        parts.append(
+            _markdown(["network", *reference["columns"]], reference_rows(reference["rows"]))
+        )
         if reference.get("note"):
             parts.append(reference["note"])
     parts.append(f"*{DISCLAIMER}*")
@@ -91,7 +93,7 @@ def console_table(summary: dict[str, Any]) -> RenderableType:
     Args:
         summary: the content of summary.json.
     """
-    shown = _shown_protocols(summary)
+    shown = shown_protocols(summary["image_kind"], summary["protocols"])
     metrics = _shown_metrics(summary, shown)
     parts: list[RenderableType] = [
         Text(_heading(summary), style="bold"),
@@ -99,7 +101,7 @@ def console_table(summary: dict[str, Any]) -> RenderableType:
         Text(f"n: cases in the DSC; {NOT_APPLICABLE} is not applicable", style="dim"),
         *(Text(note) for note in _notes(summary, shown)),
     ]
-    rules = _differing_rules(summary, shown)
+    rules = differing_rules([summary["protocols"][name]["rules"] for name in shown])
     if rules:
         parts.append(_console_rules(shown, rules))
     if summary.get("reference"):
@@ -108,10 +110,36 @@ def console_table(summary: dict[str, Any]) -> RenderableType:
     return Group(*(Padding(part, (0, 0, 1, 0)) for part in parts[:-1]), parts[-1])
 
 
-def _shown_protocols(summary: dict[str, Any]) -> list[str]:
-    """Standard and the published one for this kind of image, as far as the summary has them."""
-    wanted = ("standard", PUBLISHED.get(summary["image_kind"], ""))
-    return [name for name in wanted if name in summary["protocols"]]
+def shown_protocols(image_kind: str, present: Container[str]) -> list[str]:
+    """Name standard and the published one for this kind of image, as far as they are present."""
+    return [name for name in ("standard", PUBLISHED.get(image_kind, "")) if name in present]
+
+
+def partial_means(
+    mean_over: Mapping[str, int], classes: int, headings: Mapping[str, str]
+) -> list[str]:
+    """Say which means over classes do not cover every class, for example `SE over 7 of 8`.
+
+    Args:
+        mean_over: metric → number of classes in its mean.
+        classes: how many there are.
+        headings: metric → what to call it; others are left out.
+    """
+    return [
+        f"{heading} over {mean_over[metric]} of {classes}"
+        for metric, heading in headings.items()
+        if mean_over.get(metric, classes) < classes
+    ]
+
+
+def fraction(value: float | None) -> str:
+    """Write a figure between 0 and 1 with four digits."""
+    return NOT_APPLICABLE if value is None else f"{value:.4f}"
+
+
+def reference_rows(rows: Sequence[Sequence[str | float]]) -> list[list[str]]:
+    """Write the rows of a summary's `reference` as the paper prints them."""
+    return [[_printed(value) for value in row] for row in rows]
 
 
 def _shown_metrics(summary: dict[str, Any], shown: list[str]) -> list[str]:
@@ -149,7 +177,7 @@ def _class_line(
     cells = []
     for metric in metrics:
         figure = figures.get(metric, {"mean": None, "n": n})
-        cell = _fraction(figure["mean"])
+        cell = fraction(figure["mean"])
         if own_n and figure["mean"] is not None and figure["n"] != n:
             cell += f" ({figure['n']})"
         cells.append(cell)
@@ -164,36 +192,22 @@ def _mean_line(entry: dict[str, Any], protocol: str, metrics: list[str]) -> _Lin
         str(sum(figure["missed"] for figure in dice)),
         str(sum(figure["false_positives"] for figure in dice)),
     ]
-    means = [_fraction(entry["mean"].get(metric)) for metric in metrics]
+    means = [fraction(entry["mean"].get(metric)) for metric in metrics]
     return _Line("mean", protocol, means, counts, is_mean=True)
 
 
 def _notes(summary: dict[str, Any], shown: list[str]) -> list[str]:
     """Say where a mean over classes does not cover every class."""
     classes = len(summary["label_names"]) - 1
-    notes = []
-    for name in shown:
-        over = summary["protocols"][name]["mean_over"]
-        short = [
-            f"{HEADINGS[metric]} over {over[metric]} of {classes}"
-            for metric in HEADINGS
-            if over.get(metric, classes) < classes
-        ]
-        if short:
-            notes.append(
-                f"The {name} means leave out classes with no applicable case: {', '.join(short)}."
-            )
-    return notes
-
-
-def _differing_rules(summary: dict[str, Any], shown: list[str]) -> list[list[str]]:
-    """Situations that all shown protocols have a rule for, and not the same one."""
-    if len(shown) < 2:
-        return []
-    rules = [dict(summary["protocols"][name]["rules"]) for name in shown]
-    common = [situation for situation in rules[0] if all(situation in each for each in rules)]
-    rows = [[situation, *(each[situation] for each in rules)] for situation in common]
-    return [row for row in rows if len(set(row[1:])) > 1]
+    partial = {
+        name: partial_means(summary["protocols"][name]["mean_over"], classes, HEADINGS)
+        for name in shown
+    }
+    return [
+        f"The {name} means leave out classes with no applicable case: {', '.join(means)}."
+        for name, means in partial.items()
+        if means
+    ]
 
 
 def _console_scores(lines: list[_Line], metrics: list[str]) -> Table:
@@ -230,25 +244,19 @@ def _console_frame() -> Table:
 
 def _console_reference(reference: dict[str, Any]) -> str:
     """The paper's own network (the last row) in the figures we have too; table.md has it all."""
-    name, *figures = _reference_rows(reference)[-1]
+    name, *figures = reference_rows(reference["rows"])[-1]
     pairs = zip(reference["columns"], figures, strict=True)
     ours = [f"{column} {figure}" for column, figure in pairs if column in HEADINGS.values()]
     note = f"\n{reference['note']}" if reference.get("note") else ""
     return f"{reference['title']}:\n{name}: {', '.join(ours)}{note}"
 
 
-def _reference_rows(reference: dict[str, Any]) -> list[list[str]]:
-    return [[row[0], *(_printed(value) for value in row[1:])] for row in reference["rows"]]
-
-
-def _printed(value: float) -> str:
+def _printed(value: str | float) -> str:
     """Fractions with four digits, others with two, or more where the paper has more."""
+    if isinstance(value, str):
+        return value
     digits = 4 if abs(value) <= 1 else 2
     return f"{value:.{digits}f}" if round(value, digits) == value else str(value)
-
-
-def _fraction(value: float | None) -> str:
-    return NOT_APPLICABLE if value is None else f"{value:.4f}"
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

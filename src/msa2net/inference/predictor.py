@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from msa2net.data.case import Case, Geometry, Segmentation
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.data.readers import read_path
+from msa2net.errors import DataError
 from msa2net.inference.run_folder import load_run
 
 
@@ -105,7 +106,7 @@ class Predictor:
         for case in cases:
             owner = _Pending(case, np.zeros(case.image.shape[1:], dtype=np.uint8))
             pending.append(owner)
-            value_range = self.preprocessing.intensity_range(case.image)
+            value_range = self._value_range(case)
             for index in range(case.image.shape[1]):
                 image = case.image[:, index : index + 1]
                 queue.append((owner, index, self.preprocessing.unit_slices(image, value_range)))
@@ -117,6 +118,14 @@ class Predictor:
         if queue:
             self._run(queue)
         yield from map(self._finish, pending)
+
+    def _value_range(self, case: Case) -> tuple[float, float]:
+        """Look at the whole image once, before any of it is segmented."""
+        try:
+            self.preprocessing.check_channels(case.image.shape[0])
+            return self.preprocessing.intensity_range(case.image)
+        except DataError as error:
+            raise DataError(f"{case.source or case.id}: {error}") from error
 
     def _run(self, queue: list[tuple[_Pending, int, NDArray[np.float32]]]) -> None:
         unit_BChw = np.concatenate([unit for _, _, unit in queue])
@@ -167,8 +176,13 @@ def _case_from_array(array: NDArray[Any], spacing_mm: tuple[float, ...] | None) 
         image_CZHW = array[None, None]
     elif array.ndim == 3 and array.shape[-1] == 3:
         image_CZHW = array.transpose(2, 0, 1)[:, None]
-    else:
+    elif array.ndim == 3 and array.shape[-1] != 4:
         image_CZHW = array[None]
+    else:
+        raise DataError(
+            f"an array of shape {array.shape} is not understood: give (H, W), (H, W, 3) for "
+            "colour without transparency, (Z, H, W) for a volume, or a Case"
+        )
     if spacing_mm is None:
         return Case("array", image_CZHW)
     depth, height, width = spacing_mm

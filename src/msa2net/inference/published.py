@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from msa2net.data.labels import BACKGROUND, ENCODINGS
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, WeightsError
 from msa2net.files import sha256
@@ -11,18 +12,8 @@ from msa2net.models.registry import create_model
 from msa2net.models.weights import read_state_dict
 
 HEAD = "decoder_0.last_layer.weight"
-# TransUNet's encoding of the Synapse organs, which the paper uses.
-SYNAPSE_LABELS = (
-    "background",
-    "aorta",
-    "gallbladder",
-    "left kidney",
-    "right kidney",
-    "liver",
-    "pancreas",
-    "spleen",
-    "stomach",
-)
+# The paper uses TransUNet's encoding of the Synapse organs.
+SYNAPSE_LABELS = (BACKGROUND, *ENCODINGS["transunet"].values())
 
 
 def import_published(file: Path, out: Path, image_size: int = 224) -> ModelFacts:

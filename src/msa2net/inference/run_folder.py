@@ -1,6 +1,7 @@
 """A run folder's network: `model.json` and `model.safetensors`, written and read."""
 
 import platform
+import re
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,7 @@ from msa2net.models.registry import create_model
 from msa2net.models.weights import load_weights, save_weights
 
 SCHEMA = 1
-MODEL_FILE, WEIGHTS_FILE = "model.json", "model.safetensors"
+CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE = "config.yaml", "model.json", "model.safetensors"
 
 
 class NetworkFacts(BaseModel):
@@ -93,15 +94,17 @@ def read_facts(run: Path) -> ModelFacts:
             "`msa2net train` and `msa2net import-weights` make run folders"
         )
     try:
-        facts = ModelFacts.model_validate(read_json(path))
+        content = read_json(path)
+        # Looked at before the rest: a newer version's fields would only seem to be damage.
+        written_by = content.get("schema_version", SCHEMA) if isinstance(content, dict) else SCHEMA
+        if isinstance(written_by, int) and written_by > SCHEMA:
+            raise WeightsError(
+                f"{path} was written by a newer version (schema {written_by}, this one reads up "
+                f"to {SCHEMA}); install a newer msa2net"
+            )
+        return ModelFacts.model_validate(content)
     except (ValidationError, DataError) as error:
         raise WeightsError(f"{path} is damaged: {' '.join(str(error).split())}") from error
-    if facts.schema_version > SCHEMA:
-        raise WeightsError(
-            f"{path} was written by a newer version (schema {facts.schema_version}, this one "
-            f"reads up to {SCHEMA}); install a newer msa2net"
-        )
-    return facts
 
 
 def load_run(run: Path, device: str = "auto") -> LoadedRun:
@@ -123,6 +126,8 @@ def choose_device(name: str = "auto") -> torch.device:
     Raises:
         ConfigError: unknown, or not on this machine.
     """
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise ConfigError(f"there is no device '{name}'; use auto, cpu, cuda, cuda:1 or mps")
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -132,7 +137,7 @@ def choose_device(name: str = "auto") -> torch.device:
         torch.empty(0, device=device)
     except (AssertionError, RuntimeError) as error:
         raise ConfigError(
-            f"the device '{name}' cannot be used here; use auto, cpu, cuda or mps"
+            f"the device '{name}' cannot be used on this machine; use auto or cpu"
         ) from error
     return device
 

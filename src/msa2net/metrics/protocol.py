@@ -140,6 +140,26 @@ def get_protocol(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
+def differing_rules(protocols: Sequence[Sequence[tuple[str, str]]]) -> list[list[str]]:
+    """Lay out where protocols disagree, for a table of rules.
+
+    Args:
+        protocols: the rules of each, as `Protocol.rules` or the `rules` of summary.json.
+
+    Returns:
+        A row per situation that all of them have a rule for, and not the same one: the situation,
+        then what each counts. In the order of the first; none for fewer than two protocols.
+    """
+    tables = [dict(rules) for rules in protocols]
+    situations = list(tables[0]) if tables else []
+    rows = [
+        [situation, *(table[situation] for table in tables)]
+        for situation in situations
+        if all(situation in table for table in tables)
+    ]
+    return [row for row in rows if len(set(row[1:])) > 1]
+
+
 def outcome(tp: int, fp: int, fn: int) -> Outcome:
     """Say what became of one class in one case, from its pixel counts.
 

@@ -126,7 +126,7 @@ def create_encoder(
     if timm.models.is_model_in_modules(name, {"maxxvit"}):
         backbone = _create_backbone(name, options | {"num_classes": 0, "img_size": image_size})
         return MaxViTEncoder(backbone, in_channels)
-    if timm.get_pretrained_cfg(name).fixed_input_size:
+    if _has_fixed_size(name):
         options["img_size"] = image_size
     backbone = _create_backbone(name, options | {"features_only": True})
     strides = backbone.feature_info.reduction()
@@ -148,7 +148,17 @@ def _create_backbone(name: str, options: dict[str, Any]) -> Any:
             "name it as model.pretrained_file (pretrained_file=… in Python)"
         ) from error
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+        # timm refuses what it cannot build (no features, an impossible size) in all these ways
         raise ConfigError(f"timm cannot build '{name}' as an encoder: {error}") from error
+
+
+def _has_fixed_size(name: str) -> bool:
+    """Tell whether timm builds this network for one image size."""
+    try:
+        facts = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:  # an unknown tag behind the dot
+        raise ConfigError(f"timm has no '{name}': {error}") from error
+    return facts is not None and bool(facts.fixed_input_size)
 
 
 def _read_backbone_weights(name: str, path: Path) -> dict[str, Tensor]:

@@ -89,6 +89,17 @@ MODELS: dict[str, ModelSpec] = {
 }
 
 
+def find_model(name: str) -> ModelSpec:
+    """Look a network up.
+
+    Raises:
+        ConfigError: there is none of that name; lists those there are.
+    """
+    if name not in MODELS:
+        raise ConfigError(f"no network is called '{name}'; there are {', '.join(MODELS)}")
+    return MODELS[name]
+
+
 def create_model(
     name: str = "msa2net",
     num_classes: int = 9,
@@ -116,13 +127,11 @@ def create_model(
         ConfigError: a name, size or count that does not work.
         WeightsError: pre-trained weights that cannot be had.
     """
-    if name not in MODELS:
-        raise ConfigError(f"no network is called '{name}'; there are {', '.join(MODELS)}")
+    spec = find_model(name)
     if num_classes < 2:
         raise ConfigError(f"num_classes is {num_classes}; it counts the background, so 2 or more")
     if in_channels < 1:
         raise ConfigError(f"in_channels is {in_channels}; it must be 1 or more")
-    spec = MODELS[name]
     size = parse_image_size(spec.image_size if image_size is None else image_size)
     parts = create_encoder(
         encoder or spec.encoder,

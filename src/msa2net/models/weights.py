@@ -16,7 +16,10 @@ def save_weights(model: nn.Module, path: Path) -> None:
     """Write a model's parameters and buffers as safetensors, all of it or nothing."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary)
+        try:
+            save_file(tensors, temporary)
+        except SafetensorError as error:  # how it reports a full disk
+            raise OSError(str(error)) from error
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

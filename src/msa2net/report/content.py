@@ -1,28 +1,38 @@
 """What a run folder holds, read and checked for the report.
 
-A missing file is empty; a file that is there but broken is an error that names it.
+A missing file is None or empty; a file that is there but broken is an error that names it.
 """
 
 import csv
 import io
 import math
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
 
+from msa2net.config import Config, ModelConfig, load_config
 from msa2net.errors import DataError
 from msa2net.files import read_json
+from msa2net.inference.run_folder import (
+    CONFIG_FILE,
+    MODEL_FILE,
+    ModelFacts,
+    NetworkFacts,
+    read_facts,
+)
 from msa2net.metrics.protocol import CaseRow
 from msa2net.metrics.summary import read_cases_csv
+from msa2net.report.layouts import Summary, TrainingFacts
 
 SUMMARY_SCHEMA = 1
 RANKS = ("worst", "median", "best")
+
+Layout = TypeVar("Layout", bound=BaseModel)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +62,11 @@ class RunContent:
         name: of the folder.
         labels: class names, background first, from whichever file has them.
         config_text: config.yaml as it stands.
-        config: config.yaml, parsed.
-        model: model.json.
+        config: the same, checked; None for imported weights.
+        model: model.json; None while no epoch has been validated yet.
+        training: the part of `model` that is about training; empty without it.
         epochs: rows of metrics.csv; None is an empty cell or not a finite number.
-        summary: evaluation/summary.json; empty if the run was not evaluated.
+        summary: evaluation/summary.json; None if the run was not evaluated.
         cases: rows of evaluation/cases.csv.
         examples: files of evaluation/examples, worst cases first; see `read_example`.
     """
@@ -63,43 +74,51 @@ class RunContent:
     name: str
     labels: tuple[str, ...]
     config_text: str
-    config: dict[str, Any]
-    model: dict[str, Any]
+    config: Config | None
+    model: ModelFacts | None
+    training: TrainingFacts
     epochs: list[dict[str, float | None]]
-    summary: dict[str, Any]
+    summary: Summary | None
     cases: list[CaseRow]
     examples: list[Path]
+
+    @property
+    def network(self) -> NetworkFacts | ModelConfig:
+        """The network as it was built, or as the configuration asks for it."""
+        if self.model is not None:
+            return self.model.network
+        assert self.config is not None  # `read_run` lets no folder without both pass
+        return self.config.model
 
 
 def read_run(run: Path) -> RunContent:
     """Read what a report needs from a run folder.
 
     Raises:
-        DataError: `run` is not a run folder, or a file in it is broken.
+        DataError: `run` is not a run folder, or a table or summary in it is broken.
+        ConfigError: config.yaml is broken.
+        WeightsError: model.json is broken or newer than we are.
     """
-    config_path, model_path = run / "config.yaml", run / "model.json"
+    config_path, model_path = run / CONFIG_FILE, run / MODEL_FILE
     if not config_path.is_file() and not model_path.is_file():
         raise DataError(
-            f"{run} is not a run folder: it has neither config.yaml nor model.json; give the "
+            f"{run} is not a run folder: it has neither {CONFIG_FILE} nor {MODEL_FILE}; give the "
             "folder that `msa2net train` or `msa2net import-weights` wrote"
         )
     evaluation = run / "evaluation"
-    summary = _mapping(evaluation / "summary.json", read_json)
-    if summary.get("schema", SUMMARY_SCHEMA) != SUMMARY_SCHEMA:
-        raise DataError(
-            f"{evaluation / 'summary.json'} has schema {summary['schema']} and this version reads "
-            f"{SUMMARY_SCHEMA}; evaluate the run again with the version that writes the report"
-        )
-    model = _mapping(model_path, read_json)
     metrics, cases = run / "metrics.csv", evaluation / "cases.csv"
+    config = load_config(config_path) if config_path.is_file() else None
+    model = read_facts(run) if model_path.is_file() else None
     epochs = _read_epochs(metrics) if metrics.is_file() else []
+    summary = _read_summary(evaluation / "summary.json")
     examples = [path for path in evaluation.glob("examples/*.npz") if _rank(path) in RANKS]
     return RunContent(
         name=run.resolve().name,
         labels=_labels(summary, model, epochs),
-        config_text=_text(config_path) if config_path.is_file() else "",
-        config=_mapping(config_path, _read_yaml),
+        config_text=_text(config_path) if config else "",
+        config=config,
         model=model,
+        training=_checked(TrainingFacts, model.training if model else {}, model_path),
         epochs=epochs,
         summary=summary,
         cases=read_cases_csv(cases) if cases.is_file() else [],
@@ -130,37 +149,44 @@ def read_example(path: Path) -> Example:
     return Example(_rank(path), path.stem.partition("-")[2], image, truth, prediction)
 
 
-def find(tree: Any, *names: str) -> Any:
-    """Return the first value under one of these names, however deep; outer ones come first.
-
-    Args:
-        tree: nested dicts; anything else holds nothing.
-        names: tried one after the other.
-    """
-    for name in names:
-        level = [tree]
-        while level:
-            nodes = [node for node in level if isinstance(node, dict)]
-            for node in nodes:
-                if node.get(name) is not None:
-                    return node[name]
-            level = [value for node in nodes for value in node.values()]
-    return None
-
-
 def _rank(path: Path) -> str:
     return path.stem.partition("-")[0]
 
 
 def _labels(
-    summary: dict[str, Any], model: dict[str, Any], epochs: list[dict[str, float | None]]
+    summary: Summary | None, model: ModelFacts | None, epochs: list[dict[str, float | None]]
 ) -> tuple[str, ...]:
-    names = find(summary, "label_names") or find(model, "label_names", "labels")
-    if not isinstance(names, list):
-        columns = epochs[0] if epochs else {}
-        of_classes = [column for column in columns if column.startswith("val_dice_")]
-        names = ["background", *(column.removeprefix("val_dice_") for column in of_classes)]
-    return tuple(map(str, names))
+    if summary is not None:
+        return summary.label_names
+    if model is not None:
+        return model.label_names
+    columns = epochs[0] if epochs else {}
+    of_classes = [column for column in columns if column.startswith("val_dice_")]
+    return ("background", *(column.removeprefix("val_dice_") for column in of_classes))
+
+
+def _read_summary(path: Path) -> Summary | None:
+    if not path.is_file():
+        return None
+    content = read_json(path)
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema != SUMMARY_SCHEMA:
+        raise DataError(
+            f"{path} has schema {schema} and this version reads {SUMMARY_SCHEMA}; evaluate the run "
+            "again with the version that writes the report"
+        )
+    return _checked(Summary, content, path)
+
+
+def _checked(layout: type[Layout], content: object, path: Path) -> Layout:
+    try:
+        return layout.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "its content"
+        raise DataError(
+            f"{path} is damaged: {place}: {first['msg']}; make it again or restore it"
+        ) from error
 
 
 def _text(path: Path) -> str:
@@ -168,21 +194,6 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
-
-
-def _read_yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(_text(path))
-    except yaml.YAMLError as error:
-        raise DataError(f"{path} is not valid YAML: {error}") from error
-
-
-def _mapping(path: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
-    """Read a file that holds names and values; a file that is not there is empty."""
-    value = read(path) if path.is_file() else {}
-    if not isinstance(value, dict):
-        raise DataError(f"{path} does not hold names and values; restore it or make the run anew")
-    return value
 
 
 def _read_epochs(path: Path) -> list[dict[str, float | None]]:

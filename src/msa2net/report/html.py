@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msa2net.evaluation.tables import fraction, partial_means, reference_rows, shown_protocols
 from msa2net.files import write_text
-from msa2net.metrics.protocol import PUBLISHED, CaseRow
-from msa2net.report.content import Example, RunContent, find, read_example, read_run
+from msa2net.metrics.protocol import CaseRow, differing_rules
+from msa2net.report.content import Example, RunContent, read_example, read_run
+from msa2net.report.facts import headline_tiles, run_facts
 from msa2net.report.figures import (
     IGNORED,
     PALETTE,
@@ -26,6 +28,7 @@ from msa2net.report.figures import (
     outline_path,
     strip_chart,
 )
+from msa2net.report.layouts import Figure, ProtocolScores, Reference, Summary
 
 MAX_SLICES = 24
 MAX_SIDE = 512
@@ -39,14 +42,6 @@ METRICS = {
     "precision": "Precision",
     "accuracy": "Accuracy",
 }
-COLUMNS = {
-    "mean": "Dice",
-    "median": "Median",
-    "n": "n",
-    "missed": "Missed",
-    "false_positives": "False pos.",
-}
-NOT_APPLICABLE = "–"
 
 
 def write_report(run: Path, out: Path | None = None) -> Path:
@@ -64,6 +59,8 @@ def write_report(run: Path, out: Path | None = None) -> Path:
 
     Raises:
         DataError: `run` is not a run folder, a file in it is broken, or the page cannot be written.
+        ConfigError: config.yaml is broken.
+        WeightsError: model.json is broken or newer than we are.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -76,13 +73,13 @@ def write_report(run: Path, out: Path | None = None) -> Path:
         run=content,
         palette=PALETTE,
         classes=[(name, _style(index)) for index, name in enumerate(content.labels) if index],
-        tiles=_tiles(content),
-        facts=_facts(content),
+        tiles=headline_tiles(content),
+        facts=run_facts(content),
         curves=_curves(content),
-        scores=_scores(content.summary),
+        scores=_scores(content.summary) if content.summary else None,
         strips=_strips(content),
         examples=[_card(read_example(path), content) for path in content.examples],
-        reference=_reference(content.summary.get("reference")),
+        reference=_reference(content.summary.reference) if content.summary else None,
     )
     path = run / "report.html" if out is None else out
     write_text(path, text)
@@ -92,117 +89,6 @@ def write_report(run: Path, out: Path | None = None) -> Path:
 def _style(index: int) -> str:
     """Name the style-sheet class that has the colour of a class."""
     return f"c{(index - 1) % len(PALETTE) + 1}"
-
-
-def _fraction(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, int | float) else NOT_APPLICABLE
-
-
-def _model(run: RunContent) -> tuple[str, int | None]:
-    """Name and size of the network, from whichever file knows them."""
-    trees = (run.summary.get("model"), run.model, run.config.get("model"))
-    names = (t if isinstance(t, str) else find(t, "name", "network", "model") for t in trees)
-    sizes = (find(tree, "parameters") for tree in trees)
-    return (
-        next((name for name in names if isinstance(name, str)), "unknown network"),
-        next((size for size in sizes if isinstance(size, int)), None),
-    )
-
-
-def _tiles(run: RunContent) -> list[tuple[str, str, str]]:
-    """Headline numbers: (value, what it is, a remark)."""
-    standard = run.summary.get("protocols", {}).get("standard", {})
-    mean = standard.get("mean", {}).get("dice")
-    tiles = []
-    if mean is not None:
-        missed, false = _total(standard, "missed"), _total(standard, "false_positives")
-        remark = f"standard protocol; missed: {missed}, false positives: {false}"
-        tiles.append((f"{mean:.3f}", "mean Dice", remark))
-    if "cases" in run.summary:
-        split = run.summary.get("split")
-        tiles.append((f"{run.summary['cases']:,}", "cases", f"{split} split" if split else ""))
-    name, parameters = _model(run)
-    data = find(run.summary.get("data"), "format")
-    tiles.append((name, "network", f"on {data}" if data else ""))
-    if parameters:
-        tiles.append((_short(parameters), "parameters", f"{parameters:,}"))
-    return tiles
-
-
-def _short(count: int) -> str:
-    unit, name = (1_000_000, " M") if count >= 1_000_000 else (1_000, " k")
-    if count < unit:
-        return str(count)
-    digits = max(1, 3 - len(str(count // unit)))
-    return f"{count / unit:.{digits}f}{name}"
-
-
-def _facts(run: RunContent) -> list[tuple[str, str]]:
-    """What was run, as (name, value); what no file knows is left out."""
-
-    def look(*names: str) -> Any:
-        found = (find(tree, *names) for tree in (run.summary, run.model, run.config))
-        return next((value for value in found if value is not None), None)
-
-    name, _ = _model(run)
-    data, size = look("data"), look("image_size", "size")
-    seconds, kept = find(run.model, "training_seconds", "seconds"), find(run.model, "best_epoch")
-    facts = {
-        "Network": name,
-        "Encoder": look("encoder"),
-        "Data": _data(data) if isinstance(data, dict) else data,
-        "Scored on": _scored_on(run.summary),
-        "Image size": f"{size} × {size}" if isinstance(size, int) else size,
-        "Epochs": _epochs(run),
-        "Kept weights": "" if kept is None else f"of epoch {kept}",
-        "Batch size": look("batch_size"),
-        "Loss": look("loss"),
-        "Optimiser": look("optimizer", "optimiser"),
-        "Learning rate": look("learning_rate", "lr"),
-        "Precision": find(run.config, "precision"),
-        "Seed": look("seed"),
-        "Device": look("device", "accelerator"),
-        "Training time": _duration(seconds, kept) if isinstance(seconds, int | float) else seconds,
-        "Versions": look("versions"),
-        "Data hash": str(find(data, "hash") or look("data_hash") or "")[:16],
-        "Weights hash": str(look("weights_sha256") or "")[:16],
-    }
-    return [(key, _plain(value)) for key, value in facts.items() if value not in (None, "", {}, [])]
-
-
-def _data(data: dict[str, Any]) -> str:
-    name = str(data.get("format") or data.get("name") or "")
-    changed = data.get("same_as_training") is False
-    return f"{name}, not the same as in training (another hash)" if changed else name
-
-
-def _scored_on(summary: dict[str, Any]) -> str:
-    cases, split = summary.get("cases"), summary.get("split")
-    counted = f"{cases:,} {summary.get('image_kind', 'case')}s" if cases else ""
-    return ", ".join(part for part in (f"{split} split" if split else "", counted) if part)
-
-
-def _epochs(run: RunContent) -> str:
-    planned = find(run.config, "epochs", "max_epochs")
-    done = run.epochs[-1]["epoch"] if run.epochs else None
-    if done is None:
-        return "" if planned is None else f"{planned} planned"
-    return f"{done:g}" if planned in (None, done) else f"{done:g} of {planned}"
-
-
-def _duration(seconds: float, kept: Any) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    text = f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-    return text if kept is None else f"{text} to the kept weights"  # model.json is written then
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(part)}" for key, part in value.items())
-    if isinstance(value, list | tuple):
-        return " × ".join(map(_plain, value))
-    return str(value)
 
 
 def _curves(run: RunContent) -> list[tuple[str, str, str]]:
@@ -231,67 +117,45 @@ def _curves(run: RunContent) -> list[tuple[str, str, str]]:
     return charts
 
 
-def _scores(summary: dict[str, Any]) -> dict[str, Any] | None:
+def _scores(summary: Summary) -> dict[str, Any] | None:
     """Lay out the standard and the published protocol, to stand side by side."""
-    protocols = summary.get("protocols", {})
-    wanted = ("standard", PUBLISHED.get(summary.get("image_kind", ""), ""))
-    shown = [protocols[name] for name in wanted if name in protocols]
+    names = shown_protocols(summary.image_kind, summary.protocols)
+    shown = [summary.protocols[name] for name in names]
     if not shown:
         return None
     return {
-        "protocols": [_protocol_view(entry) for entry in shown],
-        "rules": _differing_rules(shown),
+        "protocols": [_protocol_view(scores) for scores in shown],
+        "rules": differing_rules([scores.rules for scores in shown]),
     }
 
 
-def _protocol_view(entry: dict[str, Any]) -> dict[str, Any]:
-    classes = {label: figures["dice"] for label, figures in entry["classes"].items()}
-    keys = [key for key in COLUMNS if any(c.get(key) is not None for c in classes.values())]
-    further = [name for name in METRICS if name in entry["mean"] and name != "dice"]
-    over = entry.get("mean_over", {})
+def _protocol_view(scores: ProtocolScores) -> dict[str, Any]:
+    dice = {label: figures["dice"] for label, figures in scores.classes.items()}
+    median = any(figure.median is not None for figure in dice.values())  # pooled figures have none
+    further = [name for name in METRICS if name in scores.mean and name != "dice"]
     return {
-        "title": entry["title"],
-        "unit": entry["unit"],
-        "headings": [COLUMNS[key] for key in keys],
-        "rows": {label: [_figure(c, key) for key in keys] for label, c in classes.items()},
+        "title": scores.title,
+        "unit": scores.unit,
+        "headings": ["Dice", *(["Median"] if median else []), "n", "Missed", "False pos."],
+        "rows": {label: _dice_cells(figure, median) for label, figure in dice.items()},
         "mean": [
-            _fraction(entry["mean"].get("dice")) if key == "mean" else _total(entry, key)
-            for key in keys
+            *(fraction(scores.mean["dice"]), *([""] if median else []), ""),
+            *(f"{scores.missed:,}", f"{scores.false_positives:,}"),
         ],
         "metrics": {METRICS[name]: name for name in further},
         "further": {
-            label: {name: _fraction(figures[name]["mean"]) for name in further}
-            for label, figures in entry["classes"].items()
+            label: {name: fraction(figures[name].mean) for name in further}
+            for label, figures in scores.classes.items()
         },
-        "further_mean": {name: _fraction(entry["mean"][name]) for name in further},
-        "partial": [
-            f"{METRICS[name]} over {over[name]} of {len(classes)}"
-            for name in METRICS
-            if over.get(name, len(classes)) < len(classes)
-        ],
+        "further_mean": {name: fraction(scores.mean[name]) for name in further},
+        "partial": partial_means(scores.mean_over, len(dice), METRICS),
     }
 
 
-def _figure(dice: dict[str, Any], key: str) -> str:
-    value = dice.get(key)
-    if key in ("mean", "median"):
-        return _fraction(value)
-    return NOT_APPLICABLE if value is None else f"{value:,}"
-
-
-def _total(entry: dict[str, Any], key: str) -> str:
-    """Add a count of failures up over the classes; other columns have no total."""
-    if key not in ("missed", "false_positives"):
-        return ""
-    return f"{sum(figures['dice'].get(key) or 0 for figures in entry['classes'].values()):,}"
-
-
-def _differing_rules(shown: list[dict[str, Any]]) -> list[list[str]]:
-    """Situations that all shown protocols have a rule for, and not the same one."""
-    rules = [dict(entry.get("rules", [])) for entry in shown]
-    common = [situation for situation in rules[0] if all(situation in each for each in rules)]
-    rows = [[situation, *(each[situation] for each in rules)] for situation in common]
-    return [row for row in rows if len(set(row[1:])) > 1]
+def _dice_cells(figure: Figure, median: bool) -> list[str]:
+    scores = [figure.mean, figure.median] if median else [figure.mean]
+    counts = (figure.n, figure.missed, figure.false_positives)
+    return [*map(fraction, scores), *(f"{count:,}" for count in counts)]
 
 
 def _strips(run: RunContent) -> list[dict[str, Any]]:
@@ -379,16 +243,7 @@ def _reduced(example: Example) -> Example:
     )
 
 
-def _reference(reference: dict[str, Any] | None) -> dict[str, Any] | None:
-    if not reference:
+def _reference(reference: Reference | None) -> dict[str, Any] | None:
+    if reference is None:
         return None
-    rows = [[str(row[0]), *map(_printed, row[1:])] for row in reference["rows"]]
-    return {**reference, "rows": rows, "note": reference.get("note") or ""}
-
-
-def _printed(value: float | None) -> str:
-    """Fractions with four digits, others with two, or more where the paper has more."""
-    if value is None:
-        return NOT_APPLICABLE
-    digits = 4 if abs(value) <= 1 else 2
-    return f"{value:.{digits}f}" if round(value, digits) == value else str(value)
+    return {**reference.model_dump(), "rows": reference_rows(reference.rows)}

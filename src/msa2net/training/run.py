@@ -13,12 +13,16 @@ from lightning.pytorch.callbacks import ProgressBar
 from torch import nn
 
 from msa2net.config import Config, dump_config
+from msa2net.data.prepare import Progress, prepare
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.store import Progress, Store, prepare
+from msa2net.data.store import Store
 from msa2net.errors import ConfigError
 from msa2net.files import write_text
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import (
+    CONFIG_FILE,
+    MODEL_FILE,
+    WEIGHTS_FILE,
     ModelFacts,
     NetworkFacts,
     choose_device,
@@ -26,10 +30,21 @@ from msa2net.inference.run_folder import (
     software_versions,
 )
 from msa2net.losses import create_loss
-from msa2net.models.registry import create_model, parse_image_size
+from msa2net.models.registry import create_model, find_model, parse_image_size
 from msa2net.training.callbacks import EpochLog
 from msa2net.training.datamodule import SegmentationData
 from msa2net.training.task import SegmentationTask, choose_precision
+
+# Everything a run folder holds; nothing else is ever removed from it.
+RUN_ENTRIES = (
+    CONFIG_FILE,
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    "metrics.csv",
+    "evaluation",
+    "prediction",
+    "report.html",
+)
 
 
 @dataclass(frozen=True)
@@ -77,10 +92,14 @@ def train(
     target = choose_device(device)
     loss = create_loss(config.loss)
     parse_image_size(config.image_size)
-    _start_run_folder(run, config, overwrite)
+    find_model(config.model.name)
+    check_run_folder(run, overwrite)
     store = prepare(config.data, progress)
+    for split in ("train", "val"):
+        store.ids(split)  # says what to do if nobody is in it
     preprocessing = create_preprocessing(config, store)
     model, facts = create_network(config, store, preprocessing)
+    _start_run_folder(run, config)  # not before everything that can be wrong was looked at
     predictor = Predictor(model, preprocessing, store.label_names, config.batch_slices)
     task = SegmentationTask(predictor, loss, config.train)
     started = time.monotonic()
@@ -88,6 +107,7 @@ def train(
     def save(model: nn.Module, reached: dict[str, Any]) -> None:
         training = reached | {
             "epochs": config.train.epochs,
+            "precision": choose_precision(config.train.precision, target),
             "seed": config.train.seed,
             "device": target.type,
             "seconds": round(time.monotonic() - started, 1),
@@ -164,17 +184,38 @@ def create_network(
     return model, facts
 
 
-def _start_run_folder(run: Path, config: Config, overwrite: bool) -> None:
-    """Write `config.yaml` into an empty folder, so that a run is never a mix of two."""
+def check_run_folder(run: Path, overwrite: bool) -> None:
+    """Refuse a folder that training must not write into.
+
+    Raises:
+        ConfigError: it is a file, holds something else, or holds a run and `overwrite` is off.
+    """
     if run.exists() and not run.is_dir():
         raise ConfigError(f"{run} is a file; name a folder for the run")
-    if run.is_dir() and any(run.iterdir()):
-        if not (run / "config.yaml").is_file():
-            raise ConfigError(f"{run} holds other files; name a new folder for the run")
-        if not overwrite:
-            raise ConfigError(
-                f"{run} already holds a run; name another folder with --out, or replace it with "
-                "--overwrite"
-            )
-        shutil.rmtree(run)
-    write_text(run / "config.yaml", dump_config(config))
+    if not run.is_dir() or not any(run.iterdir()):
+        return
+    foreign = sorted(path.name for path in run.iterdir() if path.name not in RUN_ENTRIES)
+    if foreign:
+        raise ConfigError(
+            f"{run} holds something that is not of a run ({foreign[0]}); name a new folder"
+        )
+    if not overwrite:
+        raise ConfigError(
+            f"{run} already holds a run; name another folder with --out, or replace it with "
+            "--overwrite"
+        )
+
+
+def _start_run_folder(run: Path, config: Config) -> None:
+    """Remove an earlier run's files, and only those, then write `config.yaml`."""
+    for name in RUN_ENTRIES:
+        path = run / name
+        try:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigError(f"cannot remove {path} of the earlier run: {error}") from error
+    resolved = config.data.model_copy(update={"prepared": config.data.prepared.resolve()})
+    write_text(run / CONFIG_FILE, dump_config(config.model_copy(update={"data": resolved})))

@@ -61,7 +61,7 @@ class SegmentationTask(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build optimiser and per-step schedule."""
         total_steps = int(self.trainer.estimated_stepping_batches)
-        optimizer = create_optimizer(self.model, self.config)
+        optimizer = create_optimizer(self.model, self.config, self.trainer.precision)
         schedule = LambdaLR(
             optimizer, lambda step: learning_rate_factor(step, total_steps, self.config)
         )
@@ -71,7 +71,7 @@ class SegmentationTask(L.LightningModule):
         }
 
 
-def create_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
+def create_optimizer(model: nn.Module, config: TrainConfig, precision: str) -> Optimizer:
     """Build SGD or AdamW; biases, norms and scales (one-dimensional) are not decayed."""
     decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     plain = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
@@ -81,7 +81,8 @@ def create_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
     ]
     if config.optimizer == "sgd":
         return SGD(groups, lr=config.learning_rate, momentum=config.momentum)
-    return AdamW(groups, lr=config.learning_rate, fused=True)
+    # Lightning cannot clip gradients of a fused optimiser under mixed precision.
+    return AdamW(groups, lr=config.learning_rate, fused=precision == "32-true")
 
 
 def learning_rate_factor(step: int, total_steps: int, config: TrainConfig) -> float:

@@ -1,7 +1,8 @@
 """Any folder of pictures and masks: `images/NAME.jpg`, `masks/NAME.png`.
 
-Optional beside them: `labels.txt`, one class name a line, background first (without it there are
-two classes, background and object), and `splits/{train,val,test}.txt`.
+Optional beside them: `labels.txt`, one class name a line, background first; mask values are then
+class indices, and 255 is ignored. Without it masks are black and white, background and object.
+Also optional: `splits/{train,val,test}.txt`.
 """
 
 from pathlib import Path
@@ -11,6 +12,7 @@ from msa2net.data.formats.source import Source, pair_by_id, photograph_cases
 from msa2net.data.readers import list_images, read_image
 from msa2net.data.splits import read_split_lists, split_by_ratio
 from msa2net.errors import ConfigError, DataError
+from msa2net.files import read_lines
 
 MAX_CLASSES = 255  # 255 itself means "ignored"
 
@@ -27,8 +29,11 @@ def open_images(data: DataConfig) -> Source:
     images = _by_stem(list_images(data.root / "images"))
     masks = _by_stem(list_images(data.root / "masks"))
     pairs = pair_by_id(images, masks)
-    label_names = _label_names(data.root / "labels.txt")
-    splits = read_split_lists(data.root / "splits", sorted(pairs)) or split_by_ratio(sorted(pairs))
+    declared = _declared_labels(data.root / "labels.txt")
+    label_names = declared or ("background", "object")
+    splits = read_split_lists(data.root / "splits", sorted(pairs))
+    if splits is None:
+        splits = split_by_ratio(sorted(pairs))
     eight_bit = read_image(next(iter(images.values()))).image.dtype == "uint8"
     return Source(
         kind="photograph",
@@ -36,7 +41,7 @@ def open_images(data: DataConfig) -> Source:
         intensity="fixed" if eight_bit else "percentile",
         low=0.0 if eight_bit else 0.5,
         high=255.0 if eight_bit else 99.5,
-        cases=photograph_cases(pairs, splits, len(label_names)),
+        cases=photograph_cases(pairs, splits, len(label_names), binary=declared is None),
     )
 
 
@@ -49,11 +54,11 @@ def _by_stem(paths: list[Path]) -> dict[str, Path]:
     return by_stem
 
 
-def _label_names(path: Path) -> tuple[str, ...]:
+def _declared_labels(path: Path) -> tuple[str, ...] | None:
+    """Read the class names; None when there is no such file."""
     if not path.is_file():
-        return ("background", "object")
-    names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    names = tuple(name for name in names if name)
+        return None
+    names = tuple(read_lines(path))
     if not 2 <= len(names) <= MAX_CLASSES or len(set(names)) != len(names):
         raise DataError(
             f"{path} must name 2 to {MAX_CLASSES} different classes, one a line, background first"

@@ -37,7 +37,9 @@ def open_isic2018(data: DataConfig) -> Source:
         intensity="fixed",
         low=0.0,
         high=255.0,
-        cases=photograph_cases(pairs, _splits(data.root, sorted(pairs)), len(LABEL_NAMES)),
+        cases=photograph_cases(
+            pairs, _splits(data.root, sorted(pairs)), len(LABEL_NAMES), binary=True
+        ),
     )
 
 

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.case import Case
+from msa2net.data.labels import IGNORE
 from msa2net.data.readers import read_image, read_mask
 from msa2net.errors import DataError
-
-IGNORE = 255
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ class Source:
         label_names: one name per class, background first.
         intensity, low, high: how values are scaled, see `Preprocessing`.
         cases: all of them.
+        encoding: of abdominal data sets, see `labels`; None for others.
     """
 
     kind: Literal["photograph", "volume"]
@@ -50,10 +50,11 @@ class Source:
     low: float
     high: float
     cases: tuple[SourceCase, ...]
+    encoding: str | None = None
 
 
 def photograph_cases(
-    pairs: dict[str, tuple[Path, Path]], splits: dict[str, str], num_classes: int
+    pairs: dict[str, tuple[Path, Path]], splits: dict[str, str], num_classes: int, *, binary: bool
 ) -> tuple[SourceCase, ...]:
     """Make the cases of a data set of picture and mask files, sorted by id."""
     return tuple(
@@ -61,14 +62,14 @@ def photograph_cases(
             id=case_id,
             split=splits[case_id],
             files=pairs[case_id],
-            read=partial(read_pair, case_id, *pairs[case_id], num_classes),
+            read=partial(read_pair, case_id, *pairs[case_id], num_classes, binary=binary),
         )
         for case_id in sorted(splits)
     )
 
 
-def read_pair(case_id: str, image: Path, mask: Path, num_classes: int) -> Case:
-    """Read a picture and its mask as one Case.
+def read_pair(case_id: str, image: Path, mask: Path, num_classes: int, *, binary: bool) -> Case:
+    """Read a picture and its mask as one Case; see `class_indices` for `binary`.
 
     Raises:
         DataError: unreadable, of different sizes, or mask values outside the classes.
@@ -80,29 +81,40 @@ def read_pair(case_id: str, image: Path, mask: Path, num_classes: int) -> Case:
             f"case {case_id}: {image} is {_size(case.image.shape[2:])} and its mask {mask} is "
             f"{_size(values_HW.shape)} (rows × columns); they must be the same"
         )
-    label_HW = class_indices(values_HW, num_classes, origin=str(mask))
+    label_HW = class_indices(values_HW, num_classes, binary=binary, origin=str(mask))
     return Case(id=case_id, image=case.image, label=label_HW[None], source=image)
 
 
-def class_indices(values: NDArray[Any], num_classes: int, *, origin: str) -> NDArray[np.uint8]:
+def class_indices(
+    values: NDArray[Any], num_classes: int, *, binary: bool, origin: str
+) -> NDArray[np.uint8]:
     """Turn a mask file's values into class indices.
 
-    0 … K−1 are classes and 255 is ignored; a mask of two classes may also use 0 and 255 for
-    background and object, the usual form of a binary picture.
+    Args:
+        values: as stored in the file.
+        num_classes: background included.
+        binary: the data set's masks are black and white: 0 is background, 255 or 1 the object.
+            Otherwise 0 … K−1 are classes and 255 is ignored. One data set has one meaning of
+            255, whatever a single mask happens to hold.
+        origin: the file, for messages.
 
     Raises:
         DataError: other values, named with their pixel counts.
     """
     found, counts = np.unique(values, return_counts=True)
-    if num_classes == 2 and set(found.tolist()) <= {0, 255}:
-        return (values == 255).astype(np.uint8)
+    if binary and (set(found.tolist()) <= {0, 255} or set(found.tolist()) <= {0, 1}):
+        return (values > 0).astype(np.uint8)
     wrong = [
         f"{value} ({count} pixels)"
         for value, count in zip(found.tolist(), counts.tolist(), strict=True)
-        if not (0 <= value < num_classes or value == IGNORE)
+        if binary or not (0 <= value < num_classes or value == IGNORE)
     ]
     if wrong:
-        allowed = "0 and 1, or 0 and 255" if num_classes == 2 else f"0 to {num_classes - 1}"
+        allowed = (
+            "0 and 255, or 0 and 1, in one mask (name classes in labels.txt to use others)"
+            if binary
+            else f"0 to {num_classes - 1}, and 255 for pixels to ignore"
+        )
         shown = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         hint = "; JPEG smears masks, save them as PNG" if len(wrong) > 5 else ""
         raise DataError(

@@ -1,0 +1,215 @@
+"""ACDC, cardiac cine-MRI at end diastole and end systole, in either of two layouts.
+
+NIfTI, as the challenge hands it out; `testing/` and `Info.cfg` may be missing:
+
+    training/patient001/{patient001_frame01.nii.gz, patient001_frame01_gt.nii.gz, …, Info.cfg}
+    testing/patient101/…
+
+HDF5, split by folder, one file a phase; its arrays (slices, rows, columns) are taken as they stand
+and have no spacing:
+
+    train|val|test/patient001_frame01.h5      image, label
+
+Source: Bernard et al., IEEE TMI 2018, https://www.creatis.insa-lyon.fr/Challenge/acdc/.
+"""
+
+import re
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msa2net.config import DataConfig
+from msa2net.data.arrays import read_hdf5
+from msa2net.data.case import Case
+from msa2net.data.formats.source import Source, SourceCase
+from msa2net.data.formats.volumes import (
+    NIFTI_ENDINGS,
+    list_files,
+    raw_folder,
+    read_nifti_case,
+    refuse_parted_patients,
+    split_patients,
+    splits_of_cases,
+    strip_ending,
+)
+from msa2net.data.guards import whole_labels
+from msa2net.data.labels import IGNORE, remap
+from msa2net.data.splits import SPLITS
+from msa2net.errors import DataError
+
+LABEL_NAMES = ("background", "right ventricle", "myocardium", "left ventricle")
+HDF5_ENDINGS = (".h5", ".hdf5")
+MASK_ENDING = "_gt"
+# The 100 training patients come in five groups of 20, one pathology each: cutting every group
+# at the same places keeps the pathologies balanced.
+TRAINING_PATIENTS, GROUP, GROUP_TRAIN, GROUP_VAL = 100, 20, 14, 2
+
+_NAME = re.compile(r"(patient\d+)_frame\d+")
+_PHASE = re.compile(r"^\s*(ED|ES)\s*:\s*(\d+)\s*$", re.MULTILINE)
+
+
+def open_acdc(data: DataConfig) -> Source:
+    """Open the data set; intensities are scaled by each volume's 0.5–99.5 percentiles.
+
+    Splits are by patient. HDF5: the folders say. NIfTI: of every 20 of the 100 training patients
+    the first 14 train, the next 2 validate, the last 4 test; of any other number of patients,
+    70, 10 and 20 % drawn once and for all. `testing/` is always test. Lists in
+    `splits/{train,val,test}.txt` go before either.
+
+    Raises:
+        ConfigError: no folder given.
+        DataError: neither layout, files that do not belong together, a patient in two splits.
+    """
+    root = raw_folder(data.root, "training/ or train/, val/, test/")
+    if any((root / split).is_dir() for split in SPLITS):
+        cases = _hdf5_cases(root)
+    elif (root / "training").is_dir() or (root / "testing").is_dir():
+        cases = _nifti_cases(root)
+    else:
+        raise DataError(
+            f"{root} is not ACDC: it needs the folders training/ and perhaps testing/ of the "
+            "challenge, or train/, val/ and test/ with one .h5 file a phase"
+        )
+    return Source(
+        kind="volume",
+        label_names=LABEL_NAMES,
+        intensity="percentile",
+        low=0.5,
+        high=99.5,
+        cases=cases,
+    )
+
+
+def _hdf5_cases(root: Path) -> tuple[SourceCase, ...]:
+    files: dict[str, Path] = {}
+    folders: dict[str, str] = {}
+    for split in SPLITS:
+        if not (root / split).is_dir():
+            continue
+        for path in list_files(root / split, HDF5_ENDINGS):
+            case_id = strip_ending(path, HDF5_ENDINGS)
+            if case_id in files:
+                raise DataError(f"{files[case_id]} and {path} are the same case; remove one")
+            files[case_id], folders[case_id] = path, split
+    if not files:
+        raise DataError(f"{root} holds no .h5 file in train/, val/ or test/")
+    patients = _patients(files.values(), HDF5_ENDINGS)
+    refuse_parted_patients(folders, patients, origin=str(root))
+    by_patient = {patients[case_id]: split for case_id, split in folders.items()}
+    splits = splits_of_cases(root, patients, by_patient)
+    return tuple(
+        SourceCase(
+            case_id,
+            splits[case_id],
+            (files[case_id],),
+            partial(_read_hdf5, case_id, files[case_id]),
+        )
+        for case_id in sorted(splits)
+    )
+
+
+def _read_hdf5(case_id: str, path: Path) -> Case:
+    arrays = read_hdf5(path, ("image", "label"))
+    for name, array in arrays.items():
+        if array.ndim != 3:
+            raise DataError(
+                f"{path}: '{name}' has {array.ndim} axes, expected 3 (slices, rows, columns)"
+            )
+    label_ZHW = _to_classes(whole_labels(path, arrays["label"]), str(path))
+    return Case(case_id, arrays["image"][None], label_ZHW, source=path)
+
+
+def _nifti_cases(root: Path) -> tuple[SourceCase, ...]:
+    pairs: dict[str, tuple[Path, Path]] = {}
+    where: dict[str, str] = {}
+    for folder in sorted((*root.glob("training/patient*"), *root.glob("testing/patient*"))):
+        if not folder.is_dir():
+            continue
+        if folder.name in where:
+            raise DataError(
+                f"{root}: {folder.name} is in {where[folder.name]}/ and again in "
+                f"{folder.parent.name}/; remove one of the two"
+            )
+        found = _phases(folder)
+        if found:
+            where[folder.name] = folder.parent.name
+        pairs |= found
+    if not pairs:
+        raise DataError(
+            f"{root} holds no patientNNN/patientNNN_frameNN_gt.nii.gz in training/ or testing/"
+        )
+    patients = _patients((image for image, _ in pairs.values()), NIFTI_ENDINGS)
+    training = sorted(patient for patient, folder in where.items() if folder == "training")
+    default = _split_training(training) | {
+        patient: "test" for patient, folder in where.items() if folder == "testing"
+    }
+    splits = splits_of_cases(root, patients, default)
+    return tuple(
+        SourceCase(
+            case_id,
+            splits[case_id],
+            pairs[case_id],
+            partial(read_nifti_case, case_id, pairs[case_id][:1], pairs[case_id][1], _to_classes),
+        )
+        for case_id in sorted(splits)
+    )
+
+
+def _phases(folder: Path) -> dict[str, tuple[Path, Path]]:
+    """Find a patient's labelled frames; other frames and the whole film (`_4d`) are not used."""
+    files = {strip_ending(path, NIFTI_ENDINGS): path for path in list_files(folder, NIFTI_ENDINGS)}
+    pairs: dict[str, tuple[Path, Path]] = {}
+    for name, mask in files.items():
+        if not name.endswith(MASK_ENDING):
+            continue
+        case_id = name.removesuffix(MASK_ENDING)
+        if case_id not in files:
+            raise DataError(f"{mask} has no image {case_id}.nii.gz beside it; add it")
+        if not case_id.startswith(f"{folder.name}_"):
+            raise DataError(f"{mask} does not belong in {folder.name}/; move it to its patient")
+        pairs[case_id] = files[case_id], mask
+    _require_both_phases(folder, set(pairs))
+    return pairs
+
+
+def _require_both_phases(folder: Path, case_ids: set[str]) -> None:
+    """Compare with the frames that Info.cfg names, so that half a download is noticed."""
+    if not case_ids or not (folder / "Info.cfg").is_file():
+        return
+    text = (folder / "Info.cfg").read_text(encoding="utf-8", errors="replace")
+    for phase, frame in _PHASE.findall(text):
+        case_id = f"{folder.name}_frame{int(frame):02d}"
+        if case_id not in case_ids:
+            raise DataError(
+                f"{folder}: Info.cfg names frame {frame} as {phase}, but {case_id}.nii.gz or its "
+                "_gt is missing; download the patient again"
+            )
+
+
+def _patients(paths: Iterable[Path], endings: tuple[str, ...]) -> dict[str, str]:
+    """Map case id → patient."""
+    patients = {}
+    for path in paths:
+        case_id = strip_ending(path, endings)
+        match = _NAME.fullmatch(case_id)
+        if match is None:
+            raise DataError(f"{path} is not named as ACDC does, like patient001_frame01")
+        patients[case_id] = match[1]
+    return patients
+
+
+def _split_training(patients: list[str]) -> dict[str, str]:
+    if len(patients) != TRAINING_PATIENTS:
+        return split_patients(patients)
+    names = [SPLITS[0]] * GROUP_TRAIN + [SPLITS[1]] * GROUP_VAL
+    names += [SPLITS[2]] * (GROUP - len(names))
+    return {patient: names[index % GROUP] for index, patient in enumerate(patients)}
+
+
+def _to_classes(values: NDArray[Any], origin: str) -> NDArray[np.uint8]:
+    table = {value: value for value in (*range(len(LABEL_NAMES)), IGNORE)}
+    return remap(values, table, origin=origin, meaning="ACDC's")

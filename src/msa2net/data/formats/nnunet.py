@@ -1,0 +1,259 @@
+"""nnU-Net's raw data layout, which also fits the Medical Segmentation Decathlon.
+
+    dataset.json
+    imagesTr/NAME_0000.nii.gz, NAME_0001.nii.gz, …     one file a channel
+    labelsTr/NAME.nii.gz
+    imagesTs/, labelsTs/                               optional
+    splits_final.json                                  optional, as nnU-Net writes it
+
+Version 2 (`channel_names`, `labels` as name → id, `file_ending`) and version 1 (`modality`,
+`labels` as id → name) are read. The Decathlon keeps all channels in one `imagesTr/NAME.nii.gz`.
+
+Source: https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md
+"""
+
+import re
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msa2net.config import DataConfig
+from msa2net.data.case import Case
+from msa2net.data.formats.source import Source, SourceCase
+from msa2net.data.formats.volumes import (
+    NIFTI_ENDINGS,
+    list_files,
+    raw_folder,
+    read_nifti_case,
+    refuse_parted_patients,
+    split_patients,
+    splits_of_cases,
+)
+from msa2net.data.labels import IGNORE, remap
+from msa2net.data.splits import check_splits
+from msa2net.data.synapse_files import HU_HIGH, HU_LOW
+from msa2net.errors import DataError
+from msa2net.files import read_json
+
+IGNORE_NAME = "ignore"  # nnU-Net's reserved class name
+Files = tuple[Path, ...]  # the channels, then the label
+
+_FOLD = ("train", "val")
+_PART_OF_PATIENT = re.compile(r"(.+)_(?:frame|slice)\d+")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What dataset.json says.
+
+    Attributes:
+        channels: their names, in the order of the files.
+        label_names: one name per class, background first.
+        ignored: the label value that counts nowhere; None if there is none.
+        ending: of all image and label files.
+    """
+
+    channels: tuple[str, ...]
+    label_names: tuple[str, ...]
+    ignored: int | None
+    ending: str
+
+
+def open_nnunet(data: DataConfig) -> Source:
+    """Open the data set.
+
+    Intensities: when the only channel is called CT, HU from −125 to 275 are kept, the soft-tissue
+    window of the abdominal data sets; everything else is scaled by each volume's 0.5–99.5
+    percentiles, over all channels together.
+
+    Splits: fold 0 of `splits_final.json` gives train and val, if there is such a file, else they
+    are drawn once and for all; `imagesTs` is test when `labelsTs` has its labels, else test is
+    drawn too, unless there is a `splits_final.json`. Lists in `splits/{train,val,test}.txt` go
+    before all this. Names that differ only in a last `_frame01` or `_slice001` are taken for one
+    patient and never part.
+
+    Raises:
+        ConfigError: no folder given.
+        DataError: dataset.json or files are missing or wrong; regions (classes that overlap).
+    """
+    root = raw_folder(data.root, "dataset.json, imagesTr/ and labelsTr/")
+    description = read_description(root / "dataset.json")
+    training = _cases(root, "Tr", description)
+    testing = _cases(root, "Ts", description) if (root / "labelsTs").is_dir() else {}
+    twice = sorted(training.keys() & testing.keys())
+    if twice:
+        raise DataError(
+            f"{root}: {twice[0]} is in labelsTr/ and in labelsTs/; remove one of the two"
+        )
+    splits = _splits(root, sorted(training), sorted(testing))
+    is_ct = [name.upper() for name in description.channels] == ["CT"]
+    intensity: Literal["fixed", "percentile"] = "fixed" if is_ct else "percentile"
+    files = training | testing
+    return Source(
+        kind="volume",
+        label_names=description.label_names,
+        intensity=intensity,
+        low=HU_LOW if is_ct else 0.5,
+        high=HU_HIGH if is_ct else 99.5,
+        cases=tuple(
+            SourceCase(
+                case_id,
+                splits[case_id],
+                files[case_id],
+                partial(_read, case_id, files[case_id], description),
+            )
+            for case_id in sorted(splits)
+        ),
+    )
+
+
+def read_description(path: Path) -> Description:
+    """Read a dataset.json of either version.
+
+    Raises:
+        DataError: not one; regions; label ids with gaps; a file format that is not read.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("labels"), dict):
+        raise DataError(f"{path} has no 'labels'; is it nnU-Net's description of a data set?")
+    channels = content.get("channel_names", content.get("modality"))
+    if not isinstance(channels, dict) or not channels:
+        raise DataError(f"{path} has neither 'channel_names' nor 'modality'; name the channels")
+    numbers = {str(number) for number in range(len(channels))}
+    if set(channels) != numbers:
+        raise DataError(f"{path} numbers the channels {', '.join(channels)}; they count from 0")
+    ending = content.get("file_ending", ".nii.gz")
+    if ending not in NIFTI_ENDINGS:
+        raise DataError(
+            f"{path}: files ending in '{ending}' are not read in this layout; convert them to "
+            "NIfTI (.nii.gz), or use the format 'images' for pictures"
+        )
+    names = _names_by_id(content["labels"], path)
+    ignored = next((value for value, name in names.items() if name == IGNORE_NAME), None)
+    if ignored is not None:
+        del names[ignored]
+    return Description(
+        channels=tuple(str(channels[number]) for number in sorted(numbers, key=int)),
+        label_names=_label_names(names, path),
+        ignored=ignored,
+        ending=ending,
+    )
+
+
+def _names_by_id(labels: dict[str, Any], path: Path) -> dict[int, str]:
+    """Return id → name from either version's table."""
+    names: dict[int, str] = {}
+    for key, value in labels.items():
+        if isinstance(value, list):
+            raise DataError(
+                f"{path} declares the region '{key}' = {value}; classes that overlap are not "
+                "supported, give every voxel one class"
+            )
+        version_1 = isinstance(value, str) and key.isdecimal()
+        number, name = (key, value) if version_1 else (value, key)
+        if isinstance(number, bool) or not str(number).isdecimal():
+            raise DataError(f"{path}: the label '{name}' has the id {number!r}, not a whole number")
+        if int(number) in names:
+            raise DataError(
+                f"{path}: '{names[int(number)]}' and '{name}' are both label {number}; classes "
+                "that overlap are not supported"
+            )
+        names[int(number)] = str(name)
+    return names
+
+
+def _label_names(names: dict[int, str], path: Path) -> tuple[str, ...]:
+    if not 2 <= len(names) <= IGNORE or sorted(names) != list(range(len(names))):
+        raise DataError(
+            f"{path} declares the label ids {', '.join(map(str, sorted(names)))}; they must run "
+            f"from 0 (background) without a gap, at least to 1 and at most to {IGNORE - 1}"
+        )
+    if len(set(names.values())) != len(names):
+        raise DataError(f"{path} gives two labels the same name; name each differently")
+    return tuple(names[value] for value in sorted(names))
+
+
+def _cases(root: Path, part: str, description: Description) -> dict[str, Files]:
+    """Map case id → files of one part, Tr or Ts."""
+    images, labels = root / f"images{part}", root / f"labels{part}"
+    for folder in (images, labels):
+        if not folder.is_dir():
+            raise DataError(f"there is no folder {folder}")
+    ending = description.ending
+    masks = {path.name.removesuffix(ending): path for path in list_files(labels, (ending,))}
+    if not masks:
+        raise DataError(f"{labels} holds no file ending in {ending}")
+    unused = {path.name for path in list_files(images, (ending,))}
+    cases: dict[str, Files] = {}
+    for case_id, mask in masks.items():
+        names = [f"{case_id}_{number:04d}{ending}" for number in range(len(description.channels))]
+        if names[0] not in unused and f"{case_id}{ending}" in unused:
+            names = [f"{case_id}{ending}"]  # the Decathlon: all channels in one file
+        missing = [name for name in names if name not in unused]
+        if missing:
+            raise DataError(f"{mask} has no image {images / missing[0]}; add it")
+        unused.difference_update(names)
+        cases[case_id] = (*(images / name for name in names), mask)
+    if unused:
+        first = min(unused)
+        raise DataError(
+            f"{len(unused)} files in {images} belong to no label in {labels} and no declared "
+            f"channel, first {first}; add what is missing or move them away"
+        )
+    return cases
+
+
+def _splits(root: Path, training: list[str], testing: list[str]) -> dict[str, str]:
+    patients = {case_id: patient_of(case_id) for case_id in (*training, *testing)}
+    test = dict.fromkeys(testing, "test")
+    folds = root / "splits_final.json"
+    if folds.is_file():
+        default = check_splits(_first_fold(folds), training, origin=str(folds)) | test
+        origin = str(folds)
+    else:
+        groups = {patients[case_id] for case_id in training}
+        drawn = split_patients(groups, ("train", "val")) if testing else split_patients(groups)
+        default = {case_id: drawn[patients[case_id]] for case_id in training} | test
+        origin = str(root)
+    if not (root / "splits").is_dir():
+        refuse_parted_patients(default, patients, origin=origin)
+        return default
+    return splits_of_cases(root, patients, {})
+
+
+def _first_fold(path: Path) -> dict[str, list[str]]:
+    content = read_json(path)
+    fold = content[0] if isinstance(content, list) and content else None
+    lists = {split: fold.get(split) if isinstance(fold, dict) else None for split in _FOLD}
+    for split, ids in lists.items():
+        if not isinstance(ids, list) or not all(isinstance(case_id, str) for case_id in ids):
+            raise DataError(f"{path} is no list of folds whose '{split}' is a list of case names")
+    return {split: list(ids or ()) for split, ids in lists.items()}
+
+
+def patient_of(case_id: str) -> str:
+    """Return the case's name without a last `_frame01` or `_slice001`."""
+    match = _PART_OF_PATIENT.fullmatch(case_id)
+    return match[1] if match else case_id
+
+
+def _read(case_id: str, files: Files, description: Description) -> Case:
+    *images, label = files
+    case = read_nifti_case(case_id, images, label, partial(_to_classes, description))
+    if len(case.image) != len(description.channels):
+        raise DataError(
+            f"case {case_id}: {images[0]} has {len(case.image)} channels but dataset.json names "
+            f"{len(description.channels)} ({', '.join(description.channels)})"
+        )
+    return case
+
+
+def _to_classes(description: Description, values: NDArray[Any], origin: str) -> NDArray[np.uint8]:
+    table = {value: value for value in (*range(len(description.label_names)), IGNORE)}
+    if description.ignored is not None:
+        table[description.ignored] = IGNORE
+    return remap(values, table, origin=origin, meaning="declared in dataset.json")

@@ -1,0 +1,115 @@
+"""The parts of a run folder that other modules write as plain dicts, as checked objects.
+
+`evaluate` writes the `Summary` and `train` the `TrainingFacts`; what else is there is not shown.
+"""
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+
+class _Layout(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class TrainingFacts(_Layout):
+    """`ModelFacts.training`: what is known of how the weights came about; all of it may be absent.
+
+    Attributes:
+        best_epoch: whose weights were kept, counted from 1.
+        val_dice: of that epoch; None if nothing was validated.
+        epochs: planned.
+        epochs_run: done when the file was written.
+        seconds: of training until the file was written.
+        precision: what `auto` came to.
+        imported_from: file name of published weights.
+        sha256: of that file.
+    """
+
+    best_epoch: int | None = None
+    val_dice: float | None = None
+    epochs: int | None = None
+    epochs_run: int | None = None
+    seconds: float | None = None
+    precision: str | None = None
+    seed: int | None = None
+    device: str | None = None
+    imported_from: str | None = None
+    sha256: str | None = None
+
+
+class Figure(_Layout):
+    """One metric of one class under one protocol; see `msa2net.metrics.summarise`."""
+
+    mean: float | None
+    median: float | None
+    n: int
+    missed: int
+    false_positives: int
+
+
+class ProtocolScores(_Layout):
+    """The scores under one protocol; see `msa2net.metrics.summarise`."""
+
+    title: str
+    unit: str
+    rules: list[tuple[str, str]]
+    classes: dict[str, dict[str, Figure]]
+    mean: dict[str, float | None]
+    mean_over: dict[str, int]
+
+    @property
+    def missed(self) -> int:
+        """Missed objects of all classes."""
+        return sum(figures["dice"].missed for figures in self.classes.values())
+
+    @property
+    def false_positives(self) -> int:
+        """False positives of all classes."""
+        return sum(figures["dice"].false_positives for figures in self.classes.values())
+
+
+class ScoredModel(_Layout):
+    """The network that was evaluated."""
+
+    name: str
+    parameters: int
+    weights_sha256: str
+
+
+class ScoredData(_Layout):
+    """The data it was evaluated on."""
+
+    format: str
+    hash: str
+    same_as_training: bool
+
+
+class Reference(_Layout):
+    """The paper's own results on such data."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str | float]]
+    note: str
+
+
+class Summary(_Layout):
+    """The content of summary.json, schema 1."""
+
+    split: str
+    cases: int
+    label_names: tuple[str, ...]
+    image_kind: str
+    model: ScoredModel
+    data: ScoredData
+    versions: dict[str, str]
+    protocols: dict[str, ProtocolScores]
+    reference: Reference | None
+
+    @model_validator(mode="after")
+    def _every_class_has_every_metric(self) -> "Summary":
+        for name, scores in self.protocols.items():
+            for label in self.label_names[1:]:
+                figures = scores.classes.get(label, {})
+                if not {"dice"} <= scores.mean.keys() <= figures.keys():
+                    raise ValueError(f"protocol {name} lacks a figure of class {label!r}")
+        return self

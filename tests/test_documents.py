@@ -1,0 +1,97 @@
+"""Every block of code in README and docs runs."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import msa2net
+from golden_weights import published_state
+from msa2net.data.phantom_files import write_phantom
+
+ROOT = Path(__file__).parents[1]
+GOLDEN = ROOT / "tests" / "golden"
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    return [
+        (f"{path.name}:{number}", code)
+        for path in DOCUMENTS
+        for number, (found, code) in enumerate(BLOCK.findall(path.read_text()))
+        if found == language
+    ]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory) -> Path:
+    """What the documents' Python blocks expect around them: a run, an image, raw data."""
+    root = tmp_path_factory.mktemp("documents")
+    write_phantom("isic2018", root / "data" / "isic2018", cases=6)
+    images = root / "data" / "isic2018" / "ISIC2018_Task1-2_Training_Input"
+    shutil.copy(images / "ISIC_0000000.jpg", root / "photo.jpg")
+    (root / "folder").mkdir()
+    shutil.copy(images / "ISIC_0000001.jpg", root / "folder" / "other.jpg")
+    write_phantom("images", root / "data" / "mine", cases=6)
+    torch.save(published_state(GOLDEN / "github_manifest.json"), root / "synapse.pth")
+    (root / "configs").mkdir()
+    settings = yaml.safe_load((ROOT / "configs" / "isic2018-cpu.yaml").read_text())
+    settings["image_size"] = 32
+    settings["model"] = {"name": "msa2net", "encoder": "test_maxvit"}
+    settings["train"] |= {"epochs": 1, "batch_size": 2}
+    (root / "configs" / "isic2018-cpu.yaml").write_text(yaml.safe_dump(settings))
+    return root
+
+
+@pytest.mark.parametrize(("where", "code"), blocks("python"), ids=lambda value: value[:20])
+def test_python_blocks_run(where: str, code: str, workplace: Path, monkeypatch):
+    monkeypatch.chdir(workplace)
+    exec(compile(code, where, "exec"), {"msa2net": msa2net})
+
+
+def shell_lines() -> list[tuple[str, list[str]]]:
+    lines = []
+    for where, code in blocks("bash"):
+        for line in code.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words:
+                lines.append((where, words))
+    return lines
+
+
+@pytest.mark.parametrize(("where", "words"), shell_lines(), ids=lambda value: str(value)[:60])
+def test_shell_lines_run(where: str, words: list[str], workplace: Path, monkeypatch):
+    """`msa2net` lines run for real, in miniature, and `make` targets exist."""
+    if words[0] == "make":
+        makefile = (ROOT / "Makefile").read_text()
+        assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in words[1:])
+        return
+    if words[:2] == ["pip", "install"]:
+        return  # test_package.py installs
+    assert words[0] == "msa2net", f"{where}: {words}"
+    monkeypatch.chdir(workplace)
+    command = [sys.executable, "-m", "msa2net", *words[1:]]
+    if words[1] == "train":  # the settings named in the document, on the smallest network
+        small = ["model.encoder=test_maxvit", "image_size=32", "train.max_steps=1"]
+        command += [word for setting in small for word in ("--set", setting)]
+        command += ["--overwrite"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, f"{where}: {words}: {result.stderr}"
+
+
+def test_there_is_something_to_run():
+    assert blocks("python")
+    assert blocks("bash")
+
+
+def test_links_between_documents_lead_somewhere():
+    for path in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
