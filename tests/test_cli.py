@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -110,6 +111,21 @@ def test_predicted_masks_have_each_image_s_own_size(run: Path, photographs: Path
     assert set(np.unique(Image.open(tmp_path / "out/a.png"))) <= {0, 255}
 
 
+def test_a_volume_s_mask_lies_in_the_volume_s_space(run: Path, photographs: Path, tmp_path: Path):
+    """Axes in another order and direction: the mask comes back on the file's own grid."""
+    affine = np.array([[0, 0, -2.5, 40], [-0.8, 0, 0, 9], [0, 0.7, 0, -3], [0, 0, 0, 1.0]])
+    values = np.random.default_rng(0).integers(-1000, 1000, (20, 30, 6)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(values, affine), photographs / "scan.nii.gz")
+    result = msa2net("predict", run, photographs, "--out", "out", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "4 of 4 images segmented" in result.stdout
+    mask = nibabel.load(tmp_path / "out" / "scan.nii.gz")
+    assert mask.shape == values.shape
+    np.testing.assert_allclose(mask.affine, affine, atol=1e-5)
+    assert mask.get_data_dtype() == np.uint8
+    assert (tmp_path / "out" / "overlays" / "scan.jpg").is_file()
+
+
 def test_a_broken_image_is_skipped_and_leaves_no_mask(run: Path, photographs: Path, tmp_path: Path):
     msa2net("predict", run, photographs, "--out", "out", cwd=tmp_path)
     (photographs / "b.jpg").write_bytes((photographs / "b.jpg").read_bytes()[:300])
@@ -150,6 +166,7 @@ def test_two_images_of_one_name_are_refused(run: Path, photographs: Path, tmp_pa
         (("evaluate", "empty"), ["empty is not a run folder"]),
         (("predict", "empty", "x.png", "--out", "o"), ["empty is not a run folder"]),
         (("prepare", "isic2018", "empty", "p"), ["there is no folder empty"]),
+        (("prepare", "btcv", "raw", "p", "--labels", "mine"), ["'labels' is 'mine'"]),
         (("prepare", "mosaic", "raw", "p"), ["there is no data format 'mosaic'"]),
         (("phantom", "p", "--format", "mosaic"), ["not written as 'mosaic'"]),
         (("phantom", "raw", "--format", "images"), ["raw is not empty"]),

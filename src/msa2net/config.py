@@ -146,6 +146,18 @@ def parse_config(content: Mapping[str, Any], *, origin: str) -> Config:
         raise ConfigError(f"{origin}: {_describe(error)}") from error
 
 
+def parse_data_config(content: Mapping[str, Any]) -> DataConfig:
+    """Check the settings of a data set alone.
+
+    Raises:
+        ConfigError: the first thing that is wrong with them.
+    """
+    try:
+        return DataConfig.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"data: {_describe(error)}") from error
+
+
 def dump_config(config: Config) -> str:
     """Write a configuration as YAML, every field resolved."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 def predict(
     run: RunArgument,
     inputs: Annotated[
-        list[Path], typer.Argument(help="Image files and folders of them.", metavar="INPUT …")
+        list[Path],
+        typer.Argument(help="Pictures, NIfTI volumes, and folders of them.", metavar="INPUT …"),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the masks.")],
     overlays: Annotated[bool, typer.Option(help="Also write pictures to look at.")] = True,
@@ -35,7 +36,7 @@ def predict(
     threads: ThreadsOption = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Segment images: a mask for each at the image's own size, and an overlay to look at.
+    """Segment pictures and NIfTI volumes: a mask on each one's own grid, and an overlay.
 
     A file that cannot be read is reported and skipped; the exit code is then 2.
     """
@@ -77,7 +78,7 @@ def find_inputs(inputs: list[Path]) -> list[Path]:
 
     paths: list[Path] = []
     for entry in inputs:
-        paths += list_images(entry) if entry.is_dir() else [entry]
+        paths += list_images(entry, volumes=True) if entry.is_dir() else [entry]
     return paths
 
 
@@ -90,13 +91,20 @@ def plan_outputs(images: list[Path], out: Path, overwrite: bool) -> list[Job]:
     Raises:
         DataError: two images would share an output, an output exists, or it is an input itself.
     """
+    from msa2net.data.nifti import is_nifti
+    from msa2net.data.readers import stem
+
     jobs = [
-        Job(path, out / f"{path.stem}.png", out / "overlays" / f"{path.stem}.jpg")
+        Job(
+            image=path,
+            mask=out / f"{stem(path)}{'.nii.gz' if is_nifti(path) else '.png'}",
+            overlay=out / "overlays" / f"{stem(path)}.jpg",
+        )
         for path in images
     ]
     first_of: dict[str, Path] = {}
     for job in jobs:
-        other = first_of.setdefault(job.image.stem, job.image)
+        other = first_of.setdefault(stem(job.image), job.image)
         if other is not job.image:
             raise DataError(
                 f"{other} and {job.image} would both be written as {job.mask.name}; predict them "
@@ -123,6 +131,8 @@ def _exists(path: Path) -> bool:
 
 
 def _predict_one(predictor: "Predictor", job: Job, overlays: bool) -> None:
+    import numpy as np
+
     from msa2net.data.display import display_image
     from msa2net.data.readers import read_path
     from msa2net.data.writers import write_jpeg
@@ -132,6 +142,9 @@ def _predict_one(predictor: "Predictor", job: Job, overlays: bool) -> None:
     segmentation = predictor(case)
     segmentation.save(job.mask)
     if overlays:
-        picture_HW3 = display_image(case.image)[0]
-        classes = len(predictor.label_names)
-        write_jpeg(overlay(picture_HW3, segmentation.labels[0], num_classes=classes), job.overlay)
+        shown = int((segmentation.labels > 0).sum(axis=(1, 2)).argmax())  # the slice with the most
+        window = predictor.preprocessing.intensity_range(case.image)
+        low, high = (None, None) if case.image.dtype == np.uint8 else window
+        picture_HW3 = display_image(case.image[:, shown : shown + 1], low, high)[0]
+        labels_HW, classes = segmentation.labels[shown], len(predictor.label_names)
+        write_jpeg(overlay(picture_HW3, labels_HW, num_classes=classes), job.overlay)

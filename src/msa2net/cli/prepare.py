@@ -1,5 +1,6 @@
 """`msa2net prepare`."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -9,22 +10,32 @@ from msa2net.cli.console import say, track
 
 
 def prepare(
-    format: Annotated[str, typer.Argument(help="isic2018 or images.", metavar="FORMAT")],
+    format: Annotated[
+        str,
+        typer.Argument(help="isic2018, images, acdc, btcv, synapse or nnunet.", metavar="FORMAT"),
+    ],
     source: Annotated[Path, typer.Argument(help="Folder of the raw data.", metavar="SOURCE")],
     out: Annotated[Path, typer.Argument(help="Folder for the prepared data.", metavar="OUT")],
     max_side: Annotated[
         int, typer.Option(min=32, help="Larger photographs are reduced to this.")
     ] = 1024,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Label encoding of btcv and synapse: btcv, transunet, cascade, samed."),
+    ] = None,
 ) -> None:
     """Bring raw data into memory-mapped arrays; a second run does only what changed.
 
     `train` does this by itself; prepare ahead to find broken files early.
     """
-    from msa2net.config import DataConfig
+    from msa2net.config import parse_data_config
     from msa2net.data.prepare import prepare as prepare_data
 
-    data = DataConfig(format=format, root=source, prepared=out, max_side=max_side)
+    data = parse_data_config(
+        {"format": format, "root": source, "prepared": out, "max_side": max_side, "labels": labels}
+    )
     prepared = prepare_data(data, lambda cases, total: track(cases, total, "preparing"))
-    counts = ", ".join(f"{len(prepared.ids(split))} {split}" for split in ("train", "val", "test"))
+    splits = Counter(case.split for case in prepared.cases)
+    counts = ", ".join(f"{splits[split]} {split}" for split in ("train", "val", "test"))
     say(f"{len(prepared.cases)} cases ({counts}) in {out}")
     say(f"classes: {', '.join(prepared.label_names)}")

@@ -25,6 +25,7 @@ DEFLATE_RATIO = 1032
 """Deflate (gzip, ZIP, HDF5's gzip) cannot expand further: 258 bytes need at least two bits."""
 
 _BLOCK = 4 * 2**20  # elements or bytes looked at in one go, so that checking takes little memory
+_PADDING = 64 * 2**20  # bytes after the data that are read to reach the end, and then ignored
 _LARGEST_LABEL = 2**31 - 1
 
 
@@ -134,6 +135,18 @@ def read_bytes(stream: Readable, size: int) -> NDArray[np.uint8]:
         raw[done : done + len(block)] = np.frombuffer(block, np.uint8)
         done += len(block)
     return raw
+
+
+def check_end(path: Path, stream: Readable) -> None:
+    """Read what follows the data, so that a packed stream compares its checksum.
+
+    Raises:
+        DataError: there is more than any padding.
+    """
+    for _ in range(_PADDING // _BLOCK):
+        if not stream.read(_BLOCK):
+            return
+    raise DataError(f"{path} holds far more data than it declares; its header is damaged")
 
 
 def native(flat: NDArray[Any]) -> NDArray[Any]:

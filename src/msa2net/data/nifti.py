@@ -29,6 +29,7 @@ from msa2net.data.guards import (
     DEFLATE_RATIO,
     Readable,
     blocks,
+    check_end,
     check_finite,
     check_held,
     declared_bytes,
@@ -194,8 +195,7 @@ def _mask_header(header: Any, layout: FileLayout, dtype: type[np.generic]) -> An
         header["pixdim"][:4] = layout.qform[:4]
         for name, value in zip(_QFORM_FIELDS, layout.qform[4:], strict=True):
             header[name] = value
-    if layout.sform_code:
-        header.set_sform(layout.affine, code=layout.sform_code)
+    header.set_sform(layout.affine, code=layout.sform_code)
     return header
 
 
@@ -216,7 +216,8 @@ def _read(path: Path) -> tuple[_Header, NDArray[Any]]:
         check_held(path, header.offset + size, path.stat().st_size, ratio)
         stream.seek(header.offset)
         flat = read_bytes(stream, size).view(header.dtype)
-        stream.read(1)  # a packed stream's checksum is compared only at its end
+        # A packed stream's checksum is compared only at its end.
+        check_end(path, stream)
     flat = native(flat)
     if header.scaled:
         flat = _scale(flat, header.slope, header.intercept)

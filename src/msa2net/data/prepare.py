@@ -121,6 +121,11 @@ def _of_format(store: Store, data: DataConfig) -> Store:
             f"{store.root} was prepared from the format '{store.format}', not '{data.format}'; "
             "name another folder as data.prepared"
         )
+    if data.labels is not None and data.labels != store.encoding:
+        raise DataError(
+            f"{store.root} was prepared with the label encoding '{store.encoding}', not "
+            f"'{data.labels}'; name another folder as data.prepared"
+        )
     return store
 
 

@@ -76,8 +76,7 @@ def read_path(path: Path) -> Case:
     """
     if is_nifti(path):
         image_CZHW, geometry = read_nifti_image(path)
-        case_id = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
-        return Case(id=case_id, image=image_CZHW, geometry=geometry, source=path)
+        return Case(id=stem(path), image=image_CZHW, geometry=geometry, source=path)
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise DataError(
             f"{path}: files ending in '{path.suffix}' are not read; supported are "
@@ -86,8 +85,13 @@ def read_path(path: Path) -> Case:
     return read_image(path)
 
 
-def list_images(folder: Path) -> list[Path]:
-    """List the image files directly in `folder`, sorted by name.
+def stem(path: Path) -> str:
+    """Return a file's name without its suffix; `.nii.gz` is one suffix."""
+    return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.I) if is_nifti(path) else path.stem
+
+
+def list_images(folder: Path, *, volumes: bool = False) -> list[Path]:
+    """List the image files directly in `folder`, sorted by name; NIfTI too if `volumes`.
 
     Raises:
         DataError: no such folder, or no image in it.
@@ -102,12 +106,13 @@ def list_images(folder: Path) -> list[Path]:
         path
         for path in entries
         # Systems leave hidden companions beside pictures, such as ._name.jpg.
-        if path.suffix.lower() in IMAGE_SUFFIXES
+        if (path.suffix.lower() in IMAGE_SUFFIXES or (volumes and is_nifti(path)))
         and not path.name.startswith(".")
         and path.is_file()
     ]
     if not paths:
-        raise DataError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+        known = IMAGE_SUFFIXES + NIFTI_SUFFIXES if volumes else IMAGE_SUFFIXES
+        raise DataError(f"{folder} holds no image ({', '.join(known)})")
     return paths
 
 

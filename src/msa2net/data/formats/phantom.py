@@ -22,6 +22,7 @@ def open_phantom(data: DataConfig) -> Source:
         intensity="fixed",
         low=HU_LOW,
         high=HU_HIGH,
+        encoding="transunet",
         cases=tuple(
             SourceCase(
                 id=f"phantom_{index:04d}",
