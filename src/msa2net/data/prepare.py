@@ -45,7 +45,7 @@ def prepare(data: DataConfig, progress: Progress | None = None) -> Store:
             the store stays marked as unfinished.
     """
     if data.root is None and (data.prepared / INDEX).is_file():
-        return _of_format(open_store(data.prepared), data)
+        return _as_prepared(data)
     source = open_source(data)
     if not source.cases:
         raise DataError(f"{data.root} holds no case; are all split lists empty?")
@@ -115,16 +115,22 @@ def _stored_before(data: DataConfig, source: Source) -> dict[str, StoredCase]:
     return before
 
 
+def _as_prepared(data: DataConfig) -> Store:
+    """Open what was prepared earlier, if it is what the settings ask for."""
+    store = _of_format(open_store(data.prepared), data)
+    if data.labels not in (None, store.encoding):
+        raise DataError(
+            f"{store.root} was prepared with the label encoding '{store.encoding}', not "
+            f"'{data.labels}'; name the raw data as data.root to prepare them anew"
+        )
+    return store
+
+
 def _of_format(store: Store, data: DataConfig) -> Store:
     if store.format != data.format:
         raise DataError(
             f"{store.root} was prepared from the format '{store.format}', not '{data.format}'; "
             "name another folder as data.prepared"
-        )
-    if data.labels is not None and data.labels != store.encoding:
-        raise DataError(
-            f"{store.root} was prepared with the label encoding '{store.encoding}', not "
-            f"'{data.labels}'; name another folder as data.prepared"
         )
     return store
 
