@@ -323,10 +323,12 @@ def test_protocol_table_is_consistent():
 # --- cases.csv -----------------------------------------------------------------------------
 
 
+# A Case refuses a carriage return in its id, and no file name holds half a surrogate pair.
+ODD_NAMES = st.text(st.characters(exclude_characters="\r", exclude_categories=["Cs"]), min_size=1)
+
+
 @settings(deadline=None)
-@given(
-    cases_of_three, st.text(st.characters(exclude_characters="\r"), min_size=1)
-)  # no Case has it
+@given(cases_of_three, ODD_NAMES)
 def test_csv_round_trip_is_exact(tmp_path_factory, cases, odd_name):
     path = tmp_path_factory.mktemp("csv") / "cases.csv"
     rows = rows_of(cases)
