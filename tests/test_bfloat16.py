@@ -4,6 +4,8 @@ torch's bfloat16 kernel for depthwise convolutions with dilation has returned we
 near 1e30 on CPUs with AMX, in some steps only.
 """
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -39,7 +41,9 @@ def test_dilated_depthwise_convolutions_see_float32():
 
 @pytest.mark.slow
 def test_gradients_under_autocast_stay_near_float32():
-    """Eight steps, 128², batch 16, channels-last: finite, and norms within 10 % of float32's."""
+    """Eight steps, 128², batch 16, channels-last: every gradient finite; norms within 10 % of
+    float32's for each convolution that was seen to fail, and for the whole network.
+    """
     torch.manual_seed(0)
     model = create_model("msa2net_pico", 2, 3, image_size=128)
     loss = create_loss({"dice": 1.0, "cross_entropy": 1.0})
@@ -53,8 +57,12 @@ def test_gradients_under_autocast_stay_near_float32():
                 logits = model(image)
             loss(logits, target).backward()
             assert all(p.grad.isfinite().all() for p in model.parameters())
-            norms[enabled] = torch.stack([p.grad.norm() for p in model.parameters()]).norm().item()
-        assert norms[True] == pytest.approx(norms[False], rel=0.1)
+            norms[enabled] = {name: p.grad.norm().item() for name, p in model.named_parameters()}
+        for name in _dilated_depthwise(model):
+            weight = f"{name}.weight"
+            assert norms[True][weight] == pytest.approx(norms[False][weight], rel=0.1), weight
+        total = {enabled: math.hypot(*values.values()) for enabled, values in norms.items()}
+        assert total[True] == pytest.approx(total[False], rel=0.1)
         with torch.no_grad():
             for p in model.parameters():
                 p -= 1e-3 * p.grad
