@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from msa2net.config import DataConfig, parse_config
+from msa2net.config import Config, DataConfig, parse_section
 from msa2net.data.case import Case
 from msa2net.data.formats import open_source
 from msa2net.data.formats.btcv import TEST_CASES, TRAINING_SLICES
@@ -134,9 +134,9 @@ def test_the_configuration_knows_the_encodings():
     content = {"data": {"format": "btcv", "prepared": "p", "labels": "synapse8"}, "image_size": 32}
     content["train"] = {"epochs": 1, "batch_size": 1, "learning_rate": 1}
     with pytest.raises(ConfigError, match=r"'data.labels' is 'synapse8'.*'btcv', 'transunet'"):
-        parse_config(content, origin="c")
+        parse_section(Config, content, origin="c")
     content["data"]["labels"] = "samed"
-    assert parse_config(content, origin="c").data.labels in ENCODINGS
+    assert parse_section(Config, content, origin="c").data.labels in ENCODINGS
 
 
 # Each layout, written by the phantom writers and read again ---------------------------------------

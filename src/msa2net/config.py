@@ -7,7 +7,7 @@ name the nearest known one.
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
@@ -29,6 +29,9 @@ LabelEncoding = Literal["btcv", "transunet", "cascade", "samed"]
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+Section = TypeVar("Section", bound=_Section)
 
 
 class ModelConfig(_Section):
@@ -131,31 +134,19 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path} holds no settings; it must be a YAML mapping such as configs/*")
     for override in overrides:
         _apply_override(content, override)
-    return parse_config(content, origin=str(path))
+    return parse_section(Config, content, origin=str(path))
 
 
-def parse_config(content: Mapping[str, Any], *, origin: str) -> Config:
-    """Check settings and fill in defaults.
+def parse_section(section: type[Section], content: Mapping[str, Any], *, origin: str) -> Section:
+    """Check the settings of one section, or of a whole run (`Config`), and fill in defaults.
 
     Raises:
         ConfigError: the first thing that is wrong with them.
     """
     try:
-        return Config.model_validate(content)
+        return section.model_validate(content)
     except ValidationError as error:
         raise ConfigError(f"{origin}: {_describe(error)}") from error
-
-
-def parse_data_config(content: Mapping[str, Any]) -> DataConfig:
-    """Check the settings of a data set alone.
-
-    Raises:
-        ConfigError: the first thing that is wrong with them.
-    """
-    try:
-        return DataConfig.model_validate(content)
-    except ValidationError as error:
-        raise ConfigError(f"data: {_describe(error)}") from error
 
 
 def dump_config(config: Config) -> str:

@@ -28,11 +28,13 @@ def prepare(
 
     `train` does this by itself; prepare ahead to find broken files early.
     """
-    from msa2net.config import parse_data_config
+    from msa2net.config import DataConfig, parse_section
     from msa2net.data.prepare import prepare as prepare_data
 
-    data = parse_data_config(
-        {"format": format, "root": source, "prepared": out, "max_side": max_side, "labels": labels}
+    data = parse_section(
+        DataConfig,
+        {"format": format, "root": source, "prepared": out, "max_side": max_side, "labels": labels},
+        origin="data",
     )
     prepared = prepare_data(data, lambda cases, total: track(cases, total, "preparing"))
     splits = Counter(case.split for case in prepared.cases)
