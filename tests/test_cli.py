@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from commands import assert_one_sentence, msa2net
 from golden_weights import published_state
 from msa2net.data.phantom_files import write_phantom
 from msa2net.data.preprocessing import Preprocessing
@@ -25,8 +26,8 @@ train: {epochs: 1, batch_size: 4, learning_rate: 0.01}
 """
 
 
-def msa2net(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own."""
+def process(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, as a person does."""
     return subprocess.run(
         [sys.executable, "-m", "msa2net", *map(str, arguments)],
         cwd=cwd,
@@ -34,16 +35,6 @@ def msa2net(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[st
         text=True,
         check=False,
     )
-
-
-def assert_one_sentence(result: subprocess.CompletedProcess[str], *parts: str) -> None:
-    """Exit code 2, one line on standard error, no traceback."""
-    assert result.returncode == 2, result.stderr
-    assert "Traceback" not in result.stderr
-    lines = [line for line in result.stderr.splitlines() if line.strip()]
-    assert len(lines) == 1, result.stderr
-    for part in parts:
-        assert part in lines[0]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +75,7 @@ def test_train_evaluate_predict(tmp_path: Path):
     ]
     said = []
     for step in steps:
-        result = msa2net(*step, cwd=tmp_path)
+        result = process(*step, cwd=tmp_path)
         assert result.returncode == 0, f"{step}: {result.stderr}"
         assert result.stderr == ""
         said.append(result.stdout)
@@ -243,7 +234,7 @@ def test_help_comes_at_once(tmp_path: Path):
     times = []
     for _ in range(5):
         started = time.perf_counter()
-        result = msa2net("--help", cwd=tmp_path)
+        result = process("--help", cwd=tmp_path)
         times.append(time.perf_counter() - started)
         assert "Research use only" in result.stdout
     assert min(times) <= 0.3

@@ -455,20 +455,20 @@ AUGMENT = AugmentConfig(
 
 @pytest.fixture(scope="module")
 def dataset(prepared: DataConfig) -> SliceDataset:
-    arrays = build_slices(open_store(prepared.prepared), PREPROCESSING, "train")
+    arrays = build_slices(open_store(prepared.prepared), PREPROCESSING, ("train",))
     return SliceDataset(arrays, PREPROCESSING, Augmentation(AUGMENT), seed=7)
 
 
 def test_slices_are_the_preprocessed_cases(prepared: DataConfig):
     store = open_store(prepared.prepared)
-    arrays = build_slices(store, PREPROCESSING, "train")
+    arrays = build_slices(store, PREPROCESSING, ("train",))
     case_id, index = arrays.origin[3]
     case = store.case(case_id)
     expected = PREPROCESSING.unit_slices(case.image, (0.0, 255.0))[index]
     np.testing.assert_allclose(arrays.images[3], expected, atol=5e-4)  # half precision
     assert np.array_equal(arrays.labels[3], PREPROCESSING.label_slices(case.label)[index])
     assert len(arrays.origin) == 7
-    assert isinstance(build_slices(store, PREPROCESSING, "train").images, np.memmap)
+    assert isinstance(build_slices(store, PREPROCESSING, ("train",)).images, np.memmap)
 
 
 def test_a_spawned_worker_gets_a_path_not_a_copy(dataset: SliceDataset):
@@ -484,7 +484,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(prepared: DataConfig, mo
     other = PREPROCESSING.model_copy(update={"image_size": (64, 64)})
     before = sorted((prepared.prepared / "slices").iterdir())
     with pytest.raises(DataError, match="cannot write training slices .* No space left"):
-        build_slices(store, other, "train")
+        build_slices(store, other, ("train",))
     assert sorted((prepared.prepared / "slices").iterdir()) == before
 
 

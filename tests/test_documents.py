@@ -3,14 +3,13 @@
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+import commands
 import msa2net
 from golden_weights import published_state
 from msa2net.data.phantom_files import write_phantom
@@ -67,7 +66,7 @@ def shell_lines() -> list[tuple[str, list[str]]]:
 
 
 @pytest.mark.parametrize(("where", "words"), shell_lines(), ids=lambda value: str(value)[:60])
-def test_shell_lines_run(where: str, words: list[str], workplace: Path, monkeypatch):
+def test_shell_lines_run(where: str, words: list[str], workplace: Path):
     """`msa2net` lines run for real, in miniature, and `make` targets exist."""
     if words[0] == "make":
         makefile = (ROOT / "Makefile").read_text()
@@ -76,13 +75,12 @@ def test_shell_lines_run(where: str, words: list[str], workplace: Path, monkeypa
     if words[:2] == ["pip", "install"]:
         return  # test_package.py installs
     assert words[0] == "msa2net", f"{where}: {words}"
-    monkeypatch.chdir(workplace)
-    command = [sys.executable, "-m", "msa2net", *words[1:]]
+    command = words[1:]
     if words[1] == "train":  # the settings named in the document, on the smallest network
         small = ["model.encoder=test_maxvit", "image_size=32", "train.max_steps=1"]
         command += [word for setting in small for word in ("--set", setting)]
         command += ["--overwrite"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = commands.msa2net(*command, cwd=workplace)
     assert result.returncode == 0, f"{where}: {words}: {result.stderr}"
 
 

@@ -175,12 +175,9 @@ def test_a_layout_returns_the_phantom_voxel_for_voxel(phantoms: Path, format: st
         if format == "btcv":
             label = convert(label, "transunet", "btcv")
         assert np.array_equal(case.label, label)
-        if format == "synapse":
-            unit = (np.clip(truth.image / 1.0, -125, 275) + 125) / 400
-            np.testing.assert_allclose(case.image, unit, atol=1e-7)  # single precision
-        else:
-            assert np.array_equal(case.image, truth.image)
-            assert case.image.dtype == truth.image.dtype
+        hu = np.clip(truth.image, -125, 275) if format == "synapse" else truth.image
+        assert np.array_equal(case.image, hu)
+        assert case.image.dtype == truth.image.dtype
         # NIfTI keeps positions of some 300 mm in single precision.
         np.testing.assert_allclose(case.geometry.spacing_mm, truth.geometry.spacing_mm, rtol=1e-6)
         np.testing.assert_allclose(case.geometry.affine, truth.geometry.affine, atol=3e-5)
@@ -192,7 +189,7 @@ def test_a_layout_returns_the_phantom_voxel_for_voxel(phantoms: Path, format: st
     [
         ("acdc", HEART_LABELS, None, ("percentile", 0.5, 99.5)),
         ("btcv", label_names("btcv"), "btcv", ("fixed", -125, 275)),
-        ("synapse", ABDOMEN_LABELS, "transunet", ("fixed", 0, 1)),
+        ("synapse", ABDOMEN_LABELS, "transunet", ("fixed", -125, 275)),
         ("nnunet", ABDOMEN_LABELS, None, ("fixed", -125, 275)),
     ],
 )
@@ -321,6 +318,30 @@ def test_acdc_s_hundred_patients_are_cut_group_by_group(tmp_path: Path):
     assert {case.id: case.split for case in source.cases}["patient150_frame12"] == "test"
 
 
+def test_phases_are_named_by_info_or_by_order(tmp_path: Path):
+    acdc_nifti(tmp_path, "training", [1, 2], frames=(4, 11))
+    acdc_nifti(tmp_path, "training", [3], frames=(1,))
+    (tmp_path / "training/patient002/Info.cfg").write_text("ED: 11\nES: 4\n")
+    groups = {case.id: case.group for case in opened("acdc", tmp_path).cases}
+    assert groups == {
+        "patient001_frame04": "end diastole",
+        "patient001_frame11": "end systole",
+        "patient002_frame04": "end systole",
+        "patient002_frame11": "end diastole",
+        "patient003_frame01": "",  # of a single frame the order says nothing
+    }
+
+
+def test_real_acdc_phases_are_told_by_the_left_ventricle(real_data: Path):
+    """End diastole is when the left ventricle is largest: so the order of frames is right."""
+    volumes: dict[str, dict[str, int]] = {}
+    for case in opened("acdc", real_data / "acdc").cases[:60]:
+        volume = int((case.read().label == 3).sum())
+        volumes.setdefault(case.patient, {})[case.group] = volume
+    for patient, by_phase in volumes.items():
+        assert by_phase["end diastole"] > by_phase["end systole"], patient
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.dictionaries(st.integers(1, 120), st.sets(st.integers(1, 30), min_size=1, max_size=3)))
 def test_frames_of_a_patient_never_part(frames):
@@ -401,8 +422,9 @@ def test_published_synapse_files_have_float_labels_and_no_geometry(tmp_path: Pat
         npz(tmp_path, f"case0005_slice{z:03d}", np.full((4, 5), z / 2), np.full((4, 5), 4.0 * z))
     (case,) = (case.read() for case in opened("synapse", tmp_path, labels="samed").cases)
     assert case.label[:, 0, 0].tolist() == [0, 4, 8]
-    assert case.image[0, :, 0, 0].tolist() == [0, 0.5, 1]
-    assert (case.image.dtype, case.geometry.affine) == (np.float32, None)
+    assert case.image[0, :, 0, 0].tolist() == [-125, 75, 275]
+    assert case.image.dtype == np.int16  # whole HU, as scanners give them
+    assert case.geometry.affine is None
     assert opened("synapse", tmp_path, labels="samed").label_names == label_names("samed")
     assert opened("synapse", tmp_path, labels="btcv").encoding == "btcv"
 
@@ -627,7 +649,9 @@ def test_an_encoding_is_chosen_only_where_there_is_a_choice(tmp_path: Path):
 def test_half_a_patient_is_noticed(tmp_path: Path):
     acdc_nifti(tmp_path, "training", [1], frames=[1])
     (tmp_path / "training/patient001/Info.cfg").write_text("ED: 1\nES: 12\nGroup: DCM\n")
-    with pytest.raises(DataError, match="frame 12 as ES, but patient001_frame12.nii.gz or its"):
+    with pytest.raises(
+        DataError, match="patient001_frame12 as ES, but patient001_frame12.nii.gz or its"
+    ):
         opened("acdc", tmp_path)
 
 

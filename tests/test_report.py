@@ -18,7 +18,14 @@ from msa2net.evaluation.evaluate import evaluate_run
 from msa2net.evaluation.reference import reference_for
 from msa2net.files import sha256
 from msa2net.inference.run_folder import ModelFacts, NetworkFacts, save_run, software_versions
-from msa2net.metrics import PUBLISHED, case_rows, summarise, write_cases_csv
+from msa2net.metrics import (
+    PUBLISHED,
+    case_rows,
+    read_cases_csv,
+    summarise,
+    summarise_groups,
+    write_cases_csv,
+)
 from msa2net.models.registry import MODELS
 from msa2net.report import write_report
 from msa2net.report.layouts import TrainingFacts
@@ -31,6 +38,10 @@ NAMES = {
 }
 FORMATS = {"photograph": "isic2018", "volume": "synapse"}
 CASES = {"photograph": 40, "volume": 6}
+# A volume as evaluate scores it: with distances, and each case in a group.
+SPACING_MM = (3.0, 0.8, 0.8)
+GROUPS = ("end diastole", "end systole")
+SELECTION = "The weights are those of the best epoch on the <test> split: these scores flatter."
 
 
 def disc(grid, center, radius):
@@ -127,7 +138,8 @@ def make_run(folder, kind):
         if number == 1 and kind == "volume":
             truth[truth == 2] = 0  # a false positive
         case = f"case-{number:02d}"
-        rows += case_rows(case, prediction, truth, names)
+        as_volume = {"distances": True, "spacing_mm": SPACING_MM, "group": GROUPS[number % 2]}
+        rows += case_rows(case, prediction, truth, names, **(as_volume if kind == "volume" else {}))
         rank = {0: "worst", 1: "worst", cases // 2: "median", cases - 1: "best"}.get(number)
         rank = rank or ("best" if number == cases - 2 else "median" if number == 3 else None)
         if rank:
@@ -150,6 +162,14 @@ def make_run(folder, kind):
         "protocols": {name: summarise(rows, names, name) for name in ("standard", PUBLISHED[kind])},
         "reference": reference_for(FORMATS[kind]),
     }
+    protocols = summary["protocols"]
+    groups = {name: summarise_groups(rows, names, name) for name in protocols}
+    if kind == "volume":
+        summary["groups"] = {
+            group: {"cases": 3, "protocols": {name: groups[name][group] for name in protocols}}
+            for group in GROUPS
+        }
+        summary |= {"selection": SELECTION, "selected_on_test": True}
     (folder / "evaluation" / "summary.json").write_text(json.dumps(summary))
     return folder
 
@@ -310,8 +330,11 @@ def test_both_protocols_stand_side_by_side(pages, runs, kind, published, other):
     first = protocols["standard"]["classes"][name]["dice"]
     second = protocols["isic" if kind == "photograph" else "transunet"]["classes"][name]["dice"]
     assert first["missed"] == 1
-    line = f"{name} {first['mean']:.4f} {first['median']:.4f} {first['n']} 1 0 {second['mean']:.4f}"
-    assert line in text
+    distances = protocols["standard"]["classes"][name]
+    far = [distances[metric]["mean"] for metric in ("hd95_mm", "hd95_voxels")]
+    shown = "".join(f"{value:.2f} " for value in far if value is not None)
+    line = f"{name} {first['mean']:.4f} {first['median']:.4f} {shown}{first['n']} 1 0 "
+    assert f"{line}{second['mean']:.4f}" in text
     assert "false positive: predicted, not in the truth 0 " in text
 
 
@@ -320,6 +343,106 @@ def test_only_rules_that_differ_are_listed(pages):
     assert "both empty not applicable 0" in text
     assert "ignored pixels" not in text
     assert "both non-empty" not in text
+
+
+def scores_of(text):
+    return text[text.index("Scores Dice lies") : text.index("Dice of every case")]
+
+
+def test_distances_stand_beside_dice(pages, runs):
+    page = Page(pages["volume"].read_text())
+    summary = json.loads((runs["volume"] / "evaluation/summary.json").read_text())
+    standard, transunet = (summary["protocols"][name] for name in ("standard", "transunet"))
+    own, published = standard["classes"]["liver"], transunet["classes"]["liver"]
+    dice, mm, voxels = (own[metric] for metric in ("dice", "hd95_mm", "hd95_voxels"))
+    line = f"liver {dice['mean']:.4f} {dice['median']:.4f} {mm['mean']:.2f} {voxels['mean']:.2f} 6"
+    text = scores_of(page.text)
+    assert line in text
+    published_line = f"{published['dice']['median']:.4f} {published['hd95_voxels']['mean']:.2f} 6"
+    assert published_line in text
+    headings = "HD95 mm HD95 vox n Missed False pos. Dice Median HD95 vox n Missed"
+    assert f"Class Dice Median {headings}" in text
+    assert "in millimetres or in voxels" in text
+    assert "distance: missed or false positive the image's diagonal" in text
+    mean = standard["mean"]
+    assert (
+        f"Mean over classes {mean['dice']:.4f} {mean['hd95_mm']:.2f} {mean['hd95_voxels']:.2f}"
+        in text
+    )
+    # Near 1 for any organ, found or not: the page leaves them to summary.json.
+    assert "Specificity" not in text
+    assert "Accuracy" not in text
+    assert "Class IoU Sensitivity Precision" in text
+    assert f"mean HD95 {mean['hd95_mm']:.1f} mm standard protocol; a failure" in page.text
+
+
+def test_cards_have_the_distance_of_what_was_found(pages, runs):
+    text = Page(pages["volume"].read_text()).text
+    worst = text[text.index("worst case-00") : text.index("worst case-01")]
+    rows = read_cases_csv(runs["volume"] / "evaluation/cases.csv")
+    for row in (row for row in rows if row["case"] == "case-00"):
+        shown = f"{row['class']} {row['dice']:.3f} {row['hd95_mm']:.1f} mm"
+        if row["class"] == "stomach":
+            assert "stomach missed" in worst
+        else:
+            assert shown in worst
+    assert worst.count(" mm") == 7
+    assert " mm" not in Page(pages["photograph"].read_text()).text
+
+
+def test_groups_stand_side_by_side(pages, runs):
+    text = scores_of(Page(pages["volume"].read_text()).text)
+    summary = json.loads((runs["volume"] / "evaluation/summary.json").read_text())
+    for name, title in (("standard", "Standard: every case"), ("transunet", "TransUNet: the")):
+        table = text[text.index(f"By group – {title}") :]
+        assert "end diastole 3 cases end systole 3 cases Class Dice HD95" in table
+        line = "spleen"
+        for group in GROUPS:
+            figures = summary["groups"][group]["protocols"][name]["classes"]["spleen"]
+            line += f" {figures['dice']['mean']:.4f}"
+            line += f" {figures['hd95_mm']['mean']:.2f}" if name == "standard" else ""
+            line += f" {figures['hd95_voxels']['mean']:.2f} 3 0 0"
+        assert line in table
+
+
+def test_selection_on_test_is_a_warning(pages, runs, tmp_path):
+    page = Page(pages["volume"].read_text())
+    assert f"1,234,567 Warning: {SELECTION} What was run" in page.text
+    assert len(page.named("p", "warning")) == 1
+    run = tmp_path / "run"
+    shutil.copytree(runs["volume"], run)
+    path = run / "evaluation/summary.json"
+    sentence = "The weights are those of the best epoch on the val split."
+    changed = {"selection": sentence, "selected_on_test": False}
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    page = Page(write_report(run).read_text())
+    assert f"1,234,567 {sentence} What was run" in page.text
+    assert page.named("p", "warning") == []
+
+
+def test_evaluations_from_before_distances_still_render(runs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs["volume"], run)
+    summary = json.loads((run / "evaluation/summary.json").read_text())
+    for key in ("groups", "selection", "selected_on_test"):
+        del summary[key]
+    for entry in summary["protocols"].values():
+        for table in (*entry["classes"].values(), entry["mean"], entry["mean_over"]):
+            for metric in ("hd95_mm", "hd95_voxels"):
+                table.pop(metric, None)
+    (run / "evaluation/summary.json").write_text(json.dumps(summary))
+    with (run / "evaluation/cases.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    later = ("group", "hd95_mm", "hd95_voxels", "hd95_voxels_transunet")
+    with (run / "evaluation/cases.csv").open("w", newline="") as file:
+        columns = [column for column in rows[0] if column not in later]
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    text = Page(write_report(run).read_text()).text
+    ours = text[: text.index("Reference results")]
+    assert not re.search(r"HD95|istance|By group|Warning| mm\b", ours)
+    assert "stomach missed" in ours
 
 
 def test_names_from_outside_are_escaped(pages, runs, tmp_path):
@@ -497,6 +620,30 @@ def test_broken_value_is_named(runs, tmp_path, name, place, value, match):
     target[place[-1]] = value
     (run / name).write_text(json.dumps(content))
     with pytest.raises(DataError, match=match):
+        write_report(run)
+
+
+@pytest.mark.parametrize(
+    ("place", "match"),
+    [
+        (["standard"], "group 'end systole' was not scored by the same protocols"),
+        (
+            ["standard", "classes", "liver"],
+            "standard of end systole lacks a figure of class 'liver'",
+        ),
+    ],
+)
+def test_broken_group_is_named(runs, tmp_path, place, match):
+    run = tmp_path / "run"
+    shutil.copytree(runs["volume"], run)
+    path = run / "evaluation/summary.json"
+    content = json.loads(path.read_text())
+    target = content["groups"]["end systole"]["protocols"]
+    for key in place[:-1]:
+        target = target[key]
+    del target[place[-1]]
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=f"summary.json is damaged: .*{match}"):
         write_report(run)
 
 

@@ -8,17 +8,27 @@ from rich.console import Console
 
 from msa2net.evaluation.reference import reference_for
 from msa2net.evaluation.tables import console_table, markdown_table
-from msa2net.metrics import case_rows, summarise
+from msa2net.metrics import case_rows, summarise, summarise_groups
 
 ORGANS = (
     *("background", "aorta", "gallbladder", "left_kidney", "right_kidney"),
     *("liver", "pancreas", "spleen", "stomach"),
 )
+THIRTEEN = (
+    *("background", "spleen", "right kidney", "left kidney", "gallbladder", "oesophagus", "liver"),
+    *("stomach", "aorta", "inferior vena cava", "portal and splenic vein", "pancreas"),
+    *("right adrenal", "left adrenal"),
+)
+PHASES = ("end diastole", "end systole")
 
 
-def summary_of(names, kind, data, cases):
-    rows = [row for i, (p, t) in enumerate(cases) for row in case_rows(f"case{i}", p, t, names)]
-    return {
+def summary_of(names, kind, data, cases, **options):
+    rows = []
+    for i, (prediction, truth) in enumerate(cases):
+        if "group" in options:
+            options["group"] = PHASES[i % 2]
+        rows += case_rows(f"case{i}", prediction, truth, names, **options)
+    summary = {
         "schema": 1,
         "split": "test",
         "cases": len(cases),
@@ -31,6 +41,13 @@ def summary_of(names, kind, data, cases):
         },
         "reference": reference_for(data),
     }
+    groups = {name: summarise_groups(rows, names, name) for name in summary["protocols"]}
+    if groups["standard"]:
+        summary["groups"] = {
+            group: {"cases": 2, "protocols": {name: own[group] for name, own in groups.items()}}
+            for group in groups["standard"]
+        }
+    return summary
 
 
 @pytest.fixture
@@ -41,18 +58,28 @@ def photographs():
     return summary_of(("background", "lesion"), "photograph", "isic2018", cases)
 
 
-@pytest.fixture
-def volumes():
+def random_volumes(names, **options):
     rng = np.random.default_rng(0)
     cases = []
     for i in range(4):
-        truth = rng.integers(0, 9, (2, 8, 8))
+        truth = rng.integers(0, len(names), (2, 8, 8))
         truth[truth == 3] = 0  # no left kidney in any case
         prediction = np.where(rng.random(truth.shape) < 0.8, truth, 0)
         if i == 0:
             truth[truth == 1] = 0  # so a false positive
         cases.append((prediction, truth))
-    return summary_of(ORGANS, "volume", "synapse", cases)
+    return summary_of(names, "volume", "synapse", cases, **options)
+
+
+@pytest.fixture
+def volumes():  # as before there were distances, and as training sees them
+    return random_volumes(ORGANS)
+
+
+@pytest.fixture
+def measured():
+    """Volumes with distances, in two groups, of the organs with the longest names."""
+    return random_volumes(THIRTEEN, distances=True, spacing_mm=(3, 0.75, 0.75), group="")
 
 
 def rename_lesion(summary, name):
@@ -120,10 +147,10 @@ def test_markdown_mean_rows_and_what_they_leave_out(volumes):
     assert standard[:2] == ["**mean**", "**standard**"]
     mean = volumes["protocols"]["standard"]["mean"]["dice"]
     assert standard[2] == f"**{mean:.4f}**"
-    assert transunet[3:7] == ["**–**"] * 4  # transunet has Dice only
+    assert transunet[3:5] == ["**–**"] * 2  # transunet has Dice only
     assert standard[-1] == "**1**"
     assert lines[4][:4] == ["left_kidney", "standard", "–", "–"]
-    assert lines[4][7] == "0"
+    assert lines[4][5] == "0"
     assert "The standard means leave out classes with no applicable case: DSC over 7 of 8" in text
 
 
@@ -133,6 +160,11 @@ def test_rules_that_differ_are_those(volumes, photographs):
     assert rules == [
         ["both empty", "not applicable", "0"],
         ["false positive: predicted, not in the truth", "0", "1"],
+        [
+            "back to the case's own grid",
+            "probabilities resampled linearly, then the most probable class",
+            "the most probable class at the network's size, then nearest neighbour",
+        ],
         ["averaged over", "applicable cases, then classes", "all cases, then classes"],
     ]
     assert len(table_after(markdown_table(photographs), "## Rules that differ")) == 2 + 5
@@ -185,7 +217,14 @@ def test_console_prints_names_to_the_letter(photographs, name):
     ]
 
 
-@pytest.mark.parametrize("kind", ["photographs", "volumes"])
+SHOWN = {
+    "photographs": ("dice", "iou", "sensitivity", "specificity", "accuracy"),
+    "volumes": ("dice", "iou", "sensitivity"),
+    "measured": ("dice", "iou", "sensitivity", "hd95_mm", "hd95_voxels"),
+}
+
+
+@pytest.mark.parametrize("kind", SHOWN)
 def test_console_fits_80_columns(kind, request):
     summary = request.getfixturevalue(kind)
     text = printed(summary)
@@ -195,11 +234,11 @@ def test_console_fits_80_columns(kind, request):
     line = next(line for line in text.splitlines() if line.startswith(name))
     figures = summary["protocols"]["standard"]["classes"][name]
     shown = [
-        f"{figures[metric]['mean']:.4f}"
-        for metric in ("dice", "iou", "sensitivity", "specificity", "accuracy")
+        f"{figures[metric]['mean']:.{2 if metric.startswith('hd95') else 4}f}"
+        for metric in SHOWN[kind]
     ]
     counts = [str(figures["dice"][key]) for key in ("n", "missed", "false_positives")]
-    assert line.split() == [name, "standard", *shown, *counts]
+    assert line.split() == [*name.split(), "standard", *shown, *counts]
     assert "not measured here" in " ".join(text.split())
     assert text.rstrip().endswith("Research use only; not a medical device.")
 
@@ -209,6 +248,142 @@ def test_console_folds_long_names_and_keeps_the_numbers(photographs):
     text = printed(photographs)
     assert max(len(line) for line in text.splitlines()) <= 80
     assert "0.3500 0.3125 0.4444 0.9100 0.8000" in text
+
+
+# --- distances, groups and how the weights were chosen -----------------------------------------
+
+
+def test_markdown_of_volumes_has_distances_in_both_units(measured):
+    text = markdown_table(measured)
+    header, _, *lines = table_after(text, "# ")
+    assert header[2:] == [
+        *("DSC", "IoU", "SE", "HD95 mm", "HD95 vox"),
+        *("n", "missed", "false pos."),
+    ]
+    for line, protocol in zip(lines[:2], ("standard", "transunet"), strict=True):
+        figures = measured["protocols"][protocol]["classes"]["spleen"]
+        mm = f"{figures['hd95_mm']['mean']:.2f}" if protocol == "standard" else "–"
+        voxels = f"{figures['hd95_voxels']['mean']:.2f}"
+        own_n = figures["hd95_voxels"]["n"] != figures["dice"]["n"]
+        assert not own_n
+        assert line[:2] + line[5:7] == ["spleen", protocol, mm, voxels]
+    assert lines[-1][5] == "**–**"
+    assert lines[-1][6] == f"**{measured['protocols']['transunet']['mean']['hd95_voxels']:.2f}**"
+    words = text[: text.index("|")]
+    assert "DSC (Dice), IoU and SE (sensitivity) are fractions from 0 to 1" in words
+    assert "HD95 is the 95th percentile" in words
+    assert "in millimetres (mm) and voxels (vox)" in words
+    rules = [row[0] for row in table_after(text, "## Rules that differ")]
+    assert "distance: missed or false positive" in rules
+    assert "HD95" in table_after(text, "## As printed")[0]
+
+
+def test_without_distances_there_is_no_word_of_them(volumes):
+    text = markdown_table(volumes)
+    assert table_after(text, "# ")[0][2:5] == ["DSC", "IoU", "SE"]
+    ours = text[: text.index("## As printed")]
+    assert "HD95" not in ours
+    assert "distance" not in ours
+    assert "over 0 of" not in ours
+    shown = printed(volumes)
+    assert "MSA²Net: DSC 84.75\n" in re.sub(" +\n", "\n", shown)  # nothing to compare its HD95 with
+    assert "distance" not in shown
+
+
+def test_millimetres_alone_may_be_unknown():
+    summary = random_volumes(ORGANS, distances=True)
+    text = markdown_table(summary)
+    assert table_after(text, "# ")[0][5:7] == ["HD95 vox", "n"]
+    assert "in voxels (vox), and 0 is best" in text
+
+
+def test_specificity_and_accuracy_are_for_photographs(photographs, measured):
+    assert "ACC (accuracy) are fractions" in markdown_table(photographs)
+    for text in (markdown_table(measured), printed(measured)):
+        assert not re.search(r"\b(ACC|SP)\b", text)
+
+
+def test_markdown_by_group(measured):
+    text = markdown_table(measured)
+    assert "## By group\n\nend diastole: 2 cases, end systole: 2 cases.\n\n### standard\n" in text
+    for protocol in ("standard", "transunet"):
+        header, _, *lines = table_after(text, f"### {protocol}")
+        few = protocol == "transunet"
+        figures = ["DSC", "HD95 vox"] if few else ["DSC", "IoU", "SE", "HD95 mm", "HD95 vox"]
+        assert header == ["class", "group", *figures, "n", "missed", "false pos."]
+        assert len(lines) == 2 * (13 + 1)
+        for line, phase in zip(lines[:2], PHASES, strict=True):
+            entry = measured["groups"][phase]["protocols"][protocol]
+            own = entry["classes"]["spleen"]
+            assert line[:3] == ["spleen", phase, f"{own['dice']['mean']:.4f}"]
+            assert line[-4] == f"{own['hd95_voxels']['mean']:.2f}"
+            assert line[-3] == str(own["dice"]["n"])
+        assert lines[-1][:2] == ["**mean**", "**end systole**"]
+        assert lines[-1][2] == f"**{entry['mean']['dice']:.4f}**"
+
+
+def test_console_by_group(measured):
+    text = printed(measured)
+    text = text[text.index("By group, standard protocol. end diastole: 2 cases") :]
+    entry = measured["groups"]["end systole"]["protocols"]["standard"]
+    mean = [f"{entry['mean']['dice']:.4f}"]
+    mean += [f"{entry['mean'][key]:.2f}" for key in ("hd95_mm", "hd95_voxels")]
+    lines = [line.split() for line in text.splitlines() if " end systole " in line]
+    assert len(lines) == 13 + 1
+    assert lines[-1][:5] == ["end", "systole", *mean]
+    own = entry["classes"]["spleen"]
+    assert lines[0][2:4] == [f"{own['dice']['mean']:.4f}", f"{own['hd95_mm']['mean']:.2f}"]
+
+
+def test_long_organ_folds_beside_its_lines(measured):
+    # Large distances and many cases: the widest table there is.
+    for entry in measured["protocols"].values():
+        for figures in entry["classes"].values():
+            figures["dice"]["n"] = 240
+            for metric in {"hd95_mm", "hd95_voxels"} & figures.keys():
+                figures[metric]["mean"] = 512.25
+    text = printed(measured)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    lines = text.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("portal"))
+    label = [
+        line.split(name)[0].strip()
+        for line, name in zip(lines[first : first + 2], ("standard", "transunet"), strict=True)
+    ]
+    assert label == ["portal and splenic", "vein"]  # no line more than two protocols need
+    assert "512.25 512.25 240" in lines[first]
+
+
+def test_long_group_names_are_cut_in_the_terminal_only(measured):
+    name = "a group with a name that no table of eighty columns can hold"
+    measured["groups"] = {name: measured["groups"]["end systole"]}
+    text = printed(measured)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert name in " ".join(text.split())
+    table = text[text.index("By group") :]
+    assert "\nportal and splenic vein a group with a name" in table  # the class is not squeezed
+    assert f"| {name}" in markdown_table(measured)
+
+
+@pytest.mark.parametrize("on_test", [False, True])
+def test_selection_stands_under_the_heading(measured, on_test):
+    sentence = "The weights are of the epoch that scored best on the [test] split."
+    measured |= {"selection": sentence, "selected_on_test": on_test}
+    lines = markdown_table(measured).splitlines()
+    assert lines[2] == ("**Warning:** " if on_test else "") + sentence
+    shown = " ".join(printed(measured).split())
+    assert f"cases {'Warning: ' if on_test else ''}{sentence}" in shown
+    assert ("Warning" in shown) == on_test
+
+
+def test_selection_on_test_is_never_silent(measured, volumes):
+    assert "**Warning:** The weights were chosen by the test split" in markdown_table(
+        measured | {"selected_on_test": True}
+    )
+    for absent in (volumes, volumes | {"groups": {}, "selection": None, "selected_on_test": False}):
+        assert markdown_table(absent) == markdown_table(volumes)
+        assert printed(absent) == printed(volumes)
+        assert "By group" not in markdown_table(absent)
 
 
 # --- the paper's numbers ---------------------------------------------------------------------

@@ -7,10 +7,18 @@ name the nearest known one.
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from msa2net.errors import ConfigError
 
@@ -54,8 +62,40 @@ class DataConfig(_Section):
         None, description="label encoding of the abdominal data sets, btcv and synapse"
     )
     fit: Literal["stretch", "pad"] = Field("pad", description="pad keeps the aspect ratio")
+    crop: float = Field(
+        1.0, gt=0, le=1, description="central share of the image to use; outside is background"
+    )
+    resampling: Literal["linear", "spline"] = Field(
+        "linear", description="of images to the network's size; spline is the published one"
+    )
+    split_ratios: tuple[float, float, float] | None = Field(
+        None, description="train, val, test: draw all patients anew; else the data set's own split"
+    )
+    split_seed: int = Field(0, ge=0, description="of split_ratios and folds")
+    folds: int | None = Field(
+        None, ge=2, description="draw the patients of train and val into this many folds"
+    )
+    fold: int = Field(0, ge=0, description="the fold that validates; the others train")
+    hold_out: bool = Field(
+        True, description="false: the val cases train too, as in the paper; none are left to choose"
+    )
     phantom_cases: tuple[int, int, int] = Field((24, 4, 6), description="train, val, test")
     phantom_shape: tuple[int, int, int] = Field((32, 128, 128), description="slices, rows, columns")
+
+    @field_validator("split_ratios")
+    @classmethod
+    def _whole(cls, value: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
+        if value is not None and (min(value) <= 0 or abs(sum(value) - 1) > 1e-6):
+            raise ValueError("three numbers above 0 that add up to 1 are needed")
+        return value
+
+    @model_validator(mode="after")
+    def _fold_exists(self) -> Self:
+        if self.fold >= (self.folds or 1):
+            raise ValueError(
+                f"fold is {self.fold}, folds is {self.folds}: set folds, and fold below it"
+            )
+        return self
 
 
 class AugmentConfig(_Section):
@@ -100,6 +140,13 @@ class TrainConfig(_Section):
     workers: int = Field(0, ge=0, description="processes that load and augment")
     max_steps: int | None = Field(None, ge=1, description="stop after this many; for trials")
     validate_every: int = Field(1, ge=1, description="epochs between validations")
+    monitor: Literal["val", "test"] = Field(
+        "val", description="the split that is scored while training; test is for information only"
+    )
+    keep: Literal["best", "last"] = Field("best", description="the weights that become the run's")
+    select_on_test: bool = Field(
+        False, description="with monitor=test, let the test split choose; every report says so"
+    )
 
 
 class Config(_Section):
@@ -114,6 +161,21 @@ class Config(_Section):
         {"dice": 1.0, "cross_entropy": 1.0}, description="weights of boundary_dou, dice, …"
     )
     train: TrainConfig
+
+    @model_validator(mode="after")
+    def _somebody_to_choose_by(self) -> Self:
+        train = self.train
+        if train.monitor == "val" and not self.data.hold_out and train.keep == "best":
+            raise ValueError(
+                "data.hold_out is false, so no cases are left to choose the best weights by; set "
+                "train.keep to last"
+            )
+        if train.monitor == "test" and train.keep == "best" and not train.select_on_test:
+            raise ValueError(
+                "choosing weights by the test split flatters every score on it; set train.keep to "
+                "last, or train.select_on_test to true to do it all the same"
+            )
+        return self
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -196,5 +258,10 @@ def _describe(error: ValidationError) -> str:
         return f"there is no setting '{key}'; {hint}"
     if first["type"] == "missing":
         return f"the setting '{key}' is missing"
-    message = first["msg"][0].lower() + first["msg"][1:]
+    if first["type"] == "value_error":  # raised by a validator of ours
+        message = str(first["ctx"]["error"])
+        if isinstance(first["input"], dict):  # about several settings together
+            return message
+    else:
+        message = first["msg"][0].lower() + first["msg"][1:]
     return f"'{key}' is {first['input']!r}: {message}"

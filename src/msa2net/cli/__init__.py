@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 our fault (with a traceback), 2 the user can mend it (one 
 """
 
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -33,8 +34,19 @@ app.command("import-weights")(import_weights)
 
 def main() -> None:
     """Run the command line."""
+    _run(app)
+
+
+def run_command(command: Callable[..., None]) -> None:
+    """Run one function as a command line of its own, as `train.py` and `test.py` do."""
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    alone.command()(command)
+    _run(alone)
+
+
+def _run(commands: typer.Typer) -> None:
     try:
-        app()
+        commands()
     except Msa2NetError as error:
         print_error(str(error))
         sys.exit(2)

@@ -23,6 +23,10 @@ def prepare(
         str | None,
         typer.Option(help="Label encoding of btcv and synapse: btcv, transunet, cascade, samed."),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cases in work at once; by default one a core, at most 8."),
+    ] = None,
 ) -> None:
     """Bring raw data into memory-mapped arrays; a second run does only what changed.
 
@@ -36,8 +40,11 @@ def prepare(
         {"format": format, "root": source, "prepared": out, "max_side": max_side, "labels": labels},
         origin="data",
     )
-    prepared = prepare_data(data, lambda cases, total: track(cases, total, "preparing"))
+    prepared = prepare_data(data, lambda cases, total: track(cases, total, "preparing"), workers)
     splits = Counter(case.split for case in prepared.cases)
     counts = ", ".join(f"{splits[split]} {split}" for split in ("train", "val", "test"))
     say(f"{len(prepared.cases)} cases ({counts}) in {out}")
     say(f"classes: {', '.join(prepared.label_names)}")
+    if prepared.encoding is not None:
+        say(f"label encoding: {prepared.encoding}")
+    say(f"next: msa2net check {out}")

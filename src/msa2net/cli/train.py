@@ -58,10 +58,10 @@ def print_result(result: "TrainingResult") -> None:
     minutes, seconds = divmod(round(result.seconds), 60)
     say(f"trained in {minutes} min {seconds} s; the network is in {result.run}")
     if result.best_dice is None:
-        say("nothing was validated; the last weights were kept")
+        say("the last weights were kept")
     else:
         say(
-            f"best validation Dice {result.best_dice:.4f} (mean over classes and cases), "
+            f"best Dice while training {result.best_dice:.4f} (mean over classes and cases), "
             f"in epoch {result.best_epoch}"
         )
     say(DISCLAIMER)

@@ -1,13 +1,13 @@
 """Turning a case's image into pictures for people."""
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from msa2net.errors import ConfigError
 
 
 def display_image(
-    image_CZHW: NDArray[np.generic], low: float | None = None, high: float | None = None
+    image_CZHW: NDArray[np.generic], low: ArrayLike | None = None, high: ArrayLike | None = None
 ) -> NDArray[np.uint8]:
     """Turn a case's image into pictures, (Z, H, W, 3) uint8.
 
@@ -17,7 +17,8 @@ def display_image(
 
     Args:
         image_CZHW: (C, Z, H, W), any real dtype.
-        low: shown black, in the image's units; by default the 0.5th percentile.
+        low: shown black, in the image's units, a number or one a channel; by default the 0.5th
+            percentile.
         high: shown white; by default the 99.5th percentile.
 
     Raises:
@@ -31,12 +32,17 @@ def display_image(
     if low is None or high is None:
         dark, bright = _percentiles(channels)
         low, high = dark if low is None else low, bright if high is None else high
-    if low > high:
-        raise ConfigError(f"the display window goes from {low:g} down to {high:g}; swap the two")
-    scale = 255 / (high - low) if high > low else 0.0
+    low_C11, high_C11 = (
+        np.broadcast_to(end, len(image_CZHW))[: len(channels), None, None].astype(np.float32)
+        for end in (low, high)
+    )
+    if (low_C11 > high_C11).any():
+        raise ConfigError(f"the display window goes from {low} down to {high}; swap the two")
+    width_C11 = high_C11 - low_C11
+    scale_C11 = np.divide(255, width_C11, out=np.zeros_like(width_C11), where=width_C11 > 0)
     for z in range(channels.shape[1]):  # by slice: a whole volume in float32 may not fit in memory
         with np.errstate(over="ignore", invalid="ignore"):  # infinities are dealt with below
-            shown_CHW = (channels[:, z].astype(np.float32) - low) * scale
+            shown_CHW = (channels[:, z].astype(np.float32) - low_C11) * scale_C11
         shown_CHW = np.nan_to_num(shown_CHW, nan=0.0, posinf=0.0, neginf=0.0)
         pictures[z] = np.moveaxis(np.rint(np.clip(shown_CHW, 0, 255)), 0, -1).astype(np.uint8)
     return pictures

@@ -92,10 +92,13 @@ class Geometry:
             "layout": None,
         }
         if self.layout is not None:
+            qform = self.layout.qform
             content["layout"] = {
                 **vars(self.layout),
+                "shape": list(self.layout.shape),
                 "affine": self.layout.affine.tolist(),
                 "orientation": self.layout.orientation.tolist(),
+                "qform": None if qform is None else list(qform),
             }
         return content
 

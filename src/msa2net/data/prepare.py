@@ -1,11 +1,16 @@
 """Making a prepared data set from raw files."""
 
-from collections.abc import Callable, Iterable
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -14,6 +19,8 @@ from msa2net.data.case import Case
 from msa2net.data.formats import open_source
 from msa2net.data.formats.source import Source, SourceCase
 from msa2net.data.preprocessing import nearest_index
+from msa2net.data.splits import resplit
+from msa2net.data.statistics import count_labels, describe_channels
 from msa2net.data.store import (
     INDEX,
     Store,
@@ -28,53 +35,151 @@ from msa2net.files import atomic_path, sha256
 
 Progress = Callable[[Iterable[SourceCase], int], Iterable[SourceCase]]
 
+LOCK = ".lock"
 MAX_NAMED_FAILURES = 3
+WRITE_INDEX_EVERY_S = 10.0
 
 
-def prepare(data: DataConfig, progress: Progress | None = None) -> Store:
+def prepare(
+    data: DataConfig, progress: Progress | None = None, workers: int | None = None
+) -> Store:
     """Bring a raw data set into the store at `data.prepared`; only what changed is done again.
 
-    Without `data.root`, a data set that was prepared before is used as it is.
+    Without `data.root`, a data set that was prepared before is used as it is. Cases are read and
+    written side by side; of two processes with the same target, one waits for the other.
 
     Args:
-        data: format, source folder, target folder.
+        data: format, source folder, target folder, how to split.
         progress: wraps the cases and their number, to show a bar.
+        workers: cases in work at the same time, each of which needs memory for its arrays; by
+            default one a processor core, at most 8.
 
     Raises:
         DataError: files that cannot be used; all are tried, what could be stored is kept, and
             the store stays marked as unfinished.
     """
     if data.root is None and (data.prepared / INDEX).is_file():
-        return _as_prepared(data)
+        return _with_splits(_as_prepared(data), data)
     source = open_source(data)
     if not source.cases:
         raise DataError(f"{data.root} holds no case; are all split lists empty?")
-    before = _stored_before(data, source)
-    rows = dict(before)
-    failures: list[str] = []
-    finished = False
-    cases = source.cases if progress is None else progress(source.cases, len(source.cases))
-    recipe = _recipe(data, source)
+    with _alone(data.prepared), _Work(data, source, workers) as work:
+        shown = source.cases if progress is None else progress(source.cases, len(source.cases))
+        for case in shown:
+            work.collect(case)
+    if work.failures:
+        raise DataError(_failure_sentence(work.failures, len(source.cases)))
+    return _with_splits(work.store(), data)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from preparing into the same folder; they wait their turn.
+
+    The operating system lifts the lock when its owner dies. A folder that cannot be written needs
+    none: nothing in it can be damaged.
+    """
     try:
-        for case in cases:
-            known = before.get(case.id)
-            try:
-                if known is not None and _unchanged(data.prepared, known, case, recipe):
-                    rows[case.id] = replace(known, split=case.split)
-                else:
-                    rows.pop(case.id, None)  # its arrays are about to change
-                    rows[case.id] = _store_case(data, source, case, recipe)
-            except DataError as error:
-                failures.append(str(error))
-        finished = not failures
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        lock.acquire()
+    except OSError:
+        yield  # whatever has to be written will say that it cannot be
+        return
+    try:
+        yield
     finally:
-        wanted = [rows[case.id] for case in source.cases if case.id in rows]
-        if wanted:
-            store = _describe(data, source, wanted)
-            write_index(store, complete=finished)
-    if failures:
-        raise DataError(_failure_sentence(failures, len(source.cases)))
-    return store
+        lock.release()
+
+
+class _Work:
+    """The cases in work, and the index as it grows; leaving it writes the index.
+
+    Threads do it: unpacking, decoding, hashing and writing all leave the interpreter to others.
+
+    Attributes:
+        failures: sentences about the cases that could not be used.
+    """
+
+    def __init__(self, data: DataConfig, source: Source, workers: int | None) -> None:
+        self.data, self.source = data, source
+        self.failures: list[str] = []
+        self._workers = workers or min(8, os.cpu_count() or 1)
+        self._finished: set[str] = set()
+
+    def __enter__(self) -> "_Work":
+        self._rows = _stored_before(self.data, self.source)
+        recipe = _recipe(self.data, self.source)
+        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="prepare")
+        self._jobs = {
+            case.id: self._pool.submit(
+                _bring, self.data, self.source, case, self._rows.get(case.id), recipe
+            )
+            for case in self.source.cases
+        }
+        self._write_next = time.monotonic() + WRITE_INDEX_EVERY_S
+        return self
+
+    def collect(self, case: SourceCase) -> None:
+        """Wait for a case; from time to time, note down what is done in case we are killed."""
+        try:
+            self._rows[case.id] = self._jobs[case.id].result()
+        except DataError as error:
+            self._rows.pop(case.id, None)
+            self.failures.append(str(error))
+        del self._jobs[case.id]
+        self._finished.add(case.id)
+        if time.monotonic() > self._write_next:
+            self._write(complete=False)
+            self._write_next = time.monotonic() + WRITE_INDEX_EVERY_S
+
+    def store(self) -> Store:
+        """Describe what is stored so far."""
+        return _describe(
+            self.data,
+            self.source,
+            [self._rows[case.id] for case in self.source.cases if case.id in self._rows],
+        )
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for case_id, job in self._jobs.items():  # interrupted: keep what was done by then
+            if job.done() and not job.cancelled() and job.exception() is None:
+                self._rows[case_id] = job.result()
+        self._write(complete=len(self._finished) == len(self.source.cases) and not self.failures)
+
+    def _write(self, *, complete: bool) -> None:
+        store = self.store()
+        if store.cases:
+            write_index(store, complete=complete)
+
+
+def _bring(
+    data: DataConfig, source: Source, case: SourceCase, known: StoredCase | None, recipe: str
+) -> StoredCase:
+    """Store a case, unless it is stored already and nothing about it changed."""
+    if known is not None and _unchanged(data.prepared, known, case, recipe):
+        return replace(known, split=case.split, patient=case.patient or case.id, group=case.group)
+    return _store_case(data, source, case, recipe)
+
+
+def _with_splits(store: Store, data: DataConfig) -> Store:
+    splits = resplit(
+        {case.id: case.split for case in store.cases},
+        {case.id: case.patient for case in store.cases},
+        data,
+    )
+    cases = tuple(replace(case, split=splits[case.id]) for case in store.cases)
+    return replace(store, cases=cases)
+
+
+def open_prepared(data: DataConfig) -> Store:
+    """Open what was prepared at `data.prepared`, split as the settings say.
+
+    Raises:
+        DataError: there is none, it is unfinished, of another format or label encoding.
+    """
+    return _with_splits(_as_prepared(data), data)
 
 
 def _describe(data: DataConfig, source: Source, rows: list[StoredCase]) -> Store:
@@ -83,7 +188,7 @@ def _describe(data: DataConfig, source: Source, rows: list[StoredCase]) -> Store
         format=data.format,
         kind=source.kind,
         label_names=source.label_names,
-        channels=max(row.shape[0] for row in rows),
+        channels=max((row.shape[0] for row in rows), default=1),
         intensity=source.intensity,
         low=source.low,
         high=source.high,
@@ -139,7 +244,8 @@ def _unchanged(root: Path, known: StoredCase, case: SourceCase, recipe: str) -> 
     stamps = [(path.name, *_stamp(path)) for path in case.files]
     stored = [(Path(f["path"]).name, f["bytes"], f["mtime_ns"]) for f in known.files]
     present = image_path(root, case.id).is_file() and label_path(root, case.id).is_file()
-    return present and known.recipe == recipe and stamps == stored
+    described = bool(known.intensity)  # not by the first version of this package
+    return present and described and known.recipe == recipe and stamps == stored
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -171,7 +277,6 @@ def _store_case(
     ):
         with atomic_path(path) as temporary:
             np.save(temporary, array, allow_pickle=False)
-    affine = case.geometry.affine
     files = [
         {
             "path": str(path.resolve()),
@@ -184,10 +289,13 @@ def _store_case(
         id=case.id,
         split=source_case.split,
         shape=case.image.shape,
-        spacing_mm=case.geometry.spacing_mm,
-        affine=None if affine is None else affine.tolist(),
+        geometry=case.geometry.to_json(),
         files=files,
         recipe=recipe,
+        patient=source_case.patient or case.id,
+        group=source_case.group,
+        intensity=describe_channels(case.image),
+        voxels={str(value): count for value, count in count_labels(case.label).items()},
     )
 
 

@@ -8,10 +8,10 @@ Axes: C channels, Z slices, H rows, W columns, K classes; h, w are the network's
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict
 from scipy import ndimage
 from scipy.sparse import csr_array
@@ -19,6 +19,8 @@ from scipy.sparse import csr_array
 from msa2net.errors import DataError
 
 Float = NDArray[np.float32]
+ValueRange = tuple[ArrayLike, ArrayLike]
+"""The low and the high end of each channel, (C,) each; or one number for all."""
 
 
 class Preprocessing(BaseModel):
@@ -28,10 +30,12 @@ class Preprocessing(BaseModel):
         channels: of the input; a grey image given to a 3-channel network is repeated.
         image_size: (h, w) of the input.
         fit: `stretch` fills the input; `pad` keeps the aspect ratio and centres the image.
+        crop: the central share of the image that the input shows, 1 is all of it; with `pad` a
+            share of the longer side. What lies outside is answered with background.
         resampling: `linear` averages when reducing; `spline` is SciPy's cubic zoom, the
             published protocol's.
         intensity: `fixed` maps [low, high] in the file's units to [0, 1] and clips; `percentile`
-            does so with each volume's own percentiles, low and high in percent.
+            does so with each case's and channel's own percentiles, low and high in percent.
         mean, std: subtracted from and divided into the image in [0, 1].
     """
 
@@ -40,6 +44,7 @@ class Preprocessing(BaseModel):
     channels: int
     image_size: tuple[int, int]
     fit: Literal["stretch", "pad"] = "pad"
+    crop: float = 1.0
     resampling: Literal["linear", "spline"] = "linear"
     intensity: Literal["fixed", "percentile"] = "fixed"
     low: float = 0.0
@@ -58,8 +63,12 @@ class Preprocessing(BaseModel):
                 f"the image has {channels} channels and the network takes {self.channels}"
             )
 
-    def intensity_range(self, image_CZHW: NDArray[Any]) -> tuple[float, float]:
-        """Return the values that become 0 and 1, in the file's units, for one whole case.
+    def intensity_range(self, image_CZHW: NDArray[Any]) -> ValueRange:
+        """Return the values that become 0 and 1 in one whole case, in the file's units.
+
+        Returns:
+            Two arrays (C,), the low and the high ends: the channels of an MRI are sequences, each
+            with a scale of its own.
 
         Raises:
             DataError: the image holds values that are not finite; a network would answer them
@@ -69,26 +78,33 @@ class Preprocessing(BaseModel):
             broken = sum(int((~np.isfinite(slice_HW)).sum()) for slice_HW in channel_ZHW)
             if broken:
                 raise DataError(f"the image holds {broken} values that are NaN or infinite")
+        channels = len(image_CZHW)
         if self.intensity == "fixed":
-            return self.low, self.high
-        low, high = np.percentile(image_CZHW, [self.low, self.high])
-        return float(low), float(high) if high > low else float(low) + 1.0
+            return np.full(channels, self.low), np.full(channels, self.high)
+        ends_C2 = np.array([np.percentile(c, [self.low, self.high]) for c in image_CZHW])
+        low_C, high_C = ends_C2.T
+        return low_C, np.where(high_C > low_C, high_C, low_C + 1.0)
 
-    def unit_slices(self, image_CZHW: NDArray[Any], value_range: tuple[float, float]) -> Float:
-        """Return (Z, channels, h, w) float32 in [0, 1]: scaled, clipped, resampled; padding is 0.
+    def unit_slices(self, image_CZHW: NDArray[Any], value_range: ValueRange) -> Float:
+        """Return (Z, channels, h, w) float32: scaled to [0, 1], clipped, resampled; padding is 0.
+
+        Splines overshoot [0, 1] a little at edges, and as published that is left as it is.
 
         Raises:
             DataError: the image has channels that the network cannot take.
         """
-        low, high = value_range
+        low_C11, high_C11 = (
+            np.asarray(ends, dtype=np.float32).reshape(-1, 1, 1) for ends in value_range
+        )
         channels = image_CZHW.shape[0]
         self.check_channels(channels)
         unit_ZCHW = np.swapaxes(image_CZHW, 0, 1).astype(np.float32)
-        unit_ZCHW -= np.float32(low)
-        unit_ZCHW /= np.float32(high - low)
+        unit_ZCHW -= low_C11
+        unit_ZCHW /= high_C11 - low_C11
         np.clip(unit_ZCHW, 0.0, 1.0, out=unit_ZCHW)
         unit_ZChw = self._resample(unit_ZCHW)
-        np.clip(unit_ZChw, 0.0, 1.0, out=unit_ZChw)  # splines overshoot, and sums round
+        if self.resampling == "linear":
+            np.clip(unit_ZChw, 0.0, 1.0, out=unit_ZChw)  # sums round
         return np.repeat(unit_ZChw, self.channels // channels, axis=1)
 
     def standardise(self, unit: Any) -> Any:
@@ -98,10 +114,11 @@ class Preprocessing(BaseModel):
     def label_slices(self, label_ZHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return (Z, h, w): the label at the input's size, by nearest neighbour; padding is 0."""
         height, width = label_ZHW.shape[1:]
-        (h, top, inner_h), (w, left, inner_w) = self._placement(height, width)
-        rows, columns = nearest_index(height, inner_h), nearest_index(width, inner_w)
-        placed_Zhw = np.zeros((label_ZHW.shape[0], h, w), dtype=np.uint8)
-        placed_Zhw[:, top : top + inner_h, left : left + inner_w] = label_ZHW[:, rows][..., columns]
+        down, across = self._placement(height, width)
+        rows = nearest_index(height, down.inner)[down.visible]
+        columns = nearest_index(width, across.inner)[across.visible]
+        placed_Zhw = np.zeros((label_ZHW.shape[0], *self.image_size), dtype=np.uint8)
+        placed_Zhw[:, down.filled, across.filled] = label_ZHW[:, rows][..., columns]
         return placed_Zhw
 
     def invert(
@@ -117,17 +134,39 @@ class Preprocessing(BaseModel):
             size: (H, W) of the case.
             convert: makes a matrix usable beside the values (for tensors, to their device).
         """
-        (h, top, inner_h), (w, left, inner_w) = self._placement(*size)
-        rows = _embedded(size[0], inner_h, h, top, "linear", inverse=True)
-        columns = _embedded(size[1], inner_w, w, left, "linear", inverse=True)
+        down, across = self._placement(*size)
+        rows = _embedded(size[0], down, "linear", inverse=True)
+        columns = _embedded(size[1], across, "linear", inverse=True)
         return apply_matrices(values_ZKhw, convert(rows), convert(columns))
+
+    def invert_labels(
+        self, labels_Zhw: NDArray[np.uint8], size: tuple[int, int]
+    ) -> NDArray[np.uint8]:
+        """Bring labels (Z, h, w) to the original `size` (H, W) as the published protocol does.
+
+        Nearest neighbour as `scipy.ndimage.zoom` with order 0 takes it: the first and last pixels
+        of both grids coincide. For scores only: whoever wants a good mask resamples probabilities
+        (`invert`). What the input did not show becomes background.
+        """
+        placed_ZHW = labels_Zhw
+        for axis, (length, place) in enumerate(zip(size, self._placement(*size), strict=True), 1):
+            known = np.zeros(place.inner, dtype=np.intp)
+            known[place.visible] = np.arange(place.filled.start, place.filled.stop)
+            shown = np.zeros(place.inner, dtype=bool)
+            shown[place.visible] = True
+            index = _zoom_index(place.inner, length)
+            placed_ZHW = placed_ZHW.take(known[index], axis=axis)
+            outside = ~shown[index]
+            if outside.any():
+                np.moveaxis(placed_ZHW, axis, 0)[outside] = 0
+        return placed_ZHW
 
     def _resample(self, values_ZCHW: Float) -> Float:
         """Bring (Z, C, H, W) to the input's size; what lies outside the image is 0."""
         height, width = values_ZCHW.shape[2:]
-        (h, top, inner_h), (w, left, inner_w) = self._placement(height, width)
-        rows = _embedded(height, inner_h, h, top, self.resampling)
-        columns = _embedded(width, inner_w, w, left, self.resampling)
+        down, across = self._placement(height, width)
+        rows = _embedded(height, down, self.resampling)
+        columns = _embedded(width, across, self.resampling)
         if self.resampling == "spline":
             return np.ascontiguousarray(apply_matrices(values_ZCHW, rows, columns))
         # The linear matrices are banded: a few entries a row, whatever the size. As sparse
@@ -136,15 +175,36 @@ class Preprocessing(BaseModel):
             _contract(values_ZCHW, csr_array(rows), axis=2), csr_array(columns), axis=3
         )
 
-    def _placement(self, height: int, width: int) -> tuple[tuple[int, int, int], ...]:
-        """Return, per axis, the input's length, where the image starts in it, and its length."""
+    def _placement(self, height: int, width: int) -> tuple["_Place", "_Place"]:
+        """Return where the image's rows and columns lie in the input's."""
         h, w = self.image_size
         if self.fit == "stretch":
-            return (h, 0, h), (w, 0, w)
-        factor = min(h / height, w / width)
-        inner_h = min(h, max(1, round(height * factor)))
-        inner_w = min(w, max(1, round(width * factor)))
-        return (h, (h - inner_h) // 2, inner_h), (w, (w - inner_w) // 2, inner_w)
+            inner_h, inner_w = round(h / self.crop), round(w / self.crop)
+        else:
+            factor = min(h / height, w / width) / self.crop
+            inner_h, inner_w = max(1, round(height * factor)), max(1, round(width * factor))
+        return _Place(h, inner_h), _Place(w, inner_w)
+
+
+class _Place(NamedTuple):
+    """One axis of an image, resampled to `inner` pixels, and centred on an input of `outer`."""
+
+    outer: int
+    inner: int
+
+    @property
+    def _start(self) -> int:
+        return (self.outer - self.inner) // 2
+
+    @property
+    def filled(self) -> slice:
+        """The pixels of the input that hold image."""
+        return slice(max(0, self._start), min(self.outer, self._start + self.inner))
+
+    @property
+    def visible(self) -> slice:
+        """The pixels of the resampled image that the input holds."""
+        return slice(self.filled.start - self._start, self.filled.stop - self._start)
 
 
 def apply_matrices(values: Any, rows: Any, columns: Any) -> Any:
@@ -181,18 +241,25 @@ def resampling_matrix(length: int, new_length: int, kind: str = "linear") -> Flo
 
 
 @lru_cache(maxsize=32)
-def _embedded(
-    length: int, inner: int, outer: int, start: int, kind: str, inverse: bool = False
-) -> Float:
-    """Return the matrix of resampling to `inner` and placing it in `outer` (or its way back)."""
+def _embedded(length: int, place: _Place, kind: str, inverse: bool = False) -> Float:
+    """Return the matrix of resampling an axis and placing it in the input (or its way back)."""
     if inverse:
-        matrix = np.zeros((length, outer), dtype=np.float32)
-        matrix[:, start : start + inner] = resampling_matrix(inner, length, kind)
+        matrix = np.zeros((length, place.outer), dtype=np.float32)
+        matrix[:, place.filled] = resampling_matrix(place.inner, length, kind)[:, place.visible]
     else:
-        matrix = np.zeros((outer, length), dtype=np.float32)
-        matrix[start : start + inner] = resampling_matrix(length, inner, kind)
+        matrix = np.zeros((place.outer, length), dtype=np.float32)
+        matrix[place.filled] = resampling_matrix(length, place.inner, kind)[place.visible]
     matrix.flags.writeable = False  # shared by all callers through the cache
     return matrix
+
+
+@lru_cache(maxsize=32)
+def _zoom_index(length: int, new_length: int) -> NDArray[np.intp]:
+    """Return, for each of new_length pixels, the one of `length` that SciPy's order 0 takes."""
+    zoomed = ndimage.zoom(np.arange(length, dtype=np.float64), new_length / length, order=0)
+    index = zoomed.astype(np.intp)
+    index.flags.writeable = False
+    return index
 
 
 def nearest_index(length: int, new_length: int) -> NDArray[np.int64]:

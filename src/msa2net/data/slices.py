@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,17 +62,18 @@ class SliceArrays:
         self._open()
 
 
-def build_slices(store: Store, preprocessing: Preprocessing, split: str) -> SliceArrays:
-    """Resize a split's slices to the network's input, or open them if that was done before.
+def build_slices(store: Store, preprocessing: Preprocessing, splits: Sequence[str]) -> SliceArrays:
+    """Resize the slices of splits to the network's input, or open them if that was done before.
 
     Raises:
         DataError: the disk is full or the folder cannot be written.
     """
-    key = f"{store.hash} {split} {preprocessing.model_dump_json(exclude={'mean', 'std'})}"
+    shape = preprocessing.model_dump_json(exclude={"mean", "std"})
+    key = f"{store.hash} {' '.join(splits)} {shape}"
     folder = store.root / "slices" / hashlib.sha256(key.encode()).hexdigest()[:16]
     if not (folder / "origin.json").is_file():
         try:
-            _write_slices(store, preprocessing, split, folder)
+            _write_slices(store, preprocessing, splits, folder)
         except OSError as error:
             raise DataError(
                 f"cannot write training slices to {folder}: {error.strerror or error}; check that "
@@ -81,8 +82,10 @@ def build_slices(store: Store, preprocessing: Preprocessing, split: str) -> Slic
     return SliceArrays(folder)
 
 
-def _write_slices(store: Store, preprocessing: Preprocessing, split: str, folder: Path) -> None:
-    ids = set(store.ids(split))
+def _write_slices(
+    store: Store, preprocessing: Preprocessing, splits: Sequence[str], folder: Path
+) -> None:
+    ids = {case_id for split in splits for case_id in store.ids(split)}
     rows = [case for case in store.cases if case.id in ids]
     total = sum(row.shape[1] for row in rows)
     h, w = preprocessing.image_size

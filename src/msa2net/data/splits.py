@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from msa2net.config import DataConfig
 from msa2net.errors import DataError
 from msa2net.files import read_lines
 
@@ -27,6 +28,55 @@ def split_by_ratio(
     val, test = (max(1, round(ratio * len(ids))) for ratio in ratios[1:])
     names = ["val"] * val + ["test"] * test + ["train"] * (len(ids) - val - test)
     return dict(zip(shuffled, names, strict=True))
+
+
+def resplit(
+    splits: Mapping[str, str], patients: Mapping[str, str], data: DataConfig
+) -> dict[str, str]:
+    """Draw the splits that the settings ask for; without such settings they stay as they are.
+
+    `data.split_ratios` draws all patients anew. `data.folds` draws the patients of train and val
+    into folds of equal size, of which `data.fold` validates; test stays what it is. Both are
+    seeded by `data.split_seed`, and cases of one patient never part.
+
+    Args:
+        splits: case id → split.
+        patients: case id → patient; "" where that is not known.
+        data: the settings.
+
+    Raises:
+        DataError: fewer patients than folds, or than splits; patients are not known.
+    """
+    if data.split_ratios is None and data.folds is None:
+        return dict(splits)
+    if not all(patients.values()):
+        raise DataError(
+            f"{data.prepared} was prepared by an older version, which did not note whose images "
+            "are whose; prepare the data again to draw splits by patient"
+        )
+    if data.split_ratios is not None:
+        drawn = split_by_ratio(sorted(set(patients.values())), data.split_ratios, data.split_seed)
+        splits = {case_id: drawn[patient] for case_id, patient in patients.items()}
+    if data.folds is None:
+        return dict(splits)
+    fold_of = _draw_folds(
+        {patients[case_id] for case_id, split in splits.items() if split != "test"},
+        data.folds,
+        data.split_seed,
+    )
+    return {
+        case_id: split
+        if split == "test"
+        else ("val" if fold_of[patients[case_id]] == data.fold else "train")
+        for case_id, split in splits.items()
+    }
+
+
+def _draw_folds(patients: set[str], folds: int, seed: int) -> dict[str, int]:
+    if len(patients) < folds:
+        raise DataError(f"{len(patients)} patients cannot be drawn into {folds} folds; lower folds")
+    shuffled = np.random.default_rng(seed).permutation(sorted(patients)).tolist()
+    return {patient: index % folds for index, patient in enumerate(shuffled)}
 
 
 def split_by_count(sorted_ids: Sequence[str], train: int, val: int) -> dict[str, str]:

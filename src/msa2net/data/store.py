@@ -8,37 +8,55 @@ Layout:
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from msa2net.data.case import Case, Geometry
+from msa2net.data.case import Case, Geometry, Segmentation
 from msa2net.data.splits import SPLITS
+from msa2net.data.statistics import ChannelStatistics
 from msa2net.errors import DataError
 from msa2net.files import read_json, write_json
 
 INDEX = "dataset.json"
-SCHEMA = 1
+SCHEMA = 2  # 1 had neither patients, groups, statistics nor the files' own layouts
 
 
 @dataclass(frozen=True)
 class StoredCase:
     """One row of `dataset.json`.
 
-    `files` remembers path, size, modification time and SHA-256 of every source file; `recipe` is
-    what the stored arrays depend on besides the files.
+    Attributes:
+        id: unique in the data set.
+        patient: whose image it is; cases of one patient never part. "" if it was not recorded.
+        group: what its scores are also averaged by, such as a phase of the heart; "" if nothing.
+        split: train, val or test.
+        shape: (C, Z, H, W) of the stored image.
+        geometry: what `Geometry.to_json` gives: the way back into the source file's grid.
+        intensity: one description a channel.
+        voxels: label value → number of voxels, values as text as JSON has it.
+        files: path, size, modification time and SHA-256 of every source file.
+        recipe: what the stored arrays depend on besides the files.
     """
 
     id: str
     split: str
     shape: tuple[int, ...]
-    spacing_mm: tuple[float, float, float] | None
-    affine: list[list[float]] | None
+    geometry: dict[str, Any]
     files: list[dict[str, Any]]
     recipe: str
+    patient: str
+    group: str = ""
+    intensity: tuple[ChannelStatistics, ...] = ()
+    voxels: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float] | None:
+        """Distance between voxel centres along (Z, H, W); None if unknown."""
+        return Geometry.from_json(self.geometry).spacing_mm
 
 
 @dataclass(frozen=True)
@@ -85,17 +103,33 @@ class Store:
             raise DataError(f"{self.root} has no case in split '{split}'; {hint}")
         return ids
 
+    def row(self, case_id: str) -> StoredCase:
+        """Return what `dataset.json` says of a case.
+
+        Raises:
+            DataError: there is no such case.
+        """
+        for case in self.cases:
+            if case.id == case_id:
+                return case
+        raise DataError(f"{self.root} has no case '{case_id}'")
+
     def case(self, case_id: str) -> Case:
         """Open one case; its arrays are memory-mapped and read-only."""
-        row = next(case for case in self.cases if case.id == case_id)
-        geometry = Geometry(row.spacing_mm, None if row.affine is None else np.array(row.affine))
+        row = self.row(case_id)
         return Case(
             id=case_id,
             image=_open_array(image_path(self.root, case_id)),
             label=_open_array(label_path(self.root, case_id)),
-            geometry=geometry,
+            geometry=Geometry.from_json(row.geometry),
             source=Path(row.files[0]["path"]) if row.files else None,
         )
+
+    def truth(self, case_id: str) -> Segmentation:
+        """Open a case's label; saved, it lies in the source file's own grid again."""
+        case = self.case(case_id)
+        assert case.label is not None
+        return Segmentation(case_id, case.label, self.label_names, case.geometry)
 
 
 def image_path(root: Path, case_id: str) -> Path:
@@ -121,9 +155,9 @@ def open_store(root: Path, *, complete: bool = True) -> Store:
     path = root / INDEX
     content = read_json(path)
     schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != SCHEMA:
+    if schema not in range(1, SCHEMA + 1):
         raise DataError(
-            f"{path} has schema {schema}, this version reads {SCHEMA}; prepare the data again"
+            f"{path} has schema {schema}, this version reads 1 to {SCHEMA}; prepare the data again"
         )
     if complete and not content.get("complete"):
         raise DataError(
@@ -150,11 +184,12 @@ def write_index(store: Store, *, complete: bool) -> None:
 
 
 def _stored_case(row: dict[str, Any]) -> StoredCase:
-    spacing = row["spacing_mm"]
-    return StoredCase(
-        **row
-        | {"shape": tuple(row["shape"]), "spacing_mm": None if spacing is None else tuple(spacing)}
-    )
+    if "geometry" not in row:  # schema 1
+        spacing, affine = row.pop("spacing_mm"), row.pop("affine")
+        row["geometry"] = {"spacing_mm": spacing, "affine": affine, "layout": None}
+        row["patient"] = ""
+    statistics = tuple(ChannelStatistics(**channel) for channel in row.get("intensity", ()))
+    return StoredCase(**row | {"shape": tuple(row["shape"]), "intensity": statistics})
 
 
 def _open_array(path: Path) -> NDArray[Any]:

@@ -3,7 +3,8 @@
     train_npz/case0005_slice000.npz      image, label: (H, W)
     test_vol_h5/case0001.npy.h5          image, label: (Z, H, W)
 
-Images hold HU clipped to −125…275 and scaled to 0…1. The published files say nothing of where
+Images hold HU clipped to −125…275 and scaled to 0…1; they are read back into HU, so that a network
+trained on them takes any CT. The published files say nothing of where
 they lie in the patient; ours also hold `affine`, 4×4, voxel (column, row, slice) → RAS mm: in the
 HDF5 files as an attribute, in the NPZ files as an array. Programs that only look for image and
 label do not notice.
@@ -30,9 +31,10 @@ TEST_FOLDER, TEST_ENDING = "test_vol_h5", ".npy.h5"
 HU_LOW, HU_HIGH = -125.0, 275.0  # the soft-tissue window of the published preprocessing
 
 _TOLERANCE = 1e-3  # values of 0…1 may have passed through half precision
+_WHOLE = 0.01  # HU; scanners give whole numbers, and single precision keeps them this close
 
 Volume = tuple[NDArray[Any], NDArray[Any], Geometry]
-"""Image and label values, each (Z, H, W), and where they lie."""
+"""Image in HU and label values, each (Z, H, W), and where they lie."""
 
 
 def read_training_slices(paths: Sequence[Path]) -> Volume:
@@ -56,7 +58,7 @@ def read_training_slices(paths: Sequence[Path]) -> Volume:
         image_ZHW[z] = image_HW
         labels.append(label_HW)
     assert image_ZHW is not None
-    return image_ZHW, np.stack(labels), _npz_geometry(paths[0])
+    return _hounsfield(image_ZHW), np.stack(labels), _npz_geometry(paths[0])
 
 
 def read_test_volume(path: Path) -> Volume:
@@ -67,7 +69,7 @@ def read_test_volume(path: Path) -> Volume:
     """
     arrays = read_hdf5(path, ("image", "label"))
     image_ZHW, label_ZHW = _checked(path, arrays["image"], arrays["label"], axes=3)
-    return image_ZHW, label_ZHW, _hdf5_geometry(path)
+    return _hounsfield(image_ZHW), label_ZHW, _hdf5_geometry(path)
 
 
 def write_training_slices(root: Path, case: Case) -> None:
@@ -103,6 +105,17 @@ def _published_form(case: Case) -> tuple[NDArray[np.float32], NDArray[np.uint8]]
     unit_ZHW -= np.float32(HU_LOW)
     unit_ZHW /= np.float32(HU_HIGH - HU_LOW)
     return unit_ZHW, case.label
+
+
+def _hounsfield(unit_ZHW: NDArray[Any]) -> NDArray[Any]:
+    """Undo the scaling to 0…1: int16 where all values are whole HU, else float32."""
+    hu_ZHW = unit_ZHW.astype(np.float32)
+    hu_ZHW *= np.float32(HU_HIGH - HU_LOW)
+    hu_ZHW += np.float32(HU_LOW)
+    whole_ZHW = np.rint(hu_ZHW)
+    if np.abs(hu_ZHW - whole_ZHW).max() > _WHOLE:
+        return hu_ZHW
+    return whole_ZHW.astype(np.int16)
 
 
 def _checked(

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from msa2net.config import load_config
+from msa2net.config import Config, DataConfig, load_config
 from msa2net.data.case import Case, Segmentation
 from msa2net.data.display import display_image
-from msa2net.data.store import Store, open_store
+from msa2net.data.prepare import open_prepared, prepare
+from msa2net.data.store import INDEX, Store
 from msa2net.errors import DataError
 from msa2net.evaluation.reference import reference_for
 from msa2net.evaluation.tables import markdown_table
@@ -23,6 +24,7 @@ from msa2net.metrics import (
     case_rows,
     mean_dice,
     summarise,
+    summarise_groups,
     write_cases_csv,
 )
 
@@ -30,15 +32,24 @@ CaseProgress = Callable[[Iterable[Case], int], Iterable[Case]]
 
 MAX_EXAMPLE_SLICES = 24
 
+_SELECTION = {
+    "best on val": "Weights: the best on the validation split.",
+    "best on test": (
+        "Weights: the best on the TEST split, as the paper chose them; these scores flatter."
+    ),
+    "last": "Weights: the last of the training; no scores were looked at to choose them.",
+}
+
 
 def evaluate_run(
     run: str | Path,
     *,
     split: str = "test",
+    data: DataConfig | None = None,
     device: str = "auto",
     progress: CaseProgress | None = None,
 ) -> dict[str, Any]:
-    """Score a run on a split of the data it was trained on.
+    """Score a run on a split of the data it was trained on, or of other data.
 
     Writes `evaluation/` in the run folder: `cases.csv` (one row per case and class),
     `summary.json`, `table.md`, and the worst, median and best cases under `examples/`.
@@ -46,6 +57,8 @@ def evaluate_run(
     Args:
         run: a run folder of `train`.
         split: train, val or test.
+        data: other data with the same classes; they are prepared if that was not done. An
+            imported network, which has no `config.yaml`, needs this.
         device: cpu, cuda, mps or auto.
         progress: wraps the cases and their number, to show a bar.
 
@@ -58,19 +71,13 @@ def evaluate_run(
     """
     run = Path(run)
     facts = read_facts(run)
-    config = load_config(run / CONFIG_FILE)
-    if not (config.data.prepared / "dataset.json").is_file():
-        raise DataError(
-            f"the data of this run are not at {config.data.prepared} (a path relative to the "
-            "folder where training was started); evaluate from there, or prepare them again"
-        )
-    store = open_store(config.data.prepared)
+    store = _data_of_run(run) if data is None else prepare(data)
     if store.label_names != facts.label_names:
         raise DataError(
-            f"{store.root} now has the classes {', '.join(store.label_names)} and this network "
-            f"was trained on {', '.join(facts.label_names)}; prepare the run's own data there again"
+            f"{store.root} has the classes {', '.join(store.label_names)} and this network was "
+            f"trained on {', '.join(facts.label_names)}; prepare data with these classes there"
         )
-    predictor = Predictor.load(run, device, config.batch_slices)
+    predictor = Predictor.load(run, device, _batch_slices(run))
     ids = store.ids(split)
     rows = score_cases(predictor, store, ids, progress)
     summary = _summarise_run(run, split, predictor, store, rows)
@@ -82,10 +89,32 @@ def evaluate_run(
     return summary
 
 
+def _data_of_run(run: Path) -> Store:
+    if not (run / CONFIG_FILE).is_file():
+        raise DataError(
+            f"{run} was not trained here and names no data of its own; use test.py for the paper's "
+            "data, or evaluate_run(…, data=…)"
+        )
+    data = load_config(run / CONFIG_FILE).data
+    if not (data.prepared / INDEX).is_file():
+        raise DataError(
+            f"the data of this run are not at {data.prepared} (a path relative to the folder "
+            "where training was started); evaluate from there, or prepare them again"
+        )
+    return open_prepared(data)
+
+
+def _batch_slices(run: Path) -> int:
+    if (run / CONFIG_FILE).is_file():
+        return load_config(run / CONFIG_FILE).batch_slices
+    return Config.model_fields["batch_slices"].get_default()
+
+
 def _summarise_run(
     run: Path, split: str, predictor: Predictor, store: Store, rows: list[CaseRow]
 ) -> dict[str, Any]:
     facts = read_facts(run)
+    shown = ("standard", PUBLISHED[store.kind])
     return {
         "schema": 1,
         "split": split,
@@ -103,27 +132,60 @@ def _summarise_run(
             "same_as_training": store.hash == facts.data.get("hash"),
         },
         "versions": software_versions(),
-        "protocols": {
-            name: summarise(rows, store.label_names, name)
-            for name in ("standard", PUBLISHED[store.kind])
-        },
+        "selection": _SELECTION.get(facts.training.get("weights", "")),
+        "selected_on_test": facts.training.get("weights") == "best on test",
+        "protocols": {name: summarise(rows, store.label_names, name) for name in shown},
+        "groups": _summarise_groups(rows, store.label_names, shown),
         # The paper's table is of eight organs; BTCV's own thirteen do not compare with it.
         "reference": None if store.encoding == "btcv" else reference_for(store.format),
+    }
+
+
+def _summarise_groups(
+    rows: list[CaseRow], label_names: tuple[str, ...], protocols: tuple[str, ...]
+) -> dict[str, Any]:
+    by_protocol = {name: summarise_groups(rows, label_names, name) for name in protocols}
+    cases_of = {row["case"]: row["group"] for row in rows}
+    return {
+        group: {
+            "cases": sum(of_case == group for of_case in cases_of.values()),
+            "protocols": {name: groups[group] for name, groups in by_protocol.items()},
+        }
+        for group in by_protocol["standard"]
     }
 
 
 def score_cases(
     predictor: Predictor, store: Store, ids: list[str], progress: CaseProgress | None = None
 ) -> list[CaseRow]:
-    """Segment cases and count their pixels; one row per case and class."""
+    """Segment cases and score them under every protocol; one row per case and class.
+
+    Volumes are brought back to their own grid in both ways, ours and the published one, from one
+    pass through the network.
+    """
     cases: Iterable[Case] = (store.case(case_id) for case_id in ids)
     if progress is not None:
         cases = progress(cases, len(ids))
+    volumes = store.kind == "volume"
+    found = (
+        predictor.segment_both_ways(cases)
+        if volumes
+        else ((segmentation, None) for segmentation in predictor.segment(cases))
+    )
     rows: list[CaseRow] = []
-    for case_id, segmentation in zip(ids, predictor.segment(cases), strict=True):
+    for case_id, (segmentation, published) in zip(ids, found, strict=True):
         truth = store.case(case_id).label
         assert truth is not None
-        rows += case_rows(case_id, segmentation.labels, truth, store.label_names)
+        rows += case_rows(
+            case_id,
+            segmentation.labels,
+            truth,
+            store.label_names,
+            published=None if published is None else published.labels,
+            spacing_mm=segmentation.geometry.spacing_mm,
+            distances=volumes,
+            group=store.row(case_id).group,
+        )
     return rows
 
 

@@ -6,7 +6,7 @@ Axes: C channels, Z slices, H rows, W columns, K classes; h, w are the network's
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,18 +14,27 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from msa2net.data.case import Case, Geometry, Segmentation
-from msa2net.data.preprocessing import Preprocessing
+from msa2net.data.preprocessing import Preprocessing, ValueRange
 from msa2net.data.readers import read_path
 from msa2net.errors import DataError
 from msa2net.inference.run_folder import load_run
 
+WayBack = Literal["probabilities", "labels"]
+"""What is resampled to a case's own grid: class probabilities, or only the most probable class."""
+
 
 @dataclass
 class _Pending:
-    """A case of which some slices are still on their way through the network."""
+    """A case of which some slices are still on their way through the network.
+
+    Attributes:
+        case: it.
+        labels: (Z, H, W) for each way back to the case's grid that is asked for.
+        done: slices finished.
+    """
 
     case: Case
-    labels: NDArray[np.uint8]
+    labels: dict[WayBack, NDArray[np.uint8]]
     done: int = 0
 
 
@@ -93,33 +102,52 @@ class Predictor:
         Memory holds one batch of slices and the labels of the cases in it; class probabilities
         exist for one batch only. Results come in the order of the cases.
         """
+        return (segmentation for (segmentation,) in self._segment(cases, ("probabilities",)))
+
+    def segment_both_ways(
+        self, cases: Iterable[Case]
+    ) -> Iterator[tuple[Segmentation, Segmentation]]:
+        """Segment cases once, and go back to their grids twice: as `segment`, and as published.
+
+        The published evaluation of volumes takes the most probable class at the network's size
+        and enlarges that by nearest neighbour, see `Preprocessing.invert_labels`.
+        """
+        found = self._segment(cases, ("probabilities", "labels"))
+        return ((own, published) for own, published in found)
+
+    def _segment(
+        self, cases: Iterable[Case], ways: tuple[WayBack, ...]
+    ) -> Iterator[tuple[Segmentation, ...]]:
         was_training = self.model.training
         self.model.eval()
         try:
-            yield from self._segment(cases)
+            yield from self._segment_in_evaluation_mode(cases, ways)
         finally:
             self.model.train(was_training)
 
-    def _segment(self, cases: Iterable[Case]) -> Iterator[Segmentation]:
+    def _segment_in_evaluation_mode(
+        self, cases: Iterable[Case], ways: tuple[WayBack, ...]
+    ) -> Iterator[tuple[Segmentation, ...]]:
         pending: list[_Pending] = []
         queue: list[tuple[_Pending, int, NDArray[np.float32]]] = []
         for case in cases:
-            owner = _Pending(case, np.zeros(case.image.shape[1:], dtype=np.uint8))
+            shape = case.image.shape[1:]
+            owner = _Pending(case, {way: np.zeros(shape, dtype=np.uint8) for way in ways})
             pending.append(owner)
             value_range = self._value_range(case)
-            for index in range(case.image.shape[1]):
+            for index in range(shape[0]):
                 image = case.image[:, index : index + 1]
                 queue.append((owner, index, self.preprocessing.unit_slices(image, value_range)))
                 if len(queue) == self.batch_slices:
                     self._run(queue)
                     queue.clear()
-            while pending and pending[0].done == pending[0].labels.shape[0]:
+            while pending and pending[0].done == pending[0].case.image.shape[1]:
                 yield self._finish(pending.pop(0))
         if queue:
             self._run(queue)
         yield from map(self._finish, pending)
 
-    def _value_range(self, case: Case) -> tuple[float, float]:
+    def _value_range(self, case: Case) -> ValueRange:
         """Look at the whole image once, before any of it is segmented."""
         try:
             self.preprocessing.check_channels(case.image.shape[0])
@@ -131,10 +159,10 @@ class Predictor:
         unit_BChw = np.concatenate([unit for _, _, unit in queue])
         probability_BKhw = self._probabilities(torch.from_numpy(unit_BChw))
         for start, end in _same_owner(queue):
-            owner = queue[start][0]
-            labels_ZHW = self._labels(probability_BKhw[start:end], owner.labels.shape[1:])
-            first = queue[start][1]
-            owner.labels[first : first + end - start] = labels_ZHW
+            owner, first = queue[start][:2]
+            for way, labels_ZHW in owner.labels.items():
+                back = self._back_to_grid(probability_BKhw[start:end], labels_ZHW.shape[1:], way)
+                labels_ZHW[first : first + end - start] = back
             owner.done += end - start
 
     @torch.inference_mode()
@@ -145,8 +173,13 @@ class Predictor:
         return logits_BKhw.float().softmax(dim=1)
 
     @torch.inference_mode()
-    def _labels(self, probability_ZKhw: Tensor, size: tuple[int, ...]) -> NDArray[np.uint8]:
-        """Resample probabilities to the case's size, then take the most probable class."""
+    def _back_to_grid(
+        self, probability_ZKhw: Tensor, size: tuple[int, ...], way: WayBack
+    ) -> NDArray[np.uint8]:
+        """Return labels (Z, H, W) of the case's size (H, W)."""
+        if way == "labels":
+            labels_Zhw = probability_ZKhw.argmax(dim=1).to(torch.uint8).cpu().numpy()
+            return self.preprocessing.invert_labels(labels_Zhw, (size[0], size[1]))
         device = probability_ZKhw.device
         resized_ZKHW = self.preprocessing.invert(
             probability_ZKhw,
@@ -156,9 +189,12 @@ class Predictor:
         labels: NDArray[np.uint8] = resized_ZKHW.argmax(dim=1).to(torch.uint8).cpu().numpy()
         return labels
 
-    def _finish(self, pending: _Pending) -> Segmentation:
+    def _finish(self, pending: _Pending) -> tuple[Segmentation, ...]:
         case = pending.case
-        return Segmentation(case.id, pending.labels, self.label_names, case.geometry)
+        return tuple(
+            Segmentation(case.id, labels_ZHW, self.label_names, case.geometry)
+            for labels_ZHW in pending.labels.values()
+        )
 
 
 def _same_owner(queue: list[tuple[_Pending, int, Any]]) -> Iterator[tuple[int, int]]:

@@ -15,12 +15,26 @@ from msa2net.metrics.protocol import (
     PUBLISHED,
     CaseRow,
     Protocol,
-    case_rows,
     get_protocol,
     outcome,
     transunet_dice,
 )
-from msa2net.metrics.summary import mean_dice, read_cases_csv, summarise, write_cases_csv
+from msa2net.metrics.scoring import case_rows
+from msa2net.metrics.summary import (
+    mean_dice,
+    read_cases_csv,
+    summarise,
+    summarise_groups,
+    write_cases_csv,
+)
+from msa2net.metrics.surface import (
+    class_surfaces,
+    diagonal,
+    hd95_of_surfaces,
+    hd95_pooled,
+    surface_distances,
+    surface_voxels,
+)
 
 __all__ = [
     "PROTOCOLS",
@@ -29,9 +43,13 @@ __all__ = [
     "Protocol",
     "accuracy",
     "case_rows",
+    "class_surfaces",
     "confusion_counts",
+    "diagonal",
     "dice",
     "get_protocol",
+    "hd95_of_surfaces",
+    "hd95_pooled",
     "iou",
     "mean_dice",
     "outcome",
@@ -41,6 +59,9 @@ __all__ = [
     "sensitivity",
     "specificity",
     "summarise",
+    "summarise_groups",
+    "surface_distances",
+    "surface_voxels",
     "transunet_dice",
     "write_cases_csv",
 ]

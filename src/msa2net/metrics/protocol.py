@@ -1,4 +1,4 @@
-"""Who counts what: the scoring protocols, as written tables, and one case's row under them.
+"""Who counts what: the scoring protocols, as written tables, and the row that a case leaves.
 
 Sources: `transunet` is the per-volume function of the TransUNet code base, which MSA²Net and most
 Synapse papers use; `isic` is how the ISIC 2018 table of the MSA²Net paper was counted (its four
@@ -12,19 +12,21 @@ from typing import Literal, TypeAlias, TypedDict
 
 import numpy as np
 
-from msa2net.errors import ConfigError, DataError
-from msa2net.metrics.overlap import LabelArray, Ratio, confusion_counts, dice, overlap_metrics
+from msa2net.errors import ConfigError
+from msa2net.metrics.overlap import Ratio, dice
 
 Outcome: TypeAlias = Literal["scored", "missed", "false_positive", "absent"]
 Aggregation: TypeAlias = Literal["per_case", "pooled"]
 
 # One row per case and class; the keys are the columns of cases.csv, in order. Metric columns come
-# last, None where not applicable; a metric joins by a key here and a value in `_class_row`.
+# last, None where not applicable or not computed; a metric joins by a key here and a value in
+# scoring.py. `group` is "" for a case without one; distances (HD95) are in the unit they name.
 CaseRow = TypedDict(
     "CaseRow",
     {
         "case": str,
         "class": str,
+        "group": str,
         "outcome": Outcome,
         "tp": int,
         "fp": int,
@@ -37,6 +39,9 @@ CaseRow = TypedDict(
         "precision": float | None,
         "accuracy": float | None,
         "dice_transunet": float | None,
+        "hd95_mm": float | None,
+        "hd95_voxels": float | None,
+        "hd95_voxels_transunet": float | None,
     },
 )
 
@@ -75,13 +80,31 @@ _FALSE_POSITIVE = "false positive: predicted, not in the truth"
 _SCORED = "both non-empty"
 _AVERAGED = "averaged over"
 _IGNORED = ("ignored pixels (truth 255)", "left out")
+_DISTANCE = "distance: "
+_DISTANCE_FAILED = f"{_DISTANCE}missed or false positive"
+_DISTANCE_EMPTY = f"{_DISTANCE}both empty"
+_DISTANCES = (
+    (
+        f"{_DISTANCE}both non-empty",
+        "95th percentile of the surface distances of both directions together, whole volume",
+    ),
+    (
+        f"{_DISTANCE}surface",
+        "voxels with a face neighbour outside the mask; beyond the image is outside",
+    ),
+    (f"{_DISTANCE}ignored pixels (truth 255)", "outside both masks"),
+)
+_BACK = "back to the case's own grid"
 
 PROTOCOLS: dict[str, Protocol] = {
     "standard": Protocol(
         name="standard",
         title="Standard: every case weighs the same, a failure counts 0",
         aggregation="per_case",
-        metrics=("dice", "iou", "sensitivity", "specificity", "precision", "accuracy"),
+        metrics=(
+            *("dice", "iou", "sensitivity", "specificity", "precision", "accuracy"),
+            *("hd95_mm", "hd95_voxels"),
+        ),
         rules=(
             (_BOTH_EMPTY, "not applicable"),
             (_MISSED, "0"),
@@ -90,6 +113,10 @@ PROTOCOLS: dict[str, Protocol] = {
             ("precision of a missed class", "not applicable: nothing was predicted"),
             ("sensitivity of a false positive", "not applicable: there was nothing to find"),
             ("specificity and accuracy", "by definition in every case, empty masks included"),
+            (_DISTANCE_EMPTY, "not applicable"),
+            (_DISTANCE_FAILED, "the image's diagonal, between corner voxels"),
+            *_DISTANCES,
+            (_BACK, "probabilities resampled linearly, then the most probable class"),
             (_AVERAGED, "applicable cases, then classes"),
             _IGNORED,
         ),
@@ -98,13 +125,17 @@ PROTOCOLS: dict[str, Protocol] = {
         name="transunet",
         title="TransUNet: the rules behind published Synapse results",
         aggregation="per_case",
-        metrics=("dice",),
+        metrics=("dice", "hd95_voxels"),
         suffix="_transunet",
         rules=(
             (_BOTH_EMPTY, "0"),
             (_MISSED, "0"),
             (_FALSE_POSITIVE, "1"),
             (_SCORED, "by definition"),
+            (_DISTANCE_EMPTY, "0, as if perfect"),
+            (_DISTANCE_FAILED, "0, as if perfect"),
+            *_DISTANCES,
+            (_BACK, "the most probable class at the network's size, then nearest neighbour"),
             (_AVERAGED, "all cases, then classes"),
             _IGNORED,
         ),
@@ -140,11 +171,14 @@ def get_protocol(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
-def differing_rules(protocols: Sequence[Sequence[tuple[str, str]]]) -> list[list[str]]:
+def differing_rules(
+    protocols: Sequence[Sequence[tuple[str, str]]], *, distances: bool = True
+) -> list[list[str]]:
     """Lay out where protocols disagree, for a table of rules.
 
     Args:
         protocols: the rules of each, as `Protocol.rules` or the `rules` of summary.json.
+        distances: with the situations that are about distances only.
 
     Returns:
         A row per situation that all of them have a rule for, and not the same one: the situation,
@@ -157,7 +191,11 @@ def differing_rules(protocols: Sequence[Sequence[tuple[str, str]]]) -> list[list
         for situation in situations
         if all(situation in table for table in tables)
     ]
-    return [row for row in rows if len(set(row[1:])) > 1]
+    return [
+        row
+        for row in rows
+        if len(set(row[1:])) > 1 and (distances or not row[0].startswith(_DISTANCE))
+    ]
 
 
 def outcome(tp: int, fp: int, fn: int) -> Outcome:
@@ -181,58 +219,6 @@ def transunet_dice(tp: int, fp: int, fn: int) -> float:
     if became == "scored":
         return float(dice(tp, fp, fn))
     return 1.0 if became == "false_positive" else 0.0
-
-
-def case_rows(
-    case_id: str, prediction: LabelArray, truth: LabelArray, label_names: Sequence[str]
-) -> list[CaseRow]:
-    """Score one case: one row per class, background left out.
-
-    Args:
-        case_id: goes into the rows and error messages.
-        prediction: class indices, integers, any shape.
-        truth: the same shape; pixels of 255 are ignored.
-        label_names: one name per class, background first.
-
-    Raises:
-        ConfigError: the names are fewer than two, or one comes twice.
-        DataError: the arrays do not fit each other or the names (see `confusion_counts`).
-    """
-    if len(label_names) < 2 or len(set(label_names)) < len(label_names):
-        raise ConfigError(
-            f"label names are {list(label_names)}; give the background and at least one class, "
-            "each name once"
-        )
-    try:
-        counts = confusion_counts(prediction, truth, len(label_names))
-    except DataError as error:
-        raise DataError(f"case {case_id}: {error}") from error
-    return [
-        _class_row(case_id, name, *(int(count) for count in row))
-        for name, row in zip(label_names[1:], counts[1:], strict=True)
-    ]
-
-
-def _class_row(case_id: str, class_name: str, tp: int, fp: int, fn: int, tn: int) -> CaseRow:
-    # The standard protocol needs no special cases: its rules are the definitions, and 0/0 is
-    # what "not applicable" means.
-    standard = {name: applicable(v) for name, v in overlap_metrics(tp, fp, fn, tn).items()}
-    return {
-        "case": case_id,
-        "class": class_name,
-        "outcome": outcome(tp, fp, fn),
-        "tp": tp,
-        "fp": fp,
-        "fn": fn,
-        "tn": tn,
-        "dice": standard["dice"],
-        "iou": standard["iou"],
-        "sensitivity": standard["sensitivity"],
-        "specificity": standard["specificity"],
-        "precision": standard["precision"],
-        "accuracy": standard["accuracy"],
-        "dice_transunet": transunet_dice(tp, fp, fn),
-    }
 
 
 def applicable(value: Ratio) -> float | None:

@@ -22,8 +22,11 @@ from msa2net.metrics.protocol import (
 )
 
 COLUMNS: tuple[str, ...] = tuple(CaseRow.__annotations__)
-_TEXTS = ("case", "class", "outcome")
+_TEXTS = ("case", "class", "group", "outcome")
 _COUNTS = ("tp", "fp", "fn", "tn")
+# Columns that the first tables did not have; an empty cell says what they would have said.
+_LATER = ("group", "hd95_mm", "hd95_voxels", "hd95_voxels_transunet")
+_FIRST_COLUMNS = tuple(column for column in COLUMNS if column not in _LATER)
 
 
 def summarise(
@@ -74,6 +77,33 @@ def summarise(
     }
 
 
+def summarise_groups(
+    rows: Sequence[CaseRow], label_names: Sequence[str], protocol: Protocol | str
+) -> dict[str, dict[str, Any]]:
+    """Sum up every group of cases for itself, under one protocol.
+
+    Args:
+        rows: as for `summarise`; a case's rows share one group.
+        label_names: one name per class, background first.
+        protocol: a protocol or its name.
+
+    Returns:
+        Group → its cases' entry, as from `summarise`; in the order in which groups first appear.
+        Cases without a group ("") are in none: {} if that is all of them.
+
+    Raises:
+        ConfigError: no such protocol.
+        DataError: a class is unknown, or a group has a case twice or without a class.
+    """
+    if isinstance(protocol, str):
+        protocol = get_protocol(protocol)
+    by_group: dict[str, list[CaseRow]] = {}
+    for row in rows:
+        if row["group"]:
+            by_group.setdefault(row["group"], []).append(row)
+    return {group: summarise(own, label_names, protocol) for group, own in by_group.items()}
+
+
 def mean_dice(rows: Sequence[CaseRow]) -> float | None:
     """Mean over classes of the mean Dice over cases, standard protocol: it chooses checkpoints.
 
@@ -104,7 +134,7 @@ def write_cases_csv(path: Path, rows: Iterable[CaseRow]) -> None:
 
 
 def read_cases_csv(path: Path) -> list[CaseRow]:
-    """Read rows from a cases.csv.
+    """Read rows from a cases.csv; one from before there were groups and distances has none.
 
     Raises:
         DataError: the file cannot be read, is not such a table, or one of its cells cannot be
@@ -113,10 +143,10 @@ def read_cases_csv(path: Path) -> list[CaseRow]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
-            header = next(reader, [])
-            if tuple(header) != COLUMNS:
+            header = tuple(next(reader, []))
+            if header not in (COLUMNS, _FIRST_COLUMNS):
                 raise DataError(f"the columns are {_shown(header)}, not {','.join(COLUMNS)}")
-            return [_parse(cells, reader.line_num) for cells in reader]
+            return [_parse(header, cells, reader.line_num) for cells in reader]
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     except (DataError, csv.Error, UnicodeDecodeError) as error:
@@ -194,11 +224,13 @@ def _mean(values: list[float]) -> float | None:
     return fmean(values) if values else None  # fmean sums exactly: order cannot matter
 
 
-def _parse(cells: list[str], line: int) -> CaseRow:
-    if len(cells) != len(COLUMNS):
-        raise DataError(f"line {line} has {len(cells)} cells, expected {len(COLUMNS)}")
+def _parse(header: tuple[str, ...], cells: list[str], line: int) -> CaseRow:
+    if len(cells) != len(header):
+        raise DataError(f"line {line} has {len(cells)} cells, expected {len(header)}")
+    found = dict(zip(header, cells, strict=True))
     row: dict[str, Any] = {}
-    for column, cell in zip(COLUMNS, cells, strict=True):
+    for column in COLUMNS:
+        cell = found.get(column, "")
         if column in _TEXTS:
             row[column] = cell
             continue
@@ -227,6 +259,6 @@ def _metric(cell: str) -> float | None:
     return value
 
 
-def _shown(header: list[str]) -> str:
+def _shown(header: Sequence[str]) -> str:
     text = " ".join(",".join(header).split())
     return (text[:60] + "…" if len(text) > 60 else text) or "missing"

@@ -12,7 +12,7 @@ def headline_tiles(run: RunContent) -> list[tuple[str, str, str]]:
         return [network]
     count = run.summary.model.parameters
     return [
-        *_score_tile(run.summary),
+        *_score_tiles(run.summary),
         (f"{run.summary.cases:,}", "cases", f"{run.summary.split} split"),
         network,
         (_short(count), "parameters", f"{count:,}"),
@@ -25,13 +25,19 @@ def run_facts(run: RunContent) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts.items() if value]
 
 
-def _score_tile(summary: Summary) -> list[tuple[str, str, str]]:
+def _score_tiles(summary: Summary) -> list[tuple[str, str, str]]:
     scores = summary.protocols.get("standard")
     mean = scores.mean["dice"] if scores else None
     if scores is None or mean is None:
         return []
     failures = f"missed: {scores.missed:,}, false positives: {scores.false_positives:,}"
-    return [(f"{mean:.3f}", "mean Dice", f"standard protocol; {failures}")]
+    tiles = [(f"{mean:.3f}", "mean Dice", f"standard protocol; {failures}")]
+    for metric, unit in (("hd95_mm", "mm"), ("hd95_voxels", "voxels")):
+        distance = scores.mean.get(metric)
+        if distance is not None:
+            remark = "standard protocol; a failure counts the image's diagonal"
+            return [*tiles, (f"{distance:.1f} {unit}", "mean HD95", remark)]
+    return tiles
 
 
 def _short(count: int) -> str:

@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msa2net.evaluation.tables import fraction, partial_means, reference_rows, shown_protocols
+from msa2net.evaluation.tables import (
+    DISTANCES,
+    figure_text,
+    partial_means,
+    reference_rows,
+    selection_note,
+    shown_metrics,
+    shown_protocols,
+)
 from msa2net.files import write_text
 from msa2net.metrics.protocol import CaseRow, differing_rules
 from msa2net.report.content import Example, RunContent, read_example, read_run
@@ -41,7 +49,10 @@ METRICS = {
     "specificity": "Specificity",
     "precision": "Precision",
     "accuracy": "Accuracy",
+    "hd95_mm": "HD95 mm",
+    "hd95_voxels": "HD95 vox",
 }
+_IN_MAIN_TABLE = ("dice", *DISTANCES)
 
 
 def write_report(run: Path, out: Path | None = None) -> Path:
@@ -76,6 +87,7 @@ def write_report(run: Path, out: Path | None = None) -> Path:
         tiles=headline_tiles(content),
         facts=run_facts(content),
         curves=_curves(content),
+        selection=_selection(content.summary),
         scores=_scores(content.summary) if content.summary else None,
         strips=_strips(content),
         examples=[_card(read_example(path), content) for path in content.examples],
@@ -117,45 +129,86 @@ def _curves(run: RunContent) -> list[tuple[str, str, str]]:
     return charts
 
 
+def _selection(summary: Summary | None) -> tuple[bool, str]:
+    """Whether the way the weights were chosen needs a warning, and a sentence that says it."""
+    return (False, "") if summary is None else selection_note(summary.model_dump())
+
+
 def _scores(summary: Summary) -> dict[str, Any] | None:
     """Lay out the standard and the published protocol, to stand side by side."""
     names = shown_protocols(summary.image_kind, summary.protocols)
     shown = [summary.protocols[name] for name in names]
     if not shown:
         return None
+    classes = [scores.model_dump()["classes"] for scores in shown]
+    metrics = shown_metrics(summary.image_kind, classes, METRICS)
+    distances = any(metric in DISTANCES for metric in metrics)
     return {
-        "protocols": [_protocol_view(scores) for scores in shown],
-        "rules": differing_rules([scores.rules for scores in shown]),
+        "protocols": [_protocol_view(scores, metrics) for scores in shown],
+        "groups": _groups(summary, names, metrics),
+        "distances": distances,
+        "rules": differing_rules([scores.rules for scores in shown], distances=distances),
     }
 
 
-def _protocol_view(scores: ProtocolScores) -> dict[str, Any]:
-    dice = {label: figures["dice"] for label, figures in scores.classes.items()}
-    median = any(figure.median is not None for figure in dice.values())  # pooled figures have none
-    further = [name for name in METRICS if name in scores.mean and name != "dice"]
-    return {
+def _groups(summary: Summary, names: list[str], metrics: list[str]) -> list[dict[str, Any]]:
+    """Lay out a table per protocol in which the groups of cases stand side by side."""
+    groups = summary.groups or {}
+    tables = []
+    for name in names if groups else []:
+        views = [
+            _table_view(entry.protocols[name], metrics, median=False)
+            | {"title": group, "unit": f"{entry.cases:,} case{'' if entry.cases == 1 else 's'}"}
+            for group, entry in groups.items()
+        ]
+        tables.append({"title": summary.protocols[name].title, "views": views})
+    return tables
+
+
+def _protocol_view(scores: ProtocolScores, metrics: list[str]) -> dict[str, Any]:
+    # Pooled figures have no median.
+    median = any(figures["dice"].median is not None for figures in scores.classes.values())
+    further = [name for name in metrics if name in scores.mean and name not in _IN_MAIN_TABLE]
+    return _table_view(scores, metrics, median=median) | {
         "title": scores.title,
         "unit": scores.unit,
-        "headings": ["Dice", *(["Median"] if median else []), "n", "Missed", "False pos."],
-        "rows": {label: _dice_cells(figure, median) for label, figure in dice.items()},
-        "mean": [
-            *(fraction(scores.mean["dice"]), *([""] if median else []), ""),
-            *(f"{scores.missed:,}", f"{scores.false_positives:,}"),
-        ],
         "metrics": {METRICS[name]: name for name in further},
         "further": {
-            label: {name: fraction(figures[name].mean) for name in further}
+            label: {name: figure_text(name, figures[name].mean) for name in further}
             for label, figures in scores.classes.items()
         },
-        "further_mean": {name: fraction(scores.mean[name]) for name in further},
-        "partial": partial_means(scores.mean_over, len(dice), METRICS),
+        "further_mean": {name: figure_text(name, scores.mean[name]) for name in further},
     }
 
 
-def _dice_cells(figure: Figure, median: bool) -> list[str]:
-    scores = [figure.mean, figure.median] if median else [figure.mean]
-    counts = (figure.n, figure.missed, figure.false_positives)
-    return [*map(fraction, scores), *(f"{count:,}" for count in counts)]
+def _table_view(scores: ProtocolScores, metrics: list[str], *, median: bool) -> dict[str, Any]:
+    """Columns of the main table: Dice and its median, distances, and the counts."""
+    distances = [name for name in metrics if name in DISTANCES and name in scores.mean]
+    headings = ["Dice", *(["Median"] if median else []), *(METRICS[name] for name in distances)]
+    headings += ["n", "Missed", "False pos."]
+    return {
+        "headings": headings,
+        "columns": len(headings),
+        "rows": {
+            label: _cells(figures, distances, median) for label, figures in scores.classes.items()
+        },
+        "mean": [
+            *(figure_text("dice", scores.mean["dice"]), *([""] if median else [])),
+            *(figure_text(name, scores.mean[name]) for name in distances),
+            *("", f"{scores.missed:,}", f"{scores.false_positives:,}"),
+        ],
+        "partial": partial_means(
+            scores.mean_over, len(scores.classes), {name: METRICS[name] for name in metrics}
+        ),
+    }
+
+
+def _cells(figures: dict[str, Figure], distances: list[str], median: bool) -> list[str]:
+    dice = figures["dice"]
+    scores = [("dice", dice.mean), *([("dice", dice.median)] if median else [])]
+    scores += [(name, figures[name].mean) for name in distances]
+    counts = (dice.n, dice.missed, dice.false_positives)
+    return [*(figure_text(*score) for score in scores), *(f"{count:,}" for count in counts)]
 
 
 def _strips(run: RunContent) -> list[dict[str, Any]]:
@@ -189,7 +242,7 @@ def _card(example: Example, run: RunContent) -> dict[str, Any]:
         "case": example.case,
         "dice": f"{fmean(dice):.3f}" if dice else "",
         "scores": [
-            (name, _style(index), _verdict(rows[name]))
+            (name, _style(index), _verdict(rows[name]), _distance(rows[name]))
             for index, name in enumerate(run.labels)
             if name in rows and rows[name]["outcome"] != "absent"
         ],
@@ -207,6 +260,14 @@ def _verdict(row: CaseRow) -> str:
     if row["outcome"] == "scored" and row["dice"] is not None:
         return f"{row['dice']:.3f}"
     return "missed" if row["outcome"] == "missed" else "false pos."
+
+
+def _distance(row: CaseRow) -> str:
+    """HD95 of a class that was found, in mm where the spacing is known; a failure has none."""
+    if row["outcome"] != "scored" or row["hd95_voxels"] is None:
+        return ""
+    mm = row["hd95_mm"]
+    return f"{row['hd95_voxels']:.1f} vox" if mm is None else f"{mm:.1f} mm"
 
 
 def _outlines(labels_HW: NDArray[np.uint8]) -> list[tuple[str, str]]:

@@ -67,6 +67,13 @@ class ProtocolScores(_Layout):
         return sum(figures["dice"].false_positives for figures in self.classes.values())
 
 
+class GroupScores(_Layout):
+    """The scores of one group of cases, for example of one phase of the heart."""
+
+    cases: int
+    protocols: dict[str, ProtocolScores]
+
+
 class ScoredModel(_Layout):
     """The network that was evaluated."""
 
@@ -93,7 +100,13 @@ class Reference(_Layout):
 
 
 class Summary(_Layout):
-    """The content of summary.json, schema 1."""
+    """The content of summary.json, schema 1.
+
+    Attributes:
+        groups: group → the scores of its cases; none where cases have no groups.
+        selection: a sentence on how the weights were chosen.
+        selected_on_test: the scored cases themselves chose them, so the scores flatter.
+    """
 
     split: str
     cases: int
@@ -104,12 +117,23 @@ class Summary(_Layout):
     versions: dict[str, str]
     protocols: dict[str, ProtocolScores]
     reference: Reference | None
+    groups: dict[str, GroupScores] | None = None
+    selection: str | None = None
+    selected_on_test: bool = False
 
     @model_validator(mode="after")
     def _every_class_has_every_metric(self) -> "Summary":
-        for name, scores in self.protocols.items():
+        groups = (self.groups or {}).items()
+        entries = [*self.protocols.items()]
+        entries += [
+            (f"{n} of {g}", entry) for g, own in groups for n, entry in own.protocols.items()
+        ]
+        for name, scores in entries:
             for label in self.label_names[1:]:
                 figures = scores.classes.get(label, {})
                 if not {"dice"} <= scores.mean.keys() <= figures.keys():
                     raise ValueError(f"protocol {name} lacks a figure of class {label!r}")
+        for group, own in groups:
+            if own.protocols.keys() != self.protocols.keys():
+                raise ValueError(f"group {group!r} was not scored by the same protocols")
         return self

@@ -17,15 +17,26 @@ from msa2net.training.task import SegmentationTask
 
 
 class EpochLog(L.Callback):
-    """Writes `metrics.csv` after each epoch, and hands over the weights that validate best.
+    """Writes `metrics.csv` after each epoch, and hands over the weights that score best.
+
+    Args:
+        run: the run folder.
+        split: what is scored while training, val or test; it names the columns.
+        save_best: takes weights that are better than all before; None if nothing may choose.
 
     Attributes:
-        best_dice: highest mean validation Dice (standard protocol) so far; None before the first.
+        best_dice: highest mean Dice (standard protocol) so far; None before the first.
         best_epoch: counted from 1.
     """
 
-    def __init__(self, run: Path, save_best: Callable[[nn.Module, dict[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        run: Path,
+        split: str,
+        save_best: Callable[[nn.Module, dict[str, Any]], None] | None,
+    ) -> None:
         self.path = run / "metrics.csv"
+        self.split = split
         self.save_best = save_best
         self.table: list[dict[str, Any]] = []
         self.best_dice: float | None = None
@@ -45,7 +56,7 @@ class EpochLog(L.Callback):
                 f"the training loss became {loss} in epoch {epoch}; lower train.learning_rate or "
                 "use train.precision=32-true"
             )
-        validation = _validation_dice(pl_module)
+        validation = _scores(pl_module, self.split)
         row = {
             "epoch": epoch,
             "step": trainer.global_step,
@@ -54,10 +65,13 @@ class EpochLog(L.Callback):
         }
         self.table.append(row | validation)
         self._write()
-        dice = validation["val_dice"]
-        if dice is not None and (self.best_dice is None or dice > self.best_dice):
+        column = f"{self.split}_dice"
+        dice = validation[column]
+        if self.save_best is None or dice is None:
+            return
+        if self.best_dice is None or dice > self.best_dice:
             self.best_dice, self.best_epoch = dice, epoch
-            self.save_best(pl_module.model, {"best_epoch": epoch, "val_dice": dice})
+            self.save_best(pl_module.model, {"best_epoch": epoch, column: dice})
 
     def _write(self) -> None:
         text = io.StringIO()
@@ -67,14 +81,15 @@ class EpochLog(L.Callback):
         write_text(self.path, text.getvalue())
 
 
-def _validation_dice(task: SegmentationTask) -> dict[str, float | None]:
-    """Return mean and per-class Dice of this epoch's validation, None where there was none."""
+def _scores(task: SegmentationTask, split: str) -> dict[str, float | None]:
+    """Return mean and per-class Dice of this epoch's scoring, None where there was none."""
     names = task.predictor.label_names
     rows, task.rows = task.rows, []
     if not rows:
-        return dict.fromkeys(["val_dice", *(f"val_dice_{name}" for name in names[1:])])
+        return dict.fromkeys([f"{split}_dice", *(f"{split}_dice_{name}" for name in names[1:])])
     summary = summarise(rows, names, "standard")
     per_class: dict[str, float | None] = {
-        f"val_dice_{name}": figures["dice"]["mean"] for name, figures in summary["classes"].items()
+        f"{split}_dice_{name}": figures["dice"]["mean"]
+        for name, figures in summary["classes"].items()
     }
-    return {"val_dice": summary["mean"]["dice"]} | per_class
+    return {f"{split}_dice": summary["mean"]["dice"]} | per_class

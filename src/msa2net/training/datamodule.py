@@ -37,11 +37,16 @@ class SegmentationData(L.LightningDataModule):
         self.store = store
         self.preprocessing = preprocessing
 
+    @property
+    def training_splits(self) -> tuple[str, ...]:
+        """The splits that are trained on."""
+        return ("train",) if self.config.data.hold_out else ("train", "val")
+
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Load augmented slices; an incomplete last batch is left out."""
         train = self.config.train
         dataset = SliceDataset(
-            build_slices(self.store, self.preprocessing, "train"),
+            build_slices(self.store, self.preprocessing, self.training_splits),
             self.preprocessing,
             Augmentation(self.config.augment),
             train.seed,
@@ -56,9 +61,10 @@ class SegmentationData(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Case]:
-        """Load cases in groups that fill the network's batches; arrays stay memory-mapped."""
+        """Load the monitored split's cases in groups that fill the network's batches."""
+        split = self.config.train.monitor
         group = self.config.batch_slices if self.store.kind == "photograph" else 1
-        return DataLoader(CaseDataset(self.store, "val"), batch_size=group, collate_fn=list)
+        return DataLoader(CaseDataset(self.store, split), batch_size=group, collate_fn=list)
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -53,7 +53,8 @@ class TrainingResult:
 
     Attributes:
         run: the run folder.
-        best_dice: mean validation Dice of the kept weights; None if nothing was validated.
+        best_dice: mean Dice of the kept weights on the monitored split; None if the last weights
+            were kept, or nothing was scored.
         best_epoch: when they were reached, counted from 1.
         seconds: duration of the training itself.
     """
@@ -73,7 +74,7 @@ def train(
     progress: Progress | None = None,
     callbacks: Sequence[L.Callback] = (),
 ) -> TrainingResult:
-    """Prepare the data, train, and keep the weights with the best validation Dice.
+    """Prepare the data, train, and keep the weights with the best validation Dice (or the last).
 
     Args:
         config: what to do.
@@ -95,7 +96,7 @@ def train(
     find_model(config.model.name)
     check_run_folder(run, overwrite)
     store = prepare(config.data, progress)
-    for split in ("train", "val"):
+    for split in {"train", config.train.monitor}:
         store.ids(split)  # says what to do if nobody is in it
     preprocessing = create_preprocessing(config, store)
     model, facts = create_network(config, store, preprocessing)
@@ -111,15 +112,23 @@ def train(
             "seed": config.train.seed,
             "device": target.type,
             "seconds": round(time.monotonic() - started, 1),
+            "weights": kept_weights(config),
         }
         save_run(run, model, facts.model_copy(update={"training": training}))
 
-    log = EpochLog(run, save)
+    log = EpochLog(run, config.train.monitor, save if config.train.keep == "best" else None)
     trainer = create_trainer(config, run, target, [log, *callbacks])
     trainer.fit(task, SegmentationData(config, store, preprocessing))
-    if log.best_dice is None:  # nothing was validated: the last weights are all there is
+    if log.best_dice is None:  # the last weights are wanted, or all there is
         save(model, {"best_epoch": trainer.current_epoch})
     return TrainingResult(run, log.best_dice, log.best_epoch, time.monotonic() - started)
+
+
+def kept_weights(config: Config) -> Literal["best on val", "best on test", "last"]:
+    """Say how a run's weights are chosen; it goes into `model.json` and every report."""
+    if config.train.keep == "last":
+        return "last"
+    return "best on test" if config.train.monitor == "test" else "best on val"
 
 
 def create_trainer(
@@ -150,6 +159,8 @@ def create_preprocessing(config: Config, store: Store) -> Preprocessing:
         channels=store.channels,
         image_size=config.image_size,
         fit=config.data.fit,
+        crop=config.data.crop,
+        resampling=config.data.resampling,
         intensity=store.intensity,
         low=store.low,
         high=store.high,

@@ -14,7 +14,7 @@ Source: Bernard et al., IEEE TMI 2018, https://www.creatis.insa-lyon.fr/Challeng
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ MASK_ENDING = "_gt"
 # The 100 training patients come in five groups of 20, one pathology each: cutting every group
 # at the same places keeps the pathologies balanced.
 TRAINING_PATIENTS, GROUP, GROUP_TRAIN, GROUP_VAL = 100, 20, 14, 2
+PHASES = {"ED": "end diastole", "ES": "end systole"}
 
 _NAME = re.compile(r"(patient\d+)_frame\d+")
 _PHASE = re.compile(r"^\s*(ED|ES)\s*:\s*(\d+)\s*$", re.MULTILINE)
@@ -101,12 +102,15 @@ def _hdf5_cases(root: Path) -> tuple[SourceCase, ...]:
     refuse_parted_patients(folders, patients, origin=str(root))
     by_patient = {patients[case_id]: split for case_id, split in folders.items()}
     splits = splits_of_cases(root, patients, by_patient)
+    phases = _phases_by_order(patients)
     return tuple(
         SourceCase(
             case_id,
             splits[case_id],
             (files[case_id],),
             partial(_read_hdf5, case_id, files[case_id]),
+            patient=patients[case_id],
+            group=phases[case_id],
         )
         for case_id in sorted(splits)
     )
@@ -148,12 +152,15 @@ def _nifti_cases(root: Path) -> tuple[SourceCase, ...]:
         patient: "test" for patient, folder in where.items() if folder == "testing"
     }
     splits = splits_of_cases(root, patients, default)
+    phases = _phases_by_order(patients) | _phases_by_info(pairs)
     return tuple(
         SourceCase(
             case_id,
             splits[case_id],
             pairs[case_id],
             partial(read_nifti_case, case_id, pairs[case_id][:1], pairs[case_id][1], _to_classes),
+            patient=patients[case_id],
+            group=phases[case_id],
         )
         for case_id in sorted(splits)
     )
@@ -178,16 +185,49 @@ def _phases(folder: Path) -> dict[str, tuple[Path, Path]]:
 
 def _require_both_phases(folder: Path, case_ids: set[str]) -> None:
     """Compare with the frames that Info.cfg names, so that half a download is noticed."""
-    if not case_ids or not (folder / "Info.cfg").is_file():
-        return
-    text = (folder / "Info.cfg").read_text(encoding="utf-8", errors="replace")
-    for phase, frame in _PHASE.findall(text):
-        case_id = f"{folder.name}_frame{int(frame):02d}"
+    for case_id, phase in _named_phases(folder).items() if case_ids else ():
         if case_id not in case_ids:
             raise DataError(
-                f"{folder}: Info.cfg names frame {frame} as {phase}, but {case_id}.nii.gz or its "
-                "_gt is missing; download the patient again"
+                f"{folder}: Info.cfg names {case_id} as {phase}, but {case_id}.nii.gz or its _gt "
+                "is missing; download the patient again"
             )
+
+
+def _named_phases(folder: Path) -> dict[str, str]:
+    """Map case id → ED or ES, as far as the patient's Info.cfg says."""
+    if not (folder / "Info.cfg").is_file():
+        return {}
+    text = (folder / "Info.cfg").read_text(encoding="utf-8", errors="replace")
+    return {f"{folder.name}_frame{int(frame):02d}": phase for phase, frame in _PHASE.findall(text)}
+
+
+def _phases_by_info(pairs: dict[str, tuple[Path, Path]]) -> dict[str, str]:
+    """Map case id → phase, for the patients that have an Info.cfg."""
+    folders = {image.parent for image, _ in pairs.values()}
+    named = {
+        case_id: phase for folder in folders for case_id, phase in _named_phases(folder).items()
+    }
+    return {case_id: PHASES[phase] for case_id, phase in named.items() if case_id in pairs}
+
+
+def _phases_by_order(patients: Mapping[str, str]) -> dict[str, str]:
+    """Map case id → phase: of a patient's two frames the first is end diastole.
+
+    So it is in all 100 patients of the challenge's training set, by the volume of the left
+    ventricle, which end diastole means is at its largest.
+    """
+    frames: dict[str, list[str]] = {}
+    for case_id in sorted(patients):
+        frames.setdefault(patients[case_id], []).append(case_id)
+    return {
+        case_id: phase
+        for of_patient in frames.values()
+        for case_id, phase in zip(
+            of_patient,
+            PHASES.values() if len(of_patient) == 2 else [""] * len(of_patient),
+            strict=True,
+        )
+    }
 
 
 def _patients(paths: Iterable[Path], endings: tuple[str, ...]) -> dict[str, str]:

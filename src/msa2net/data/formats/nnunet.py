@@ -68,7 +68,7 @@ def open_nnunet(data: DataConfig) -> Source:
 
     Intensities: when the only channel is called CT, HU from −125 to 275 are kept, the soft-tissue
     window of the abdominal data sets; everything else is scaled by each volume's 0.5–99.5
-    percentiles, over all channels together.
+    percentiles, each channel by its own.
 
     Splits: fold 0 of `splits_final.json` gives train and val, if there is such a file, else they
     are drawn once and for all; `imagesTs` is test when `labelsTs` has its labels, else test is
@@ -105,6 +105,7 @@ def open_nnunet(data: DataConfig) -> Source:
                 splits[case_id],
                 files[case_id],
                 partial(_read, case_id, files[case_id], description),
+                patient=patient_of(case_id),
             )
             for case_id in sorted(splits)
         ),

@@ -24,12 +24,16 @@ class SourceCase:
         split: train, val or test.
         files: what it is made from; empty for data made in memory.
         read: makes the Case, label included.
+        patient: whose image it is, if several cases can be of one patient; "" where each is alone.
+        group: what scores are also averaged by, such as a phase of the heart; "" if nothing.
     """
 
     id: str
     split: str
     files: tuple[Path, ...]
     read: Callable[[], Case]
+    patient: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
     train_npz/case0005_slice000.npz      image, label: (rows, columns)
     test_vol_h5/case0001.npy.h5          image, label: (slices, rows, columns)
 
-Images hold HU clipped to −125…275 and scaled to 0…1. The lists of the TransUNet repository are
-built in and need not be there. Source: https://github.com/Beckschen/TransUNet.
+Images hold HU clipped to −125…275 and scaled to 0…1, and are brought back to HU. The lists of the
+TransUNet repository are built in and need not be there. Source:
+https://github.com/Beckschen/TransUNet.
 """
 
 import re
@@ -18,6 +19,8 @@ from msa2net.data.formats.source import Source, SourceCase
 from msa2net.data.formats.volumes import list_files, raw_folder, split_patients, splits_of_cases
 from msa2net.data.labels import convert, label_names
 from msa2net.data.synapse_files import (
+    HU_HIGH,
+    HU_LOW,
     TEST_ENDING,
     TEST_FOLDER,
     TRAIN_ENDING,
@@ -69,8 +72,8 @@ def open_synapse(data: DataConfig) -> Source:
         kind="volume",
         label_names=label_names(encoding),
         intensity="fixed",
-        low=0.0,
-        high=1.0,
+        low=HU_LOW,
+        high=HU_HIGH,
         cases=tuple(
             SourceCase(
                 case_id,

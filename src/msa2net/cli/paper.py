@@ -1,0 +1,206 @@
+"""The two commands of the paper's repository, `train.py` and `test.py`, with their flags."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from msa2net.cli.console import (
+    DeviceOption,
+    ThreadsOption,
+    VerboseOption,
+    console,
+    say,
+    set_up,
+    track,
+    training_bar,
+)
+from msa2net.errors import ConfigError, DataError, WeightsError
+
+if TYPE_CHECKING:
+    from msa2net.config import DataConfig
+
+PAPER_BATCH = 24  # the batch that the base learning rate is meant for; it scales with the batch
+
+PreparedOption = Annotated[
+    Path, typer.Option("--prepared", help="Folder for the prepared, memory-mapped copy.")
+]
+OutputOption = Annotated[Path, typer.Option("--output_dir", help="Folder of run folders.")]
+
+
+def train_as_published(
+    root_path: Annotated[
+        Path, typer.Option("--root_path", help="The training slices, a folder train_npz.")
+    ] = Path("data/Synapse/train_npz"),
+    test_path: Annotated[
+        Path, typer.Option("--test_path", help="The test volumes, test_vol_h5 beside it.")
+    ] = Path("data/Synapse/test_vol_h5"),
+    output_dir: OutputOption = Path("model_out"),
+    batch_size: Annotated[int, typer.Option("--batch_size", min=1)] = 20,
+    max_epochs: Annotated[int, typer.Option("--max_epochs", min=1)] = 700,
+    eval_interval: Annotated[
+        int,
+        typer.Option("--eval_interval", min=1, help="Epochs between looks at the test volumes."),
+    ] = 20,
+    base_lr: Annotated[
+        float, typer.Option("--base_lr", help="For a batch of 24; scaled to the batch size.")
+    ] = 0.05,
+    img_size: Annotated[int, typer.Option("--img_size")] = 224,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 1234,
+    network: Annotated[str, typer.Option(help="A name from `msa2net models`.")] = "msa2net",
+    pretrained: Annotated[
+        bool, typer.Option(help="Start from ImageNet weights, downloaded once.")
+    ] = True,
+    select_on_test: Annotated[
+        bool,
+        typer.Option(
+            "--select-on-test",
+            help="Keep the weights that do best on the test volumes, as the paper did; its "
+            "scores flatter, and the report says so. Without it the last weights are kept.",
+        ),
+    ] = False,
+    settings: Annotated[
+        Path, typer.Option("--config", help="Everything that has no option here.")
+    ] = Path("configs/synapse-paper.yaml"),
+    prepared: PreparedOption = Path("prepared/synapse"),
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Train on Synapse with the paper's settings; all 18 training cases, no validation."""
+    from msa2net.config import load_config
+
+    config = load_config(
+        settings,
+        [
+            f"image_size={img_size}",
+            f"model.name={network}",
+            f"model.pretrained={str(pretrained).lower()}",
+            f"data.root={_quoted(_common_root(root_path, test_path))}",
+            f"data.prepared={_quoted(prepared)}",
+            f"train.batch_size={batch_size}",
+            f"train.learning_rate={base_lr * batch_size / PAPER_BATCH}",
+            f"train.epochs={max_epochs}",
+            f"train.validate_every={eval_interval}",
+            f"train.seed={seed}",
+            f"train.keep={'best' if select_on_test else 'last'}",
+            f"train.select_on_test={str(select_on_test).lower()}",
+        ],
+    )
+    set_up(threads, verbose)
+    from msa2net.cli.train import print_result
+    from msa2net.training.run import train
+
+    result = train(
+        config,
+        _next_run(output_dir, network),
+        device=device,
+        progress=lambda cases, total: track(cases, total, "preparing data"),
+        callbacks=[training_bar(verbose)],
+    )
+    print_result(result)
+    say(f"next: python test.py --volume_path {root_path.parent} --output_dir {output_dir}")
+
+
+def evaluate_as_published(
+    volume_path: Annotated[
+        Path, typer.Option("--volume_path", help="The folder that holds test_vol_h5.")
+    ] = Path("data/Synapse"),
+    output_dir: Annotated[
+        Path,
+        typer.Option(
+            "--output_dir",
+            help="A run folder; or a folder of them, of which the newest is taken; or one with a "
+            "published .pth file.",
+        ),
+    ] = Path("model_out"),
+    prepared: PreparedOption = Path("prepared/synapse"),
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Score a network on the Synapse test volumes: Dice and HD95 an organ, by both protocols."""
+    run = find_run(output_dir)
+    set_up(threads, verbose)
+    from msa2net.evaluation.evaluate import evaluate_run
+    from msa2net.evaluation.tables import console_table
+    from msa2net.report.html import write_report
+
+    summary = evaluate_run(
+        run,
+        data=_synapse(volume_path, prepared),
+        device=device,
+        progress=lambda cases, total: track(cases, total, "evaluating"),
+    )
+    say(f"run: {run}")
+    console().print(console_table(summary))
+    say(f"\ncases, summary and table: {run / 'evaluation'}")
+    say(f"report: {write_report(run)}")
+
+
+def find_run(folder: Path) -> Path:
+    """Return the run folder meant by `folder`: itself, the newest below it, or imported weights.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    if (folder / "model.json").is_file():
+        return folder
+    runs = sorted(folder.glob("*/model.json"), key=lambda path: path.stat().st_mtime_ns)
+    if runs:
+        return runs[-1].parent
+    weights = sorted(folder.glob("*.pth"))
+    if not weights:
+        raise WeightsError(
+            f"{folder} holds no run and no .pth file; train with train.py, or put published "
+            "weights there"
+        )
+    if len(weights) > 1:
+        raise WeightsError(
+            f"{folder} holds {len(weights)} .pth files ({weights[0].name}, {weights[1].name}, …); "
+            "leave the one to be tested"
+        )
+    from msa2net.inference.published import import_published
+
+    imported = folder / f"imported-{weights[0].stem}"
+    import_published(weights[0], imported)
+    say(f"imported {weights[0]} as {imported}")
+    return imported
+
+
+def _synapse(volume_path: Path, prepared: Path) -> "DataConfig":
+    from msa2net.config import DataConfig
+    from msa2net.data.synapse_files import TEST_FOLDER
+
+    root = volume_path.parent if volume_path.name == TEST_FOLDER else volume_path
+    if not (root / TEST_FOLDER).is_dir():
+        raise DataError(f"{root} holds no folder {TEST_FOLDER}; name its parent as --volume_path")
+    return DataConfig(format="synapse", root=root, prepared=prepared)
+
+
+def _common_root(training: Path, testing: Path) -> Path:
+    from msa2net.data.synapse_files import TEST_FOLDER, TRAIN_FOLDER
+
+    together = training.parent.resolve() == testing.parent.resolve()
+    if not together or (training.name, testing.name) != (TRAIN_FOLDER, TEST_FOLDER):
+        raise ConfigError(
+            f"--root_path is {training} and --test_path is {testing}; they must be called "
+            f"{TRAIN_FOLDER} and {TEST_FOLDER} and lie in one folder"
+        )
+    for folder in (training, testing):
+        if not folder.is_dir():
+            raise DataError(f"there is no folder {folder}")
+    return training.parent
+
+
+def _next_run(output_dir: Path, network: str) -> Path:
+    """Name a run folder that is not there yet, such as model_out/msa2net-001."""
+    taken = {path.name for path in output_dir.iterdir()} if output_dir.is_dir() else set()
+    names = (f"{network}-{number:03d}" for number in range(1, len(taken) + 2))
+    return output_dir / next(name for name in names if name not in taken)
+
+
+def _quoted(path: Path) -> str:
+    import json
+
+    return json.dumps(str(path))

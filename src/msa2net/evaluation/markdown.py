@@ -1,0 +1,34 @@
+"""Tables in Markdown that read well as plain text too."""
+
+from collections.abc import Sequence
+
+
+def lay_out(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay out a Markdown table, padded so that it reads as plain text; text left, numbers right.
+
+    Args:
+        header: one heading a column.
+        rows: as many cells each. A column of numbers, dashes (–) and empty cells is one of
+            numbers; bold ones (`**1**`) too.
+    """
+    lines = [[_escaped(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(header))]
+    right = [all(_is_number(row[i]) for row in rows) for i in range(len(header))]
+    padded = [
+        [
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(line, widths, right, strict=True)
+        ]
+        for line in lines
+    ]
+    rule = ["-" * (widths[i] - 1) + (":" if right[i] else "-") for i in range(len(header))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (padded[0], rule, *padded[1:]))
+
+
+def _escaped(cell: str) -> str:
+    return " ".join(cell.replace("|", "\\|").split())
+
+
+def _is_number(cell: str) -> bool:
+    bare = cell.strip("*").replace("–", "")
+    return not bare or bare[0].isdigit()

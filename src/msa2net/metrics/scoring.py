@@ -1,0 +1,169 @@
+"""One case's rows: what `CaseRow` holds, computed from label arrays."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msa2net.errors import ConfigError, DataError
+from msa2net.metrics.overlap import LabelArray, confusion_counts, overlap_metrics
+from msa2net.metrics.protocol import CaseRow, applicable, outcome, transunet_dice
+from msa2net.metrics.surface import Voxels, class_surfaces, diagonal, hd95_of_surfaces
+
+_IGNORE_INDEX = 255
+
+
+class _Distances(NamedTuple):
+    """The distance columns of one row."""
+
+    mm: float | None = None
+    voxels: float | None = None
+    voxels_transunet: float | None = None
+
+
+def case_rows(
+    case_id: str,
+    prediction: LabelArray,
+    truth: LabelArray,
+    label_names: Sequence[str],
+    *,
+    published: LabelArray | None = None,
+    spacing_mm: Sequence[float] | None = None,
+    distances: bool = False,
+    group: str = "",
+) -> list[CaseRow]:
+    """Score one case: one row per class, background left out.
+
+    Args:
+        case_id: goes into the rows and error messages.
+        prediction: class indices, integers, any shape.
+        truth: the same shape; pixels of 255 are ignored.
+        label_names: one name per class, background first.
+        published: the labels of the same case by the published way back to its grid (the most
+            probable class at the network's size, then nearest neighbour): the columns that end in
+            `_transunet` are computed from it. Everything else, counts and outcome too, is of
+            `prediction`. None: of `prediction` as well.
+        spacing_mm: of the voxels along each axis, in the order of the axes (Z, H, W). None: not
+            known, so no distance in millimetres.
+        distances: compute the distance columns; they cost time and are None otherwise.
+        group: what the case belongs to, for `summarise_groups`; "" is no group.
+
+    Raises:
+        ConfigError: the names are fewer than two, or one comes twice.
+        DataError: the arrays do not fit each other or the names (see `confusion_counts`), or the
+            spacing does not fit the arrays.
+    """
+    if len(label_names) < 2 or len(set(label_names)) < len(label_names):
+        raise ConfigError(
+            f"label names are {list(label_names)}; give the background and at least one class, "
+            "each name once"
+        )
+    classes = len(label_names)
+    counts = _counts(f"case {case_id}", prediction, truth, classes)
+    published_counts = counts
+    if published is not None:
+        published_counts = _counts(f"case {case_id}, published path", published, truth, classes)
+    measured = [_Distances()] * (classes - 1)
+    if distances:
+        try:
+            measured = _class_distances(prediction, published, truth, classes, spacing_mm)
+        except DataError as error:
+            raise DataError(f"case {case_id}: {error}") from error
+    return [
+        _class_row(
+            case_id, name, group, counts[index], published_counts[index], measured[index - 1]
+        )
+        for index, name in enumerate(label_names[1:], start=1)
+    ]
+
+
+def _counts(
+    where: str, prediction: LabelArray, truth: LabelArray, num_classes: int
+) -> list[list[int]]:
+    try:
+        counts: list[list[int]] = confusion_counts(
+            prediction, truth, num_classes, ignore_index=_IGNORE_INDEX
+        ).tolist()
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+    return counts
+
+
+def _class_row(
+    case_id: str,
+    class_name: str,
+    group: str,
+    counts: Sequence[int],
+    published_counts: Sequence[int],
+    measured: _Distances,
+) -> CaseRow:
+    tp, fp, fn, tn = counts
+    # The standard protocol's ratios need no special cases: its rules are the definitions, and 0/0
+    # is what "not applicable" means.
+    standard = {name: applicable(v) for name, v in overlap_metrics(tp, fp, fn, tn).items()}
+    return {
+        "case": case_id,
+        "class": class_name,
+        "group": group,
+        "outcome": outcome(tp, fp, fn),
+        "tp": tp,
+        "fp": fp,
+        "fn": fn,
+        "tn": tn,
+        "dice": standard["dice"],
+        "iou": standard["iou"],
+        "sensitivity": standard["sensitivity"],
+        "specificity": standard["specificity"],
+        "precision": standard["precision"],
+        "accuracy": standard["accuracy"],
+        "dice_transunet": transunet_dice(*published_counts[:3]),
+        "hd95_mm": measured.mm,
+        "hd95_voxels": measured.voxels,
+        "hd95_voxels_transunet": measured.voxels_transunet,
+    }
+
+
+def _class_distances(
+    prediction: LabelArray,
+    published: LabelArray | None,
+    truth: LabelArray,
+    num_classes: int,
+    spacing_mm: Sequence[float] | None,
+) -> list[_Distances]:
+    """Compute the distance columns of class 1, 2, … by the rules in protocol.py."""
+    ignored = truth == _IGNORE_INDEX
+    skipped = ignored if ignored.any() else None
+    ones = (1.0,) * truth.ndim
+    true = _surfaces(truth, num_classes, skipped)
+    ours = _surfaces(prediction, num_classes, skipped)
+    theirs = ours if published is None else _surfaces(published, num_classes, skipped)
+    measured = []
+    for own, other, reference in zip(ours, theirs, true, strict=True):
+        mm = None if spacing_mm is None else _standard(own, reference, truth.shape, spacing_mm)
+        voxels = _standard(own, reference, truth.shape, ones)
+        transunet = 0.0
+        if len(other) and len(reference):
+            # The same surfaces give the same distance: not asked twice.
+            known = voxels if other is own else hd95_of_surfaces(other, reference, ones)
+            assert known is not None  # both are non-empty
+            transunet = known
+        measured.append(_Distances(mm, voxels, transunet))
+    return measured
+
+
+def _surfaces(
+    labels: LabelArray, num_classes: int, ignored: NDArray[np.bool_] | None
+) -> list[Voxels]:
+    if ignored is not None:
+        labels = np.where(ignored, np.zeros((), labels.dtype), labels)
+    return class_surfaces(labels, num_classes)
+
+
+def _standard(
+    prediction: Voxels, truth: Voxels, shape: Sequence[int], spacing: Sequence[float]
+) -> float | None:
+    if len(prediction) and len(truth):
+        return hd95_of_surfaces(prediction, truth, spacing)
+    # An unscored failure would flatter, and infinity has no mean: the worst that the image allows.
+    return diagonal(shape, spacing) if len(prediction) or len(truth) else None

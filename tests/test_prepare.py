@@ -1,0 +1,314 @@
+"""Preparing: side by side, interrupted, twice at once; what is noted; splits drawn by patient."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from filelock import FileLock
+from hypothesis import given
+from hypothesis import strategies as st
+
+from msa2net.config import DataConfig, parse_section
+from msa2net.data import prepare as prepare_module
+from msa2net.data.formats import open_source
+from msa2net.data.phantom_files import write_phantom
+from msa2net.data.prepare import LOCK, open_prepared, prepare
+from msa2net.data.splits import resplit
+from msa2net.data.statistics import count_labels, describe_channels
+from msa2net.data.store import INDEX, open_store
+from msa2net.errors import ConfigError, DataError
+
+
+@pytest.fixture(scope="module")
+def hearts(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("hearts") / "acdc"
+    write_phantom("acdc", root, cases=6)
+    return root
+
+
+def settings(root: Path, prepared: Path, **changes) -> DataConfig:
+    return DataConfig(format="acdc", root=root, prepared=prepared, **changes)
+
+
+def arrays(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "cases").iterdir()}
+
+
+# Side by side, interrupted, twice at once ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 5])
+def test_the_number_of_workers_changes_nothing(hearts: Path, tmp_path: Path, workers):
+    store = prepare(settings(hearts, tmp_path / "a"), workers=workers)
+    other = prepare(settings(hearts, tmp_path / "b"), workers=2)
+    assert store.cases == other.cases
+    assert arrays(tmp_path / "a") == arrays(tmp_path / "b")
+
+
+def test_an_interruption_keeps_what_was_done(hearts: Path, tmp_path: Path):
+    data = settings(hearts, tmp_path)
+
+    def interrupted(cases, total):
+        for index, case in enumerate(cases):
+            if index == 3:
+                raise KeyboardInterrupt
+            yield case
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(data, interrupted, workers=1)
+    content = json.loads((tmp_path / INDEX).read_text())
+    assert not content["complete"]
+    assert 3 <= len(content["cases"]) < 12
+    with pytest.raises(DataError, match="was interrupted"):
+        open_store(tmp_path)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cases").iterdir()}
+    assert len(prepare(data).cases) == 12
+    for row in content["cases"]:  # none of what was done is done again
+        name = f"{row['id']}.image.npy"
+        assert (tmp_path / "cases" / name).stat().st_mtime_ns == before[name]
+    assert open_store(tmp_path).root == tmp_path
+
+
+def test_a_killed_process_loses_little(hearts: Path, tmp_path: Path):
+    """SIGKILL leaves no time to write anything: the index must be there from before."""
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from msa2net.config import DataConfig; from msa2net.data import prepare as p\n"
+        "p.WRITE_INDEX_EVERY_S = 0.0; slow = p._store_case\n"
+        "p._store_case = lambda *a: (time.sleep(0.3), slow(*a))[1]\n"
+        f"p.prepare(DataConfig(format='acdc', root=Path({str(hearts)!r}), "
+        f"prepared=Path({str(tmp_path)!r})), workers=1)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 60
+    while not (tmp_path / INDEX).is_file() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    noted = json.loads((tmp_path / INDEX).read_text())
+    assert not noted["complete"]
+    assert 1 <= len(noted["cases"]) < 12
+    assert len(prepare(settings(hearts, tmp_path)).cases) == 12
+    assert open_store(tmp_path).case("patient001_frame01").label.any()
+
+
+def test_a_second_process_waits_for_the_first(hearts: Path, tmp_path: Path):
+    data = settings(hearts, tmp_path)
+    done = threading.Event()
+
+    def second() -> None:
+        prepare(data)
+        done.set()
+
+    with FileLock(tmp_path / LOCK):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert not done.wait(0.5)
+        assert not (tmp_path / INDEX).exists()
+    thread.join(timeout=60)
+    assert done.is_set()
+    assert len(open_store(tmp_path).cases) == 12
+
+
+def test_processes_at_once_give_what_one_gives(hearts: Path, tmp_path: Path):
+    """Three processes with one target, started together."""
+    code = (
+        "import sys; from pathlib import Path; from msa2net.config import DataConfig;"
+        "from msa2net.data.prepare import prepare;"
+        "prepare(DataConfig(format='acdc', root=Path(sys.argv[1]), prepared=Path(sys.argv[2])))"
+    )
+    command = [sys.executable, "-c", code, str(hearts), str(tmp_path / "shared")]
+    running = [subprocess.Popen(command) for _ in range(3)]
+    assert [process.wait(timeout=120) for process in running] == [0, 0, 0]
+    alone = prepare(settings(hearts, tmp_path / "alone"))
+    assert open_store(tmp_path / "shared").cases == alone.cases
+    assert arrays(tmp_path / "shared") == arrays(tmp_path / "alone")
+
+
+def test_a_folder_that_cannot_be_written_can_still_be_read(
+    hearts: Path, tmp_path: Path, monkeypatch
+):
+    data = settings(hearts, tmp_path)
+    prepare(data)
+    (tmp_path / LOCK).unlink(missing_ok=True)
+
+    class Refusing:
+        def __init__(self, path) -> None: ...
+
+        def acquire(self) -> None:
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(prepare_module, "FileLock", Refusing)
+    assert len(prepare(data).cases) == 12
+
+
+# What is noted ------------------------------------------------------------------------------------
+
+
+def test_statistics_by_hand():
+    image = np.array([[[[0.0, 1.0], [2.0, np.nan]]], [[[5.0, 5.0], [5.0, np.inf]]]])
+    first, second = describe_channels(image)
+    assert (first.minimum, first.maximum, first.mean, first.median) == (0, 2, 1, 1)
+    assert first.std == pytest.approx(np.sqrt(2 / 3))
+    assert (first.not_finite, second.not_finite) == (1, 1)
+    assert (second.low, second.high, second.std) == (5, 5, 0)
+    (empty,) = describe_channels(np.full((1, 1, 2, 2), np.nan))
+    assert (empty.not_finite, empty.mean) == (4, 0)
+    assert count_labels(np.array([[[0, 2], [2, 255]]], np.uint8)) == {0: 1, 2: 2, 255: 1}
+
+
+def test_the_index_says_what_the_arrays_hold(hearts: Path, tmp_path: Path):
+    store = prepare(settings(hearts, tmp_path))
+    for row in store.cases:
+        case = store.case(row.id)
+        (channel,) = row.intensity
+        assert channel.minimum == case.image.min()
+        assert channel.maximum == case.image.max()
+        assert channel.mean == pytest.approx(case.image.mean())
+        assert row.voxels == {str(v): int((case.label == v).sum()) for v in range(4)}
+        assert row.patient == row.id[:10]
+        assert row.group == ("end diastole" if row.id.endswith("01") else "end systole")
+        assert row.spacing_mm == case.geometry.spacing_mm
+    assert open_store(tmp_path).cases == store.cases
+
+
+def test_indices_of_the_first_version_still_load(hearts: Path, tmp_path: Path):
+    data = settings(hearts, tmp_path)
+    prepare(data)
+    content = json.loads((tmp_path / INDEX).read_text()) | {"schema": 1}
+    for row in content["cases"]:
+        for key in ("patient", "group", "intensity", "voxels"):
+            del row[key]
+        geometry = row.pop("geometry")
+        row |= {"spacing_mm": geometry["spacing_mm"], "affine": geometry["affine"]}
+    (tmp_path / INDEX).write_text(json.dumps(content))
+    store = open_store(tmp_path)
+    assert store.case("patient001_frame01").geometry.spacing_mm is not None
+    with pytest.raises(DataError, match="by an older version"):
+        open_prepared(replace_root(data, folds=3))
+    assert prepare(data).cases[0].intensity  # with the raw data at hand it is brought up to date
+
+
+def replace_root(data: DataConfig, **changes) -> DataConfig:
+    return data.model_copy(update={"root": None, **changes})
+
+
+def test_a_label_returns_to_its_file_voxel_for_voxel(tmp_path: Path):
+    """raw BTCV → prepare → NIfTI, in all 48 axis orders and flips, and for oblique affines."""
+    rng = np.random.default_rng(0)
+    affines = []
+    for axes in [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]:
+        for signs in np.ndindex(2, 2, 2):
+            affine = np.zeros((4, 4))
+            for column, (axis, sign) in enumerate(zip(axes, signs, strict=True)):
+                affine[axis, column] = (1 - 2 * sign) * (0.8, 1.1, 2.5)[column]
+            affine[:, 3] = (-30.5, 12.25, 100.0, 1.0)
+            affines.append(affine)
+    for angle in (0.1, 0.5):
+        turn = np.eye(4)
+        turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        affines.append(turn @ affines[7])
+    raw = tmp_path / "raw"
+    for number, affine in enumerate(affines, 1):
+        labels = rng.integers(0, 14, (5, 6, 7)).astype(np.uint8)
+        image = rng.integers(-100, 200, (5, 6, 7)).astype(np.int16)
+        for folder, array in (("img", image), ("label", labels)):
+            path = raw / folder / f"{folder}{number:04d}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(array, affine), path)
+    prepare(DataConfig(format="btcv", root=raw, prepared=tmp_path / "prepared"))
+    store = open_store(tmp_path / "prepared")
+    assert len(store.cases) == 50
+    for number in range(1, 51):
+        written = store.truth(f"case{number:04d}").save(tmp_path / "back.nii.gz")
+        back, original = (
+            nibabel.load(written),
+            nibabel.load(raw / f"label/label{number:04d}.nii.gz"),
+        )
+        assert np.array_equal(np.asarray(back.dataobj), np.asarray(original.dataobj))
+        np.testing.assert_array_equal(back.affine, original.affine)
+        assert back.get_data_dtype() == np.uint8
+
+
+def test_the_real_scan_returns_to_its_file(real_data: Path, tmp_path: Path):
+    root = real_data / "ct_example"
+    store = prepare(DataConfig(format="btcv", root=root, prepared=tmp_path))
+    back = nibabel.load(store.truth("case0001").save(tmp_path / "back.nii.gz"))
+    original = nibabel.load(root / "Training/label/label0001.nii.gz")
+    assert np.array_equal(np.asarray(back.dataobj), np.asarray(original.dataobj))
+    np.testing.assert_array_equal(back.affine, original.affine)
+
+
+# Splits -------------------------------------------------------------------------------------------
+
+
+@given(
+    patients=st.lists(st.integers(0, 30), min_size=10, max_size=60),
+    folds=st.integers(2, 5),
+    seed=st.integers(0, 3),
+    ratios=st.sampled_from([None, (0.6, 0.2, 0.2)]),
+)
+def test_drawn_splits_never_part_a_patient(patients, folds, seed, ratios):
+    of = {f"case{index}": f"patient{patient}" for index, patient in enumerate(patients)}
+    stored = {case: "test" if int(p[7:]) < 3 else "train" for case, p in of.items()}
+    trained = {p for case, p in of.items() if stored[case] != "test"}
+    if len(set(of.values())) < 12 or len(trained) < folds:
+        return
+    val_of_folds = []
+    for fold in range(folds):
+        data = DataConfig(
+            format="acdc", prepared=Path("p"), folds=folds, fold=fold, split_seed=seed,
+            split_ratios=ratios,
+        )  # fmt: skip
+        drawn = resplit(stored, of, data)
+        splits_of = {patient: {drawn[c] for c in of if of[c] == patient} for patient in of.values()}
+        assert all(len(splits) == 1 for splits in splits_of.values())
+        if ratios is None:
+            assert all((drawn[c] == "test") == (stored[c] == "test") for c in of)
+        val_of_folds.append({c for c in of if drawn[c] == "val"})
+    tested = {c for c in of if drawn[c] == "test"}
+    assert Counter(c for val in val_of_folds for c in val) == dict.fromkeys(of.keys() - tested, 1)
+
+
+def test_folds_are_a_view_of_one_prepared_data_set(hearts: Path, tmp_path: Path):
+    data = settings(hearts, tmp_path)
+    whole = prepare(data)
+    stamp = (tmp_path / INDEX).stat().st_mtime_ns
+    validated: list[str] = []
+    for fold in range(2):
+        of_fold = prepare(settings(hearts, tmp_path, folds=2, fold=fold))
+        validated += of_fold.ids("val")
+        assert of_fold.ids("test") == whole.ids("test")
+        assert of_fold.hash == open_prepared(settings(hearts, tmp_path, folds=2, fold=fold)).hash
+    assert sorted(validated) == sorted(whole.ids("train") + whole.ids("val"))
+    assert (tmp_path / INDEX).stat().st_mtime_ns == stamp
+    with pytest.raises(DataError, match="lower folds"):
+        prepare(settings(hearts, tmp_path, folds=40))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fold": 1}, "set folds, and fold below it"),
+        ({"folds": 3, "fold": 3}, "set folds, and fold below it"),
+        ({"split_ratios": [0.5, 0.5, 0.5]}, "add up to 1"),
+        ({"crop": 0}, "greater than 0"),
+    ],
+)
+def test_impossible_splits_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_section(DataConfig, {"format": "acdc", "prepared": "p", **changes}, origin="data")
+
+
+def test_every_source_says_whose_images_are_whose(hearts: Path):
+    source = open_source(settings(hearts, Path("p")))
+    assert Counter(case.patient for case in source.cases) == {
+        f"patient{n:03d}": 2 for n in range(1, 7)
+    }
