@@ -468,11 +468,23 @@ def test_slices_are_the_preprocessed_cases(prepared: DataConfig):
     np.testing.assert_allclose(arrays.images[3], expected, atol=5e-4)  # half precision
     assert np.array_equal(arrays.labels[3], PREPROCESSING.label_slices(case.label)[index])
     assert len(arrays.origin) == 7
-    assert isinstance(build_slices(store, PREPROCESSING, ("train",)).images, np.memmap)
+    with pytest.raises(IndexError, match="row 7 of 7"):
+        arrays.images[7]
 
 
-def test_a_spawned_worker_gets_a_path_not_a_copy(dataset: SliceDataset):
-    assert len(pickle.dumps(dataset.arrays)) < 1000
+def test_a_spawned_worker_gets_no_copy_of_the_slices(dataset: SliceDataset):
+    assert len(pickle.dumps(dataset.arrays.images)) < 1000
+    assert len(pickle.dumps(dataset.arrays)) < 5000
+
+
+def test_slices_that_were_cut_short_are_refused(prepared: DataConfig):
+    store = open_store(prepared.prepared)
+    other = PREPROCESSING.model_copy(update={"image_size": (96, 32)})
+    folder = build_slices(store, other, ("train",)).images.path.parent
+    content = (folder / "images.npy").read_bytes()
+    (folder / "images.npy").write_bytes(content[:-1])
+    with pytest.raises(DataError, match=r"images.npy is damaged .* delete"):
+        build_slices(store, other, ("train",))
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(prepared: DataConfig, monkeypatch):

@@ -19,7 +19,8 @@ class Augmentation:
     """
 
     def __init__(self, config: AugmentConfig) -> None:
-        self.transform = v2.Compose(_geometric(config) + _photometric(config))
+        transforms = _geometric(config) + _photometric(config)
+        self.transform = v2.Compose(transforms) if transforms else None
 
     def __call__(
         self, unit_Chw: Tensor, label_hw: Tensor, key: tuple[int, int, int]
@@ -34,6 +35,8 @@ class Augmentation:
         Returns:
             The changed pair, of the same shapes; the image stays in [0, 1].
         """
+        if self.transform is None:
+            return unit_Chw, label_hw
         # torchvision draws from torch's global generator: lend it one of our own, then put the
         # old state back, so that samples do not depend on who drew before.
         with torch.random.fork_rng(devices=[]):
@@ -51,11 +54,12 @@ def _geometric(config: AugmentConfig) -> list[v2.Transform]:
         shear=(-shear, shear, -shear, shear) if shear else None,
         interpolation=v2.InterpolationMode.BILINEAR,
     )
-    return [
-        v2.RandomHorizontalFlip(config.horizontal_flip),
-        v2.RandomVerticalFlip(config.vertical_flip),
-        v2.RandomApply([affine], p=config.affine),
-    ]
+    chosen = {
+        v2.RandomHorizontalFlip(config.horizontal_flip): config.horizontal_flip,
+        v2.RandomVerticalFlip(config.vertical_flip): config.vertical_flip,
+        v2.RandomApply([affine], p=config.affine): config.affine,
+    }
+    return [transform for transform, probability in chosen.items() if probability]
 
 
 def _photometric(config: AugmentConfig) -> list[v2.Transform]:

@@ -1,4 +1,4 @@
-"""Training samples: slices at the network's size, read at random from memory-mapped arrays.
+"""Training samples: slices at the network's size, read at random from arrays on disk.
 
 Resizing a slice costs more than augmenting it, so it is done once: `build_slices` writes every
 training slice at the input's size, and an epoch only reads.
@@ -7,12 +7,12 @@ Axes: N slices of all cases, C channels, h rows and w columns of the network's i
 """
 
 import hashlib
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,35 +31,47 @@ from msa2net.files import read_json, write_json
 Position = tuple[int, int]  # (epoch, index)
 
 
-@dataclass
+class Rows:
+    """A `.npy` file of which one row at a time is read.
+
+    Not a memory map: pages of a map count as the process's own memory, which would grow with the
+    data set until all of it had been seen. And without an open file, so that it can be sent to
+    workers, however they start.
+
+    Raises:
+        DataError: the file is missing or shorter than its header says.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} is damaged ({error}); delete {path.parent}") from error
+        self.path, self.shape, self.dtype = path, array.shape, array.dtype
+        self._start, self._count = array.offset, math.prod(array.shape[1:])
+
+    def __getitem__(self, index: int) -> NDArray[Any]:
+        if not 0 <= index < self.shape[0]:
+            raise IndexError(f"row {index} of {self.shape[0]}")
+        offset = self._start + index * self._count * self.dtype.itemsize
+        row = np.fromfile(self.path, dtype=self.dtype, count=self._count, offset=offset)
+        return row.reshape(self.shape[1:])
+
+
 class SliceArrays:
     """Slices ready to train on.
 
     Attributes:
-        folder: where they are.
-        images: (N, C, h, w) float16 in [0, 1]; half precision keeps 11 bits, images have 8 to 12.
-        labels: (N, h, w) uint8.
+        images: rows (C, h, w) float16 in [0, 1]; half precision keeps 11 bits, images have 8 to 12.
+        labels: rows (h, w) uint8.
         origin: for each slice, its case's id and its index in the case.
     """
 
-    folder: Path
-
-    def __post_init__(self) -> None:
-        self._open()
-
-    def _open(self) -> None:
-        self.images: NDArray[np.float16] = np.load(self.folder / "images.npy", mmap_mode="r")
-        self.labels: NDArray[np.uint8] = np.load(self.folder / "labels.npy", mmap_mode="r")
-        rows = read_json(self.folder / "origin.json")
+    def __init__(self, folder: Path) -> None:
+        self.images = Rows(folder / "images.npy")
+        self.labels = Rows(folder / "labels.npy")
+        rows = read_json(folder / "origin.json")
         self.origin: list[tuple[str, int]] = [(case_id, index) for case_id, index in rows]
-
-    def __getstate__(self) -> dict[str, Path]:
-        """Travel to a spawned worker as a path: a pickled memory map would be a full copy."""
-        return {"folder": self.folder}
-
-    def __setstate__(self, state: dict[str, Path]) -> None:
-        self.folder = state["folder"]
-        self._open()
 
 
 def build_slices(store: Store, preprocessing: Preprocessing, splits: Sequence[str]) -> SliceArrays:
@@ -157,7 +169,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
         """Return `image` (C, h, w) float32, `label` (h, w) uint8, `case` and `slice`."""
         epoch, index = position
         unit_Chw = torch.from_numpy(self.arrays.images[index].astype(np.float32))
-        label_hw = torch.from_numpy(np.array(self.arrays.labels[index]))
+        label_hw = torch.from_numpy(self.arrays.labels[index])
         unit_Chw, label_hw = self.augmentation(unit_Chw, label_hw, (self.seed, epoch, index))
         case_id, slice_index = self.arrays.origin[index]
         image_Chw: Tensor = self.preprocessing.standardise(unit_Chw)

@@ -6,6 +6,7 @@ A missing file is None or empty; a file that is there but broken is an error tha
 import csv
 import io
 import math
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,8 +162,8 @@ def _labels(
     if model is not None:
         return model.label_names
     columns = epochs[0] if epochs else {}
-    of_classes = [column for column in columns if column.startswith("val_dice_")]
-    return ("background", *(column.removeprefix("val_dice_") for column in of_classes))
+    of_classes = [column for column in columns if re.match("(val|test)_dice_", column)]
+    return ("background", *(column.split("_dice_", 1)[1] for column in of_classes))
 
 
 def _read_summary(path: Path) -> Summary | None:

@@ -118,10 +118,17 @@ def _epochs(run: RunContent) -> str:
 
 
 def _kept_weights(run: RunContent) -> str:
-    epoch, dice = run.training.best_epoch, run.training.val_dice
-    if epoch is None:
+    facts = run.training
+    if facts.best_epoch is None:
         return ""
-    return f"of epoch {epoch}" + ("" if dice is None else f", validation Dice {dice:.3f}")
+    text = f"of epoch {facts.best_epoch}"
+    if facts.weights == "last":
+        text += ", the last"
+    if facts.val_dice is not None:
+        text += f", validation Dice {facts.val_dice:.3f}"
+    if facts.test_dice is not None:
+        text += f", chosen by the TEST split, Dice {facts.test_dice:.3f}"
+    return text
 
 
 def _training_time(run: RunContent) -> str:

@@ -115,17 +115,17 @@ def _curves(run: RunContent) -> list[tuple[str, str, str]]:
     if loss.points:
         svg = curve_chart([loss], title="Training loss over epochs")
         charts.append(("Training loss", "by epoch", svg))
-    mean = Curve("line", points("val_dice"))
-    by_class = [
-        Curve(f"line faint {_style(index)}", points(f"val_dice_{name}"))
-        for index, name in enumerate(run.labels)
-        if index and len(run.labels) > 2  # of one class, the mean says it all
-    ]
-    if mean.points:
-        epoch, best = max(mean.points, key=lambda point: point[1])
-        title = "Validation Dice over epochs"
-        svg = curve_chart([*by_class, mean], title=title, mark_best=True)
-        charts.append(("Validation Dice", f"by epoch; best {best:.3f} at epoch {epoch:g}", svg))
+    for split, name in (("val", "Validation Dice"), ("test", "Test Dice while training")):
+        mean = Curve("line", points(f"{split}_dice"))
+        by_class = [
+            Curve(f"line faint {_style(index)}", points(f"{split}_dice_{label}"))
+            for index, label in enumerate(run.labels)
+            if index and len(run.labels) > 2  # of one class, the mean says it all
+        ]
+        if mean.points:
+            epoch, best = max(mean.points, key=lambda point: point[1])
+            svg = curve_chart([*by_class, mean], title=f"{name} over epochs", mark_best=True)
+            charts.append((name, f"by epoch; best {best:.3f} at epoch {epoch:g}", svg))
     return charts
 
 

@@ -15,7 +15,8 @@ class TrainingFacts(_Layout):
 
     Attributes:
         best_epoch: whose weights were kept, counted from 1.
-        val_dice: of that epoch; None if nothing was validated.
+        val_dice, test_dice: of that epoch, on the split that chose it; None if none did.
+        weights: how they were chosen: best on val, best on test, last.
         epochs: planned.
         epochs_run: done when the file was written.
         seconds: of training until the file was written.
@@ -26,6 +27,8 @@ class TrainingFacts(_Layout):
 
     best_epoch: int | None = None
     val_dice: float | None = None
+    test_dice: float | None = None
+    weights: str | None = None
     epochs: int | None = None
     epochs_run: int | None = None
     seconds: float | None = None
