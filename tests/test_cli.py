@@ -13,7 +13,7 @@ from PIL import Image
 
 from commands import assert_one_sentence, msa2net
 from golden_weights import published_state
-from msa2net.data.phantom_files import write_phantom
+from msa2net.data.phantom.files import write_phantom
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.inference.run_folder import ModelFacts, NetworkFacts, read_facts, save_run
 from msa2net.models.registry import create_model

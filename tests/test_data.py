@@ -15,7 +15,7 @@ from msa2net.config import AugmentConfig, DataConfig
 from msa2net.data import prepare as prepare_module
 from msa2net.data.augment import Augmentation
 from msa2net.data.case import Case, Geometry, Segmentation
-from msa2net.data.phantom_files import write_phantom
+from msa2net.data.phantom.files import write_phantom
 from msa2net.data.prepare import prepare, reduce_photograph
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.data.readers import list_images, read_image, read_mask, read_path

@@ -12,7 +12,10 @@ import yaml
 import commands
 import msa2net
 from golden_weights import published_state
-from msa2net.data.phantom_files import write_phantom
+from msa2net.cli.paper import evaluate_as_published, train_as_published
+from msa2net.config import DataConfig
+from msa2net.data.phantom.files import write_phantom
+from msa2net.data.prepare import prepare
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
@@ -39,13 +42,19 @@ def workplace(tmp_path_factory) -> Path:
     (root / "folder").mkdir()
     shutil.copy(images / "ISIC_0000001.jpg", root / "folder" / "other.jpg")
     write_phantom("images", root / "data" / "mine", cases=6)
+    write_phantom("btcv", root / "data" / "RawData", cases=5)
+    write_phantom("synapse", root / "data" / "Synapse", cases=5)
+    write_phantom("acdc", root / "data" / "acdc", cases=6)
+    shutil.copy(next((root / "data" / "RawData" / "img").iterdir()), root / "scan.nii.gz")
+    prepare(DataConfig(format="btcv", root=root / "data/RawData", prepared=root / "prepared/btcv"))
     torch.save(published_state(GOLDEN / "github_manifest.json"), root / "synapse.pth")
     (root / "configs").mkdir()
-    settings = yaml.safe_load((ROOT / "configs" / "isic2018-cpu.yaml").read_text())
-    settings["image_size"] = 32
-    settings["model"] = {"name": "msa2net", "encoder": "test_maxvit"}
-    settings["train"] |= {"epochs": 1, "batch_size": 2}
-    (root / "configs" / "isic2018-cpu.yaml").write_text(yaml.safe_dump(settings))
+    for path in (ROOT / "configs").glob("*.yaml"):
+        settings = yaml.safe_load(path.read_text())
+        settings["image_size"] = 32
+        settings["model"] = {"name": "msa2net", "encoder": "test_maxvit"}
+        settings["train"] |= {"epochs": 1, "batch_size": 2, "workers": 0}
+        (root / "configs" / path.name).write_text(yaml.safe_dump(settings))
     return root
 
 
@@ -74,6 +83,13 @@ def test_shell_lines_run(where: str, words: list[str], workplace: Path):
         return
     if words[:2] == ["pip", "install"]:
         return  # test_package.py installs
+    if words[0] == "python":
+        small = ["--network=msa2net_pico", "--img_size=32", "--no-pretrained", "--max_epochs=1"]
+        training = words[1] == "train.py"
+        entry = train_as_published if training else evaluate_as_published
+        result = commands.script(entry, *words[2:], *(small if training else ()), cwd=workplace)
+        assert result.returncode == 0, f"{where}: {words}: {result.stderr}"
+        return
     assert words[0] == "msa2net", f"{where}: {words}"
     command = words[1:]
     if words[1] == "train":  # the settings named in the document, on the smallest network

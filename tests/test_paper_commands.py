@@ -1,20 +1,24 @@
 """`python train.py` and `python test.py`, with the flags of the paper's README."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from commands import assert_one_sentence, script
 from golden_weights import published_state
 from msa2net.cli.paper import evaluate_as_published, find_run, train_as_published
 from msa2net.config import load_config
-from msa2net.data.phantom_files import write_phantom
+from msa2net.data.phantom.files import write_phantom
 from msa2net.errors import ConfigError, WeightsError
 
 ROOT = Path(__file__).parents[1]
@@ -161,3 +165,37 @@ def test_the_scripts_at_the_root_explain_themselves(name: str):
         "test.py": {"--volume_path", "--output_dir"},
     }
     assert expected[name] <= flags
+
+
+@pytest.mark.slow
+def test_the_paper_s_commands_as_written(tmp_path: Path):
+    """The README's own lines with the whole network, only the epochs fewer.
+
+    The ImageNet weights come from a hub cache filled here, so that timm's own way of fetching them
+    is walked without a connection.
+    """
+    write_phantom("synapse", tmp_path / "data" / "Synapse", cases=3)
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    hub = tmp_path / "hub" / "hub" / "models--timm--maxvit_rmlp_small_rw_224.sw_in1k"
+    for folder in (hub / "refs", hub / "snapshots" / "0"):
+        folder.mkdir(parents=True)
+    (hub / "refs" / "main").write_text("0")
+    backbone = timm.create_model("maxvit_rmlp_small_rw_224")
+    save_file(backbone.state_dict(), hub / "snapshots" / "0" / "model.safetensors")
+    said = ""
+    for line in (
+        "train.py --root_path ./data/Synapse/train_npz --test_path ./data/Synapse/test_vol_h5 "
+        "--batch_size 20 --eval_interval 20 --max_epochs 1",
+        "test.py --volume_path ./data/Synapse/ --output_dir ./model_out",
+    ):
+        script_file, *arguments = line.split()
+        result = subprocess.run(
+            [sys.executable, ROOT / script_file, *arguments], cwd=tmp_path, text=True,
+            capture_output=True, check=False, env=os.environ | {"HF_HOME": str(tmp_path / "hub")},
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        said += result.stdout
+    for organ in ORGANS:
+        assert organ in said
+    facts = json.loads((tmp_path / "model_out/msa2net-001/model.json").read_text())
+    assert facts["network"]["name"] == "msa2net"

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from msa2net.data.case import Case
 from msa2net.data.phantom import ABDOMEN_LABELS, SKIN_LABELS, abdomen, skin_lesion
-from msa2net.data.phantom_shapes import (
+from msa2net.data.phantom.shapes import (
     Region,
     Space,
     ellipsoid,

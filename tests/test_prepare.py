@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from msa2net.config import DataConfig, parse_section
 from msa2net.data import prepare as prepare_module
 from msa2net.data.formats import open_source
-from msa2net.data.phantom_files import write_phantom
+from msa2net.data.phantom.files import write_phantom
 from msa2net.data.prepare import LOCK, open_prepared, prepare
 from msa2net.data.splits import resplit
 from msa2net.data.statistics import count_labels, describe_channels

@@ -10,7 +10,7 @@ import torch
 
 from msa2net.config import Config, TrainConfig, load_config
 from msa2net.data.case import Case
-from msa2net.data.phantom_files import write_phantom
+from msa2net.data.phantom.files import write_phantom
 from msa2net.data.store import open_store
 from msa2net.errors import ConfigError, DataError, WeightsError
 from msa2net.evaluation.evaluate import evaluate_run, example_slices, rank_cases

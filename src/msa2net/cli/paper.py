@@ -25,43 +25,49 @@ PAPER_BATCH = 24  # the batch that the base learning rate is meant for; it scale
 PreparedOption = Annotated[
     Path, typer.Option("--prepared", help="Folder for the prepared, memory-mapped copy.")
 ]
+TrainingOption = Annotated[
+    Path, typer.Option("--root_path", help="The training slices, a folder train_npz.")
+]
+TestOption = Annotated[
+    Path, typer.Option("--test_path", help="The test volumes, test_vol_h5 beside it.")
+]
+IntervalOption = Annotated[
+    int, typer.Option("--eval_interval", min=1, help="Epochs between looks at the test volumes.")
+]
+RateOption = Annotated[
+    float, typer.Option("--base_lr", help="For a batch of 24; scaled to the batch size.")
+]
+PretrainedOption = Annotated[
+    bool, typer.Option(help="Start from ImageNet weights, downloaded once.")
+]
+SelectOption = Annotated[
+    bool,
+    typer.Option(
+        "--select-on-test",
+        help="Keep the weights that do best on the test volumes, as the paper did; its scores "
+        "flatter, and the report says so. Without it the last weights are kept.",
+    ),
+]
+SettingsOption = Annotated[
+    Path, typer.Option("--config", help="Everything that has no option here.")
+]
 OutputOption = Annotated[Path, typer.Option("--output_dir", help="Folder of run folders.")]
 
 
 def train_as_published(
-    root_path: Annotated[
-        Path, typer.Option("--root_path", help="The training slices, a folder train_npz.")
-    ] = Path("data/Synapse/train_npz"),
-    test_path: Annotated[
-        Path, typer.Option("--test_path", help="The test volumes, test_vol_h5 beside it.")
-    ] = Path("data/Synapse/test_vol_h5"),
+    root_path: TrainingOption = Path("data/Synapse/train_npz"),
+    test_path: TestOption = Path("data/Synapse/test_vol_h5"),
     output_dir: OutputOption = Path("model_out"),
     batch_size: Annotated[int, typer.Option("--batch_size", min=1)] = 20,
     max_epochs: Annotated[int, typer.Option("--max_epochs", min=1)] = 700,
-    eval_interval: Annotated[
-        int,
-        typer.Option("--eval_interval", min=1, help="Epochs between looks at the test volumes."),
-    ] = 20,
-    base_lr: Annotated[
-        float, typer.Option("--base_lr", help="For a batch of 24; scaled to the batch size.")
-    ] = 0.05,
+    eval_interval: IntervalOption = 20,
+    base_lr: RateOption = 0.05,
     img_size: Annotated[int, typer.Option("--img_size")] = 224,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 1234,
     network: Annotated[str, typer.Option(help="A name from `msa2net models`.")] = "msa2net",
-    pretrained: Annotated[
-        bool, typer.Option(help="Start from ImageNet weights, downloaded once.")
-    ] = True,
-    select_on_test: Annotated[
-        bool,
-        typer.Option(
-            "--select-on-test",
-            help="Keep the weights that do best on the test volumes, as the paper did; its "
-            "scores flatter, and the report says so. Without it the last weights are kept.",
-        ),
-    ] = False,
-    settings: Annotated[
-        Path, typer.Option("--config", help="Everything that has no option here.")
-    ] = Path("configs/synapse-paper.yaml"),
+    pretrained: PretrainedOption = True,
+    select_on_test: SelectOption = False,
+    settings: SettingsOption = Path("configs/synapse-paper.yaml"),
     prepared: PreparedOption = Path("prepared/synapse"),
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,

@@ -28,7 +28,7 @@ def phantom(
     ] = False,
 ) -> None:
     """Write synthetic data in the layout of a real data set, to try things without a download."""
-    from msa2net.data.phantom_files import write_phantom
+    from msa2net.data.phantom.files import write_phantom
 
     written = write_phantom(
         format,

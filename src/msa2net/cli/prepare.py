@@ -43,7 +43,8 @@ def prepare(
     prepared = prepare_data(data, lambda cases, total: track(cases, total, "preparing"), workers)
     splits = Counter(case.split for case in prepared.cases)
     counts = ", ".join(f"{splits[split]} {split}" for split in ("train", "val", "test"))
-    say(f"{len(prepared.cases)} cases ({counts}) in {out}")
+    number = len(prepared.cases)
+    say(f"{number} case{'' if number == 1 else 's'} ({counts}) in {out}")
     say(f"classes: {', '.join(prepared.label_names)}")
     if prepared.encoding is not None:
         say(f"label encoding: {prepared.encoding}")

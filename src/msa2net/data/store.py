@@ -195,7 +195,7 @@ def _stored_case(row: dict[str, Any]) -> StoredCase:
 def _open_array(path: Path) -> NDArray[Any]:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise DataError(
             f"{path} is missing or damaged ({error}); delete it and prepare the data again"
         ) from error

@@ -128,7 +128,8 @@ def kept_weights(config: Config) -> Literal["best on val", "best on test", "last
     """Say how a run's weights are chosen; it goes into `model.json` and every report."""
     if config.train.keep == "last":
         return "last"
-    return "best on test" if config.train.monitor == "test" else "best on val"
+    chosen_by_test = config.train.monitor == "test" and config.train.select_on_test
+    return "best on test" if chosen_by_test else "best on val"
 
 
 def create_trainer(

@@ -7,8 +7,8 @@ covers what was painted before.
 import numpy as np
 from numpy.typing import NDArray
 
-from msa2net.data.phantom_canvas import Canvas, Path, scan
-from msa2net.data.phantom_shapes import Point, ellipsoid, join
+from msa2net.data.phantom.canvas import Canvas, Path, scan
+from msa2net.data.phantom.shapes import Point, ellipsoid, join
 
 AORTA, GALLBLADDER, LEFT_KIDNEY, RIGHT_KIDNEY, LIVER, PANCREAS, SPLEEN, STOMACH = range(1, 9)
 

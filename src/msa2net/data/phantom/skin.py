@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from msa2net.data.phantom_shapes import Floats, Mask, smooth_noise
+from msa2net.data.phantom.shapes import Floats, Mask, smooth_noise
 
 # Fair, tanned and dark skin.
 _SKIN_RGB = np.array([[236, 200, 184], [218, 164, 136], [158, 112, 84]], np.float32)

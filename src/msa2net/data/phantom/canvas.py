@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from msa2net.data.phantom_shapes import Floats, Mask, Point, Region, Space, smooth_noise, tube
+from msa2net.data.phantom.shapes import Floats, Mask, Point, Region, Space, smooth_noise, tube
 
 Path = Sequence[Point]
 Numbers = NDArray[np.floating]

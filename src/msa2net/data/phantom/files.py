@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from msa2net.data import phantom_volumes
 from msa2net.data.case import Case
 from msa2net.data.formats import isic2018
-from msa2net.data.phantom import skin_lesion
-from msa2net.data.phantom_volumes import Planned
+from msa2net.data.phantom import skin_lesion, volumes
+from msa2net.data.phantom.volumes import Planned
 from msa2net.data.writers import write_jpeg, write_png
 from msa2net.errors import ConfigError
 
@@ -59,12 +58,10 @@ def write_images(out: Path, planned: Planned, seed: int) -> None:
 LAYOUTS: dict[str, Layout] = {
     "images": Layout(plan_lesions, write_images),
     "isic2018": Layout(plan_lesions, write_isic2018),
-    "acdc": Layout(phantom_volumes.plan_hearts, phantom_volumes.write_acdc),
-    "btcv": Layout(phantom_volumes.plan_abdomens, phantom_volumes.write_btcv),
-    "synapse": Layout(phantom_volumes.plan_abdomens, phantom_volumes.write_synapse),
-    "nnunet": Layout(
-        phantom_volumes.plan_abdomens, phantom_volumes.write_nnunet, phantom_volumes.describe_nnunet
-    ),
+    "acdc": Layout(volumes.plan_hearts, volumes.write_acdc),
+    "btcv": Layout(volumes.plan_abdomens, volumes.write_btcv),
+    "synapse": Layout(volumes.plan_abdomens, volumes.write_synapse),
+    "nnunet": Layout(volumes.plan_abdomens, volumes.write_nnunet, volumes.describe_nnunet),
 }
 
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from msa2net.data.case import Case, Geometry
 from msa2net.data.labels import BACKGROUND, ENCODINGS
-from msa2net.data.phantom_canvas import spacing
-from msa2net.data.phantom_ct import draw_abdomen
-from msa2net.data.phantom_skin import draw_lesion
+from msa2net.data.phantom.canvas import spacing
+from msa2net.data.phantom.ct import draw_abdomen
+from msa2net.data.phantom.skin import draw_lesion
 from msa2net.errors import DataError
 
 ABDOMEN_LABELS = (BACKGROUND, *ENCODINGS["transunet"].values())

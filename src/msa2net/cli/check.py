@@ -1,0 +1,79 @@
+"""`msa2net check`."""
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from msa2net.cli.console import console, say, track
+
+if TYPE_CHECKING:
+    from msa2net.data.check.dataset import Finding
+
+NAMED = 3
+STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
+
+
+def check(
+    dataset: Annotated[Path, typer.Argument(help="Folder of prepared data.", metavar="DATASET")],
+    image_size: Annotated[
+        int, typer.Option(min=32, help="Of the network, to tell whether the disk has room.")
+    ] = 224,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Name every case, not three of a kind.")
+    ] = False,
+) -> None:
+    """Look for what would spoil a training: wrong labels, scales, splits, duplicates, damage.
+
+    The exit code is 2 if there is any error; warnings and notes leave it at 0.
+    """
+    from msa2net.data.check.dataset import LEVELS, check_store
+    from msa2net.data.store import open_store
+
+    store = open_store(dataset, complete=False)
+    findings = check_store(
+        store, (image_size, image_size), lambda cases, total: track(cases, total, "checking")
+    )
+    show(findings, None if verbose else NAMED)
+    levels = Counter(finding.level for finding in findings)
+    counts = ", ".join(_counted(levels[level], level) for level in LEVELS)
+    say(f"{counts} in {_counted(len(store.cases), 'case')}")
+    if levels["error"]:
+        raise typer.Exit(2)
+
+
+def show(findings: list["Finding"], named: int | None) -> None:
+    """Print findings of the same words as one, with the first `named` places (None: all)."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from msa2net.data.check.findings import WHOLE
+
+    groups: dict[tuple[str, str, str], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.level, finding.what, finding.advice), []).append(finding)
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for (level, what, advice), group in groups.items():
+        text = Text(what, "bold")
+        found = places(group, named)
+        if found != WHOLE:
+            text.append(f"\n{found}", "not bold")
+        if advice:
+            text.append(f"\n→ {advice}", "not bold italic")
+        table.add_row(Text(level, STYLES[level]), text)
+        table.add_row()
+    console().print(table)
+
+
+def places(group: list["Finding"], named: int | None) -> str:
+    """Return where a kind of finding is: `case0001 (12 mL), case0002 (9 mL) and 5 more`."""
+    shown = [f"{one.where} ({one.detail})" if one.detail else one.where for one in group[:named]]
+    more = len(group) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"

@@ -1,0 +1,146 @@
+"""What is wrong with a prepared data set, found before training spends hours on it."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from msa2net.data.check.encodings import MAX_CASES, MIN_ORGANS, Labelled, recognise_encoding
+from msa2net.data.check.files import check_arrays, check_duplicates, check_room, check_sources
+from msa2net.data.check.findings import LEVELS, WHOLE, Finding, Level
+from msa2net.data.check.geometry import check_geometry
+from msa2net.data.check.organs import ORGANS
+from msa2net.data.check.values import (
+    check_channels,
+    check_classes,
+    check_image,
+    check_label,
+    check_organ_volumes,
+)
+from msa2net.data.labels import ENCODINGS, IGNORE, convert
+from msa2net.data.splits import SPLITS
+from msa2net.data.statistics import count_labels, describe_channels
+from msa2net.data.store import INDEX, Store, StoredCase
+from msa2net.files import read_json
+
+__all__ = ["LEVELS", "Finding", "Level", "check_store"]
+
+Progress = Callable[[Iterable[StoredCase], int], Iterable[StoredCase]]
+
+FEW_PATIENTS = 5
+
+
+def check_store(
+    store: Store, image_size: tuple[int, int] = (224, 224), progress: Progress | None = None
+) -> list[Finding]:
+    """Look through a prepared data set; the raw files are only asked for size and time.
+
+    Args:
+        store: from `open_store(…, complete=False)`.
+        image_size: of the network, (h, w): training slices of this size must fit on the disk.
+        progress: wraps the cases and their number, to show a bar.
+
+    Returns:
+        What was found, errors first; in the same order for the same data.
+    """
+    findings = [*_check_complete(store), *_check_splits(store)]
+    sound: list[StoredCase] = []
+    shown = store.cases if progress is None else progress(store.cases, len(store.cases))
+    for stored in shown:
+        findings += check_sources(stored)
+        damage = check_arrays(store, stored)
+        findings += damage
+        if not damage:
+            row = _described(store, stored)
+            findings += check_label(store, row)
+            findings += check_channels(store, row)
+            findings += check_image(store, row, store.case(row.id).image)
+            sound.append(row)
+    wrong_names = _check_encoding(store, sound)
+    findings += wrong_names
+    if not any(finding.level == "error" for finding in wrong_names):
+        for row in sound:
+            findings += check_organ_volumes(store, row)
+    findings += check_classes(store, sound)
+    findings += check_geometry(store, store.cases)
+    findings += check_duplicates(store, sound)
+    findings += check_room(store, sound, image_size)
+    return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
+
+
+def _described(store: Store, row: StoredCase) -> StoredCase:
+    """Return the row with statistics, which the first version of this package did not note."""
+    if row.intensity and row.voxels:
+        return row
+    case = store.case(row.id)
+    assert case.label is not None
+    voxels = {str(value): count for value, count in count_labels(case.label).items()}
+    return replace(row, intensity=describe_channels(case.image), voxels=voxels)
+
+
+def _check_complete(store: Store) -> list[Finding]:
+    if read_json(store.root / INDEX).get("complete"):
+        return []
+    what = "the preparation was interrupted or met files it could not use"
+    return [Finding("error", WHOLE, what, "prepare the data again")]
+
+
+def _check_splits(store: Store) -> list[Finding]:
+    """Find empty and small splits, and patients in several."""
+    findings = []
+    for split in SPLITS:
+        patients = {case.patient or case.id for case in store.cases if case.split == split}
+        if not patients:
+            level: Level = "warning" if split == "test" else "error"
+            advice = "add cases, for example in splits/*.txt beside the raw data"
+            findings.append(Finding(level, split, "no case is in this split", advice))
+        elif split != "train" and len(patients) < FEW_PATIENTS:
+            what = f"fewer than {FEW_PATIENTS} patients, the intervals of scores will be wide"
+            findings.append(Finding("note", split, what, "add cases", f"{len(patients)}"))
+    of_patient: dict[str, set[str]] = {}
+    for case in store.cases:
+        if case.patient:
+            of_patient.setdefault(case.patient, set()).add(case.split)
+    for patient, splits in of_patient.items():
+        if len(splits) > 1:
+            what = "a patient's cases are in several splits, which flatters the scores"
+            advice = "move all cases of a patient into one split"
+            detail = " and ".join(split for split in SPLITS if split in splits)
+            findings.append(Finding("error", patient, what, advice, detail))
+    return findings
+
+
+def _check_encoding(store: Store, rows: Sequence[StoredCase]) -> list[Finding]:
+    """Compare the label encoding that was declared with the one the organs look like."""
+    if store.encoding is None:
+        return []
+    # BTCV's files were converted when they were read: what they held before is what is in doubt.
+    declared = "btcv" if store.format == "btcv" else store.encoding
+    result = recognise_encoding(_labelled(store, rows, declared))
+    if result.best == declared:
+        return []
+    if result.best is None:
+        what = f"the organs do not tell whether the labels are in the encoding '{declared}'"
+        return [Finding("note", WHOLE, what, "compare some labels with the names of the classes")]
+    value = result.telling_value(declared)
+    organ = ENCODINGS[result.best][value]
+    named = ENCODINGS[declared].get(value, "nothing")
+    what = (
+        f"labels were declared as '{declared}' but look like '{result.best}': value {value} is "
+        f"{ORGANS[organ].looks}, {organ} in '{result.best}', {named} in '{declared}'"
+    )
+    advice = f"prepare … --labels {result.best}"
+    if store.format == "btcv":
+        advice = f"convert the label files from '{result.best}' to 'btcv', which this format holds"
+    return [Finding("error", WHOLE, what, advice)]
+
+
+def _labelled(store: Store, rows: Sequence[StoredCase], declared: str) -> list[Labelled]:
+    """Return a few labels in the encoding `declared`, spread over the cases with most organs."""
+    assert store.encoding is not None
+    known = {"0", str(IGNORE), *map(str, ENCODINGS[store.encoding])}
+    usable = [row for row in rows if len(row.voxels) > MIN_ORGANS and set(row.voxels) <= known]
+    labels: list[Labelled] = []
+    for row in usable[:: max(1, len(usable) // MAX_CASES)][:MAX_CASES]:
+        label_ZHW = store.case(row.id).label
+        assert label_ZHW is not None
+        labels.append((convert(label_ZHW, store.encoding, declared), row.spacing_mm))
+    return labels

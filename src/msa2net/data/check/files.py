@@ -1,0 +1,184 @@
+"""Is everything on disk that `dataset.json` speaks of, once each, and is there room to train?"""
+
+import hashlib
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msa2net.data.check.findings import WHOLE, Finding, Level
+from msa2net.data.guards import readable, sides
+from msa2net.data.store import Store, StoredCase, image_path, label_path
+
+_AGAIN = "prepare the data again"
+
+
+def check_arrays(store: Store, row: StoredCase) -> list[Finding]:
+    """Compare the two stored arrays of a case with what `dataset.json` says; all are errors."""
+    return [
+        Finding("error", row.id, what, f"delete it and {_AGAIN}", detail)
+        for path, name, shape, kinds in (
+            (image_path(store.root, row.id), "image", row.shape, "uif"),
+            (label_path(store.root, row.id), "label", row.shape[1:], "u"),
+        )
+        for what, detail in _array_faults(path, name, shape, kinds)
+    ]
+
+
+def _array_faults(
+    path: Path, name: str, shape: tuple[int, ...], kinds: str
+) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong and its detail; a header is compared with the file's size too."""
+    try:
+        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except FileNotFoundError:
+        yield f"the stored {name} is missing", path.name
+        return
+    except (OSError, ValueError) as error:
+        yield f"the stored {name} is truncated or damaged", " ".join(str(error).split())[:80]
+        return
+    if array.shape != shape:
+        yield (
+            f"the stored {name} has another shape than dataset.json says",
+            f"{sides(array.shape)}, not {sides(shape)}",
+        )
+    if array.dtype.kind not in kinds or (name == "label" and array.dtype != np.uint8):
+        yield f"the stored {name} has a type that is not used", str(array.dtype)
+
+
+def check_sources(row: StoredCase) -> list[Finding]:
+    """Say which of a case's source files were changed (warning) or are gone (note) by now."""
+    changed, gone = [], []
+    for file in row.files:
+        path = Path(file["path"])
+        try:
+            status = path.stat()
+        except OSError:
+            gone.append(path.name)
+            continue
+        if (status.st_size, status.st_mtime_ns) != (file["bytes"], file["mtime_ns"]):
+            changed.append(path.name)
+    findings = []
+    if changed:
+        what = "source files were changed after the data were prepared"
+        findings.append(Finding("warning", row.id, what, _AGAIN, _first(changed)))
+    if gone:
+        what = "source files are no longer where they were"
+        advice = "have them there again before preparing again"
+        findings.append(Finding("note", row.id, what, advice, _first(gone)))
+    return findings
+
+
+def check_duplicates(store: Store, rows: Sequence[StoredCase]) -> list[Finding]:
+    """Find equal images: in test and elsewhere an error, otherwise a warning.
+
+    Statistics of `dataset.json` are compared first, and the voxels of those that agree. Labels are
+    left aside: empty ones are equal and mean no harm.
+    """
+    findings = []
+    for alike in _groups(rows, [_fingerprint(row) for row in rows]):
+        voxels = [_voxel_hash(store, row) for row in alike] if len(alike) > 1 else [""]
+        for same in _groups(alike, voxels):
+            findings += [_duplicate(same[0], other) for other in same[1:]]
+    return findings
+
+
+def _duplicate(one: StoredCase, other: StoredCase) -> Finding:
+    splits = {one.split, other.split}
+    source, other_source = (row.files[0]["sha256"] if row.files else "" for row in (one, other))
+    kind = "the same file" if source == other_source else "the same image in different files"
+    level: Level
+    if len(splits) == 1:
+        level, where, so = "warning", "one split", ""
+    elif "test" in splits:
+        level, where, so = "error", "different splits", ", or the reported scores are flattered"
+    else:
+        level, where, so = "warning", "train and val", ", or validation flatters"
+    return Finding(
+        level,
+        f"{one.id} and {other.id}",
+        f"two cases of {where} are {kind}",
+        f"remove one of the two{so}",
+        " and ".join(dict.fromkeys((one.split, other.split))),
+    )
+
+
+def _groups(rows: Sequence[StoredCase], keys: Sequence[object]) -> list[list[StoredCase]]:
+    groups: dict[object, list[StoredCase]] = {}
+    for row, key in zip(rows, keys, strict=True):
+        groups.setdefault(key, []).append(row)
+    return list(groups.values())
+
+
+def _fingerprint(row: StoredCase) -> object:
+    """Return what equal images agree in, whatever the type of their numbers."""
+    return row.shape, tuple(
+        (channel.minimum, channel.maximum, f"{channel.mean:.6g}") for channel in row.intensity
+    )
+
+
+def _voxel_hash(store: Store, row: StoredCase) -> str:
+    digest = hashlib.sha256()
+    for channel_ZHW in store.case(row.id).image:
+        for slice_HW in channel_ZHW:
+            number_HW = slice_HW.astype(np.float64) + 0.0  # no negative zeros
+            digest.update(number_HW.tobytes())
+    return digest.hexdigest()
+
+
+def check_room(
+    store: Store, rows: Sequence[StoredCase], image_size: tuple[int, int]
+) -> list[Finding]:
+    """Say what training needs on disk, an error if it is not there, and the largest case.
+
+    Training writes its slices once: images (N, C, h, w) of two bytes, labels (N, h, w) of one.
+    """
+    slices = sum(row.shape[1] for row in rows if row.split == "train")
+    shape = (slices, store.channels, *image_size)
+    needed = slices * (2 * store.channels + 1) * math.prod(image_size)
+    free = shutil.disk_usage(store.root).free
+    detail = f"{readable(needed)} for {slices} slices, {readable(free)} are free"
+    size = sides(image_size)
+    findings = []
+    if _written(store.root, shape):
+        what = f"training slices at {size} are on disk already"
+        findings.append(Finding("note", WHOLE, what, "", readable(needed)))
+    elif needed > free:
+        what = f"the disk has no room for training slices at {size}"
+        advice = "free some space, or move the prepared data to a larger disk"
+        findings.append(Finding("error", WHOLE, what, advice, detail))
+    elif slices:
+        what = f"training will write slices at {size} beside the prepared data"
+        findings.append(Finding("note", WHOLE, what, "keep that much free", detail))
+    if rows:
+        held = {row.id: _case_bytes(store, row) for row in rows}
+        largest = max(held, key=lambda case_id: held[case_id])
+        what = "the largest case in memory, image and label"
+        advice = "have several times that free for evaluation and prediction"
+        findings.append(Finding("note", largest, what, advice, readable(held[largest])))
+    return findings
+
+
+def _case_bytes(store: Store, row: StoredCase) -> int:
+    case = store.case(row.id)
+    assert case.label is not None
+    return case.image.nbytes + case.label.nbytes
+
+
+def _written(root: Path, shape: tuple[int, ...]) -> bool:
+    """Tell whether slices of this shape lie there, of whatever preprocessing."""
+    for path in root.glob("slices/*/images.npy"):
+        try:
+            if np.lib.format.open_memmap(path, mode="r").shape == shape:
+                return True
+        except (OSError, ValueError):  # another process is writing them
+            continue
+    return False
+
+
+def _first(names: Sequence[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")

@@ -1,0 +1,177 @@
+"""Do a case's voxels look like an image and its label?"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msa2net.data.check.findings import Finding, Level
+from msa2net.data.check.organs import ORGANS
+from msa2net.data.labels import IGNORE
+from msa2net.data.splits import SPLITS
+from msa2net.data.statistics import ChannelStatistics
+from msa2net.data.store import Store, StoredCase
+from msa2net.data.synapse_files import HU_HIGH, HU_LOW
+
+FULL = 0.95
+"""Foreground that fills more of a case than this is probably an inverted mask."""
+
+SPECK = 2
+"""A class of this many voxels or fewer is probably a slip of the pen."""
+
+NO_AIR_HU = -200.0
+"""A CT reaches below this wherever there is air, so around every patient."""
+
+OUTSIDE = 0.99
+_SLICES = 8  # of a case, that are read to see how much lies outside the window
+
+
+def check_label(store: Store, row: StoredCase) -> list[Finding]:
+    """Find values that are no class, empty, full and wholly ignored labels, and specks."""
+    counts = {int(value): count for value, count in row.voxels.items()}
+    total = sum(counts.values())
+    ignored, background = counts.get(IGNORE, 0), counts.get(0, 0)
+    classes = len(store.label_names)
+    findings = []
+    wrong = [f"{v} ({n} voxels)" for v, n in counts.items() if v >= classes and v != IGNORE]
+    if wrong:
+        what = f"the label holds values other than 0 to {classes - 1} and {IGNORE}"
+        findings.append(
+            Finding("error", row.id, what, "correct the label file", ", ".join(wrong[:3]))
+        )
+    if ignored == total:
+        what = f"every voxel of the label is ignored ({IGNORE})"
+        findings.append(Finding("error", row.id, what, "label the case or leave it out"))
+    elif background + ignored == total:
+        what = "the label is empty"
+        advice = "look whether the image really shows nothing of any class"
+        findings.append(Finding("warning", row.id, what, advice))
+    elif background < (1 - FULL) * (total - ignored):
+        what = f"the label fills more than {FULL:.0%} of the image"
+        advice = "look whether foreground and background are exchanged"
+        share = 1 - background / (total - ignored)
+        level: Level = "warning" if store.kind == "volume" else "note"  # a close-up may be full
+        findings.append(Finding(level, row.id, what, advice, f"{share:.1%}"))
+    for value, name in enumerate(store.label_names[1:], start=1):
+        if 0 < counts.get(value, 0) <= SPECK:
+            what = f"'{name}' has only {SPECK} voxels or fewer"
+            advice = "look whether they were labelled by mistake"
+            findings.append(Finding("warning", row.id, what, advice))
+    return findings
+
+
+def check_organ_volumes(store: Store, row: StoredCase) -> list[Finding]:
+    """Find organs of impossible size, where the classes are organs and the spacing is known."""
+    if store.encoding is None or row.spacing_mm is None:
+        return []
+    findings = []
+    for value, name in enumerate(store.label_names[1:], start=1):
+        voxels, organ = row.voxels.get(str(value), 0), ORGANS[name]
+        volume_ml = voxels * float(np.prod(row.spacing_mm)) / 1000
+        if voxels > SPECK and not organ.least_ml <= volume_ml <= organ.most_ml:
+            what = f"'{name}' is not between {organ.least_ml:g} and {organ.most_ml:g} mL"
+            advice = "look at the label, and at the spacing in the file's header"
+            findings.append(Finding("warning", row.id, what, advice, f"{volume_ml:.3g} mL"))
+    return findings
+
+
+def check_classes(store: Store, rows: Sequence[StoredCase]) -> list[Finding]:
+    """Find classes that a split lacks; one that only train lacks is an error."""
+    shown: dict[str, set[int]] = {}
+    for row in rows:
+        shown.setdefault(row.split, set()).update(int(value) for value in row.voxels)
+    findings: list[Finding] = []
+    for value, name in enumerate(store.label_names[1:] if shown else (), start=1):
+        lacking = [split for split in SPLITS if split in shown and value not in shown[split]]
+        if len(lacking) == len(shown):
+            what = "no case shows this class"
+            advice = "leave it out of the classes: nothing can be learned of it, or scored"
+            findings.append(Finding("warning", name, what, advice))
+            continue
+        for split in lacking:
+            level: Level = "error" if split == "train" else "warning"
+            so = "learned" if split == "train" else "scored there"
+            what = f"no case of {split} shows this class, it cannot be {so}"
+            findings.append(Finding(level, name, what, "split the cases otherwise"))
+    return findings
+
+
+def check_channels(store: Store, row: StoredCase) -> list[Finding]:
+    """Find a number of channels that the network will not take, or that is filled up."""
+    channels = row.shape[0]
+    if channels == store.channels:
+        return []
+    advice = "bring all images to the same channels"
+    detail = f"{channels}, the network gets {store.channels}"
+    if channels == 1:
+        what = "the image has one channel, others have more; it will be repeated"
+        return [Finding("warning", row.id, what, advice, detail)]
+    what = "the image has another number of channels than others"
+    return [Finding("error", row.id, what, advice, detail)]
+
+
+def check_image(store: Store, row: StoredCase, image_CZHW: NDArray[Any]) -> list[Finding]:
+    """Find values that are no numbers, constant images, and values of another scale."""
+    broken = sum(channel.not_finite for channel in row.intensity)
+    findings = []
+    if broken:
+        what = "values of the image are NaN or infinite"
+        advice = "replace them by a number, such as the background's"
+        findings.append(Finding("error", row.id, what, advice, f"{broken} voxels"))
+    constant = [channel for channel in row.intensity if channel.minimum == channel.maximum]
+    if len(constant) == len(row.intensity):
+        what = "the image has the same value everywhere"
+        detail = f"{constant[0].minimum:g}"
+        findings.append(Finding("error", row.id, what, "look at the image file", detail))
+        return findings
+    if constant:
+        what = "a channel of the image has the same value everywhere"
+        findings.append(Finding("warning", row.id, what, "look at the image files"))
+    return findings + _check_scale(store, row, image_CZHW)
+
+
+def _check_scale(store: Store, row: StoredCase, image_CZHW: NDArray[Any]) -> list[Finding]:
+    if store.intensity != "fixed":
+        return []
+    findings = []
+    # TransUNet's files are clipped on purpose, and their reader has refused everything else.
+    is_ct = store.kind == "volume" and (store.low, store.high) == (HU_LOW, HU_HIGH)
+    if is_ct and store.format != "synapse":
+        channel = row.intensity[0]
+        doubt = _not_hounsfield(channel)
+        if doubt is not None:
+            what, advice = doubt
+            detail = f"{channel.minimum:g} to {channel.maximum:g}"
+            what = f"does not look like Hounsfield units: {what}"
+            findings.append(Finding("warning", row.id, what, advice, detail))
+    outside = _share_outside(image_CZHW, store.low, store.high)
+    if outside > OUTSIDE:
+        what = (
+            f"more than {OUTSIDE:.0%} of the voxels lie outside {store.low:g} to {store.high:g}, "
+            "of which the network sees nothing"
+        )
+        advice = "look whether the values are of the scale that the format expects"
+        findings.append(Finding("warning", row.id, what, advice, f"{outside:.2%}"))
+    return findings
+
+
+def _not_hounsfield(channel: ChannelStatistics) -> tuple[str, str] | None:
+    """Return what is odd about the values of a CT, and what to do."""
+    rescale = "use the original values: air is −1000, water 0"
+    if channel.minimum >= 0 and channel.maximum <= 1:
+        return "values within 0 to 1", f"{rescale}; for TransUNet's files there is 'synapse'"
+    if channel.minimum >= 0 and channel.maximum <= 255:
+        return "values within 0 to 255", rescale
+    if channel.minimum >= 0 and channel.maximum >= 1000:
+        return "never below 0; stored with an offset of 1024?", "subtract the offset"
+    if channel.minimum > NO_AIR_HU:
+        return f"never below −{-NO_AIR_HU:g}, so no air; clipped?", rescale
+    return None
+
+
+def _share_outside(image_CZHW: NDArray[Any], low: float, high: float) -> float:
+    depth = image_CZHW.shape[1]
+    chosen = np.unique(np.linspace(0, depth - 1, _SLICES).round().astype(int))
+    sample = image_CZHW[:, chosen]
+    return 1 - float(((sample >= low) & (sample <= high)).mean())

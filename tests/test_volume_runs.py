@@ -1,0 +1,141 @@
+"""Each layout from raw files to masks: prepare, check, train, evaluate, predict, by commands."""
+
+import csv
+import json
+from pathlib import Path
+
+import h5py
+import nibabel
+import numpy as np
+import pytest
+
+from commands import msa2net
+from msa2net.data.labels import convert, label_names
+from msa2net.data.nifti import read_nifti_image, read_nifti_label
+from msa2net.data.phantom.files import write_phantom
+from msa2net.data.store import open_store
+
+CONFIG = """
+image_size: 32
+model: {{name: msa2net, encoder: test_maxvit}}
+data: {{format: {format}, prepared: prepared}}
+augment: {{affine: 0.5}}
+train: {{epochs: 2, batch_size: 8, learning_rate: 0.003}}
+"""
+CASES = {"acdc": 6, "btcv": 5, "synapse": 5, "nnunet": 5, "isic2018": 8}
+INPUTS = {
+    "acdc": "raw/training/patient001",
+    "btcv": "raw/img",
+    "synapse": "scans",
+    "nnunet": "raw/imagesTr",
+    "isic2018": "raw/ISIC2018_Task1-2_Training_Input",
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def finished(request, tmp_path_factory) -> tuple[str, Path, dict[str, str]]:
+    """Everything done once, by commands; what each said."""
+    format = request.param
+    root = tmp_path_factory.mktemp(format)
+    write_phantom(format, root / "raw", cases=CASES[format])
+    if format == "synapse":  # its own files are for training; people predict on scans
+        (root / "scans").mkdir()
+        write_phantom("btcv", root / "btcv", cases=3, seed=9)
+        for path in (root / "btcv" / "img").iterdir():
+            path.rename(root / "scans" / path.name)
+    (root / "small.yaml").write_text(CONFIG.format(format=format))
+    said = {}
+    for step in (
+        (
+            "prepare",
+            format,
+            "raw",
+            "prepared",
+            *(["--labels", "samed"] if format == "btcv" else []),
+        ),
+        ("check", "prepared", "--image-size", "32"),
+        ("train", "small.yaml", "--device", "cpu"),
+        ("evaluate", "runs/small"),
+        ("predict", "runs/small", INPUTS[format], "--out", "masks"),
+    ):
+        result = msa2net(*step, cwd=root)
+        assert result.returncode == 0, f"{step}: {result.stderr}\n{result.stdout}"
+        said[step[0]] = result.stdout
+    return format, root, said
+
+
+def test_both_protocols_are_printed(finished):
+    format, root, said = finished
+    assert "next: msa2net check prepared" in said["prepare"]
+    summary = json.loads((root / "runs/small/evaluation/summary.json").read_text())
+    if format == "isic2018":
+        assert summary["protocols"].keys() == {"standard", "isic"}
+        return
+    assert "HD95" in said["evaluate"]
+    assert summary["protocols"].keys() == {"standard", "transunet"}
+    rows = list(csv.DictReader((root / "runs/small/evaluation/cases.csv").open()))
+    scored = [row for row in rows if row["outcome"] == "scored"]
+    assert all(float(row["hd95_voxels"]) >= 0 for row in scored)
+    assert all(float(row["hd95_mm"]) > 0 for row in scored if float(row["hd95_voxels"]) > 0)
+    assert all(row["hd95_voxels_transunet"] for row in rows)
+    # Two training epochs of this size teach little, but the two ways back never agree everywhere.
+    assert any(row["dice"] != row["dice_transunet"] for row in scored) or not scored
+
+
+def test_phases_stand_in_the_table(finished):
+    format, root, said = finished
+    groups = json.loads((root / "runs/small/evaluation/summary.json").read_text())["groups"]
+    if format != "acdc":
+        assert groups == {}
+        return
+    assert groups.keys() == {"end diastole", "end systole"}
+    assert {group["cases"] for group in groups.values()} == {3}
+    assert "end systole" in said["evaluate"]
+    assert "end diastole" in (root / "runs/small/evaluation/table.md").read_text()
+
+
+def test_masks_lie_in_the_space_of_their_scans(finished):
+    format, root, _ = finished
+    images = [path for path in (root / INPUTS[format]).iterdir() if "_gt" not in path.name]
+    if format == "isic2018":
+        assert len(list((root / "masks").glob("*.png"))) == len(images)
+        return
+    for path in images:
+        if path.suffix != ".gz":
+            continue
+        mask = nibabel.load(root / "masks" / path.name)
+        scan = nibabel.load(path)
+        assert mask.shape == scan.shape[:3]
+        np.testing.assert_array_equal(mask.affine, scan.affine)
+
+
+def test_the_stored_labels_are_the_files_and_go_back(finished):
+    _, root, _ = finished
+    store = open_store(root / "prepared")
+    assert not list(root.rglob(".writing-*"))
+    for row in store.cases:
+        case = store.case(row.id)
+        assert sum(row.voxels.values()) == case.label.size
+        label = next((Path(f["path"]) for f in row.files[::-1] if "nii" in f["path"]), None)
+        if label is None:
+            continue
+        written = store.truth(row.id).save(root / "back.nii.gz")
+        original = read_nifti_label(label)[0]
+        if store.encoding is not None:
+            original = convert(original, "btcv", store.encoding)
+        assert np.array_equal(read_nifti_label(written)[0], original)
+        np.testing.assert_array_equal(nibabel.load(written).affine, nibabel.load(label).affine)
+
+
+def test_a_network_trained_on_published_files_takes_any_ct(finished):
+    """TransUNet's files hold 0…1; the network's window is in HU all the same."""
+    format, root, _ = finished
+    if format != "synapse":
+        return
+    facts = json.loads((root / "runs/small/model.json").read_text())
+    assert (facts["preprocessing"]["low"], facts["preprocessing"]["high"]) == (-125, 275)
+    assert tuple(facts["label_names"]) == label_names("transunet")
+    image, _ = read_nifti_image(next((root / "scans").iterdir()))
+    assert image.min() < -125  # what is read has the scanner's range
+    with h5py.File(next((root / "raw/test_vol_h5").iterdir())) as file:
+        assert 0 <= file["image"][:].min() <= file["image"][:].max() <= 1
