@@ -638,7 +638,7 @@ def test_the_command(phantoms: Path, tmp_path: Path):
 
     missing = command(tmp_path / "nowhere")
     assert missing.returncode == 2
-    assert "cannot read" in missing.stderr
+    assert "is not prepared data" in missing.stderr
 
 
 def test_places():

@@ -292,7 +292,7 @@ def test_label_values_outside_the_classes_are_named_with_file_and_count(tmp_path
     assert sorted(path.name for path in (tmp_path / "prepared" / "cases").iterdir()) == [
         "1.image.npy", "1.label.npy",
     ]  # fmt: skip
-    with pytest.raises(DataError, match="interrupted or met files it could not use"):
+    with pytest.raises(DataError, match="interrupted, met files it could not use"):
         open_store(data.prepared)
     for name in ("0.png", "2.png"):  # mended, only these are done again
         save(tmp_path / "masks" / name, np.ones((8, 9), np.uint8))

@@ -53,7 +53,7 @@ def workplace(tmp_path_factory) -> Path:
         settings = yaml.safe_load(path.read_text())
         settings["image_size"] = 32
         settings["model"] = {"name": "msa2net", "encoder": "test_maxvit"}
-        settings["train"] |= {"epochs": 1, "batch_size": 2, "workers": 0}
+        settings["train"] |= {"epochs": 1, "batch_size": 2, "workers": 0, "validate_every": 1}
         (root / "configs" / path.name).write_text(yaml.safe_dump(settings))
     return root
 

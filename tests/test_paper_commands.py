@@ -68,6 +68,23 @@ def test_training_keeps_the_last_weights_and_looks_at_the_test_volumes(trained: 
     assert all(0 <= float(row.split(",")[column]) <= 1 for row in (first, second))
 
 
+def test_a_split_without_validation_trains(workplace: Path, tmp_path: Path):
+    """The paper has none."""
+    shutil.copytree(workplace / "data", tmp_path / "data")
+    lists = tmp_path / "data" / "Synapse" / "splits"
+    lists.mkdir()
+    cases = {
+        "train": {p.name[:8] for p in (lists.parent / "train_npz").glob("*.npz")},
+        "val": set(),
+        "test": {p.name[:8] for p in (lists.parent / "test_vol_h5").glob("*.h5")},
+    }
+    for split, ids in cases.items():
+        (lists / f"{split}.txt").write_text("\n".join(sorted(ids)))
+    shutil.copytree(workplace / "configs", tmp_path / "configs")
+    result = script(train_as_published, *FOLDERS, *SMALL, "--max_epochs", "1", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
 def test_all_training_cases_train(workplace: Path, trained: Path):
     (slices,) = (workplace / "prepared" / "synapse" / "slices").iterdir()
     cases = {case for case, _ in json.loads((slices / "origin.json").read_text())}
@@ -84,18 +101,31 @@ def test_scores_of_every_organ_under_both_protocols(workplace: Path, trained: Pa
     for expected in (*ORGANS, "stomach", "standard", "transunet", "DSC", "HD95", "paper"):
         assert expected in result.stdout, result.stdout
     assert "the last of the training" in result.stdout
+    before = (workplace / "prepared" / "synapse" / "dataset.json").read_bytes()
     summary = json.loads((trained / "evaluation" / "summary.json").read_text())
     for protocol in ("standard", "transunet"):
         for organ in ORGANS:
             figures = summary["protocols"][protocol]["classes"][organ]
             assert {"dice", "hd95_voxels"} <= figures.keys()
-    assert not summary["selected_on_test"]
+    assert not summary["flattering"]
+    assert summary["data"]["same_as_training"]
     assert (trained / "report.html").is_file()
+    shutil.copytree(workplace / "data/Synapse/test_vol_h5", workplace / "other" / "test_vol_h5")
+    result = script(
+        evaluate_as_published, "--volume_path", "other", "--output_dir", trained, cwd=workplace
+    )
+    assert result.returncode == 0, result.stderr
+    # What the network was trained on is not touched by testing it on something else.
+    assert (workplace / "prepared" / "synapse" / "dataset.json").read_bytes() == before
+    assert (workplace / "prepared" / "test-other" / "dataset.json").is_file()
 
 
 def test_selection_on_test_has_to_be_asked_for_and_is_named(workplace: Path, trained: Path):
     with pytest.raises(ConfigError, match="flatters every score"):
         load_config(ROOT / "configs" / "synapse-paper.yaml", ["train.keep=best"])
+    words = (*FOLDERS, *SMALL, "--max_epochs", "1", "--select-on-test")
+    result = script(train_as_published, *words, cwd=workplace)  # looks every 20 epochs only
+    assert_one_sentence(result, "nothing would choose the best weights")
     result = script(
         train_as_published, *FOLDERS, *SMALL, "--eval_interval", "1", "--max_epochs", "1",
         "--select-on-test", cwd=workplace,
@@ -109,7 +139,7 @@ def test_selection_on_test_has_to_be_asked_for_and_is_named(workplace: Path, tra
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "TEST split" in " ".join(result.stdout.split())
-    assert json.loads((run / "evaluation" / "summary.json").read_text())["selected_on_test"]
+    assert json.loads((run / "evaluation" / "summary.json").read_text())["flattering"]
     assert "TEST split" in (run / "evaluation" / "table.md").read_text()
     assert "TEST split" in (run / "report.html").read_text()
 
@@ -120,10 +150,13 @@ def test_published_weights_beside_the_data(workplace: Path, golden: Path, monkey
     folder.mkdir()
     torch.save(published_state(golden / "github_manifest.json"), folder / "best.pth")
     run = find_run(folder)
-    assert run == folder / "imported-best"
+    assert run.name.startswith("imported-best-")
     assert find_run(folder) == run
+    changed = published_state(golden / "github_manifest.json")
+    changed["decoder_0.last_layer.bias"] += 1
+    torch.save(changed, folder / "best.pth")
+    assert find_run(folder) != run  # other weights under the same name
     torch.save({}, folder / "other.pth")
-    (run / "model.json").unlink()
     with pytest.raises(WeightsError, match=r"holds 2 \.pth files"):
         find_run(folder)
 
@@ -149,7 +182,7 @@ def test_without_a_connection_the_way_out_is_named(workplace: Path):
     """The paper starts from ImageNet weights; offline, nothing else is done in silence."""
     words = [word for word in SMALL if word != "--no-pretrained"]
     result = script(train_as_published, *FOLDERS, *words, "--max_epochs", "1", cwd=workplace)
-    assert_one_sentence(result, "model.pretrained_file")
+    assert_one_sentence(result, "model.pretrained_file", "--no-pretrained")
 
 
 @pytest.mark.parametrize("name", ["train.py", "test.py"])

@@ -1,10 +1,12 @@
 """Preparing: side by side, interrupted, twice at once; what is noted; splits drawn by patient."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from msa2net.data import prepare as prepare_module
 from msa2net.data.formats import open_source
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.prepare import LOCK, open_prepared, prepare
-from msa2net.data.splits import resplit
+from msa2net.data.splits import resplit, split_by_ratio
 from msa2net.data.statistics import count_labels, describe_channels
 from msa2net.data.store import INDEX, open_store
 from msa2net.errors import ConfigError, DataError
@@ -99,7 +101,96 @@ def test_a_killed_process_loses_little(hearts: Path, tmp_path: Path):
     assert open_store(tmp_path).case("patient001_frame01").label.any()
 
 
-def test_a_second_process_waits_for_the_first(hearts: Path, tmp_path: Path):
+def test_a_kill_while_arrays_change_never_passes_for_the_old_data(tmp_path: Path):
+    """Once arrays of another encoding are written, no index may call them by the first one."""
+    write_phantom("btcv", tmp_path / "raw", cases=5)
+    thirteen = DataConfig(format="btcv", root=tmp_path / "raw", prepared=tmp_path / "p")
+    before = prepare(thirteen)
+    labels = {row.id: np.array(before.case(row.id).label) for row in before.cases}
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "from msa2net.config import DataConfig; from msa2net.data import prepare as p\n"
+        "real, done = p._store_case, []\n"
+        "def dying(*a):\n"
+        "    if len(done) == 2: os.kill(os.getpid(), 9)\n"
+        "    done.append(real(*a)); return done[-1]\n"
+        "p._store_case = dying\n"
+        "p.prepare(DataConfig(format='btcv', root=Path(sys.argv[1]), prepared=Path(sys.argv[2]), "
+        "labels='transunet'), workers=1)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, tmp_path / "raw", tmp_path / "p"])
+    assert killed.returncode == -9
+    with pytest.raises(DataError):
+        open_store(tmp_path / "p")
+    again = prepare(thirteen)
+    for case_id, label in labels.items():
+        assert np.array_equal(again.case(case_id).label, label), case_id
+
+
+def test_a_drawn_data_set_is_finished_after_an_interruption(tmp_path: Path):
+    """It has no raw folder that could be named again."""
+    data = DataConfig(
+        format="phantom", prepared=tmp_path, phantom_cases=(2, 1, 1), phantom_shape=(8, 64, 64)
+    )
+
+    def interrupted(cases, total):
+        yield cases[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(data, interrupted, workers=1)
+    assert len(prepare(data).cases) == 4
+    assert len(open_prepared(data).cases) == 4
+
+
+def test_raw_data_may_move(hearts: Path, tmp_path: Path):
+    shutil.copytree(hearts, tmp_path / "one")
+    first = prepare(settings(tmp_path / "one", tmp_path / "p"))
+    (tmp_path / "one").rename(tmp_path / "two")
+    second = prepare(settings(tmp_path / "two", tmp_path / "p"))
+    assert "/two/" in Path(second.cases[0].files[0]["path"]).as_posix()
+    assert second.hash == first.hash
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"schema": 7}', "install a newer msa2net, or delete it"),
+        ('{"labels": {"a": 1}}', "is not prepared data"),
+        ('{"schema": 2,', "restore or delete it"),
+        ("[]", "is not prepared data"),
+        ('{"schema": 2, "complete": true, "hash": "", "cases": ["x"]}', "is damaged"),
+    ],
+)
+def test_indices_that_are_none(tmp_path: Path, content: str, message: str):
+    (tmp_path / INDEX).write_text(content)
+    with pytest.raises(DataError, match=message):
+        open_store(tmp_path)
+
+
+def test_a_damaged_geometry_is_found_on_opening(hearts: Path, tmp_path: Path):
+    prepare(settings(hearts, tmp_path))
+    content = json.loads((tmp_path / INDEX).read_text())
+    content["cases"][2]["geometry"] = {}
+    (tmp_path / INDEX).write_text(json.dumps(content))
+    with pytest.raises(DataError, match="is damaged"):
+        open_store(tmp_path)
+
+
+def test_statistics_hold_no_second_volume():
+    image = np.random.default_rng(0).integers(-1000, 1000, (1, 64, 256, 256)).astype(np.int16)
+    label = np.zeros((64, 256, 256), np.uint8)
+    tracemalloc.start()
+    (channel,) = describe_channels(image)
+    count_labels(label)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * image.nbytes + 30e6  # the sample for the quantiles is in it
+    assert channel.mean == pytest.approx(image.mean())
+    assert channel.std == pytest.approx(image.std())
+
+
+def test_a_second_process_waits_for_the_first(hearts: Path, tmp_path: Path, caplog):
     data = settings(hearts, tmp_path)
     done = threading.Event()
 
@@ -111,6 +202,7 @@ def test_a_second_process_waits_for_the_first(hearts: Path, tmp_path: Path):
         thread = threading.Thread(target=second)
         thread.start()
         assert not done.wait(0.5)
+        assert "waiting for another process" in caplog.text
         assert not (tmp_path / INDEX).exists()
     thread.join(timeout=60)
     assert done.is_set()
@@ -142,7 +234,7 @@ def test_a_folder_that_cannot_be_written_can_still_be_read(
     class Refusing:
         def __init__(self, path) -> None: ...
 
-        def acquire(self) -> None:
+        def acquire(self, blocking: bool = True) -> None:
             raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(prepare_module, "FileLock", Refusing)
@@ -293,9 +385,35 @@ def test_folds_are_a_view_of_one_prepared_data_set(hearts: Path, tmp_path: Path)
         prepare(settings(hearts, tmp_path, folds=40))
 
 
+@given(n=st.integers(3, 40), test=st.floats(0.01, 0.98), seed=st.integers(0, 3))
+def test_every_split_gets_somebody_whatever_the_ratios(n, test, seed):
+    ratios = ((1 - test) / 2, (1 - test) / 2, test)
+    drawn = split_by_ratio([f"p{index}" for index in range(n)], ratios, seed)
+    assert len(drawn) == n
+    assert set(drawn.values()) == {"train", "val", "test"}
+
+
+def test_pictures_of_one_patient_never_part(tmp_path: Path):
+    write_phantom("images", tmp_path / "raw", cases=12)
+    for folder, ending in (("images", "jpg"), ("masks", "png")):
+        files = sorted((tmp_path / "raw" / folder).glob(f"*.{ending}"))
+        for index, path in enumerate(files):
+            path.rename(path.with_name(f"p{index // 3}_slice{index % 3}.{ending}"))
+    data = DataConfig(format="images", root=tmp_path / "raw", prepared=tmp_path / "p")
+    for changes in ({}, {"split_ratios": (0.5, 0.25, 0.25)}, {"folds": 2}):
+        store = prepare(data.model_copy(update=changes))
+        splits: dict[str, set[str]] = {}
+        for row in store.cases:
+            splits.setdefault(row.patient, set()).add(row.split)
+        assert len(splits) == 4
+        assert all(len(found) == 1 for found in splits.values())
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"folds": 2, "hold_out": False}, "hold_out=false that nobody does"),
+        ({"split_ratios": [0.7, 0.3, float("nan")]}, "add up to 1"),
         ({"fold": 1}, "set folds, and fold below it"),
         ({"folds": 3, "fold": 3}, "set folds, and fold below it"),
         ({"split_ratios": [0.5, 0.5, 0.5]}, "add up to 1"),

@@ -125,3 +125,13 @@ def test_nearest_index_by_hand():
     assert nearest_index(4, 2).tolist() == [1, 3]
     assert nearest_index(2, 4).tolist() == [0, 0, 1, 1]
     assert nearest_index(3, 3).tolist() == [0, 1, 2]
+
+
+def test_every_channel_has_a_scale_of_its_own():
+    """MRI sequences: values of one are hundreds, of the other fractions; both must be seen."""
+    ramp = np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 8, 8)
+    image = np.stack([ramp * 900 + 100, ramp * 0.01])
+    p = Preprocessing(channels=2, image_size=(8, 8), intensity="percentile", low=0, high=100)
+    unit = p.unit_slices(image, p.intensity_range(image))
+    np.testing.assert_allclose(unit[0, 0], ramp[0], atol=1e-5)
+    np.testing.assert_allclose(unit[0, 1], ramp[0], atol=1e-5)

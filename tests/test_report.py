@@ -169,7 +169,7 @@ def make_run(folder, kind):
             group: {"cases": 3, "protocols": {name: groups[name][group] for name in protocols}}
             for group in GROUPS
         }
-        summary |= {"selection": SELECTION, "selected_on_test": True}
+        summary |= {"selection": SELECTION, "flattering": True}
     (folder / "evaluation" / "summary.json").write_text(json.dumps(summary))
     return folder
 
@@ -413,7 +413,7 @@ def test_selection_on_test_is_a_warning(pages, runs, tmp_path):
     shutil.copytree(runs["volume"], run)
     path = run / "evaluation/summary.json"
     sentence = "The weights are those of the best epoch on the val split."
-    changed = {"selection": sentence, "selected_on_test": False}
+    changed = {"selection": sentence, "flattering": False}
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     page = Page(write_report(run).read_text())
     assert f"1,234,567 {sentence} What was run" in page.text
@@ -424,7 +424,7 @@ def test_evaluations_from_before_distances_still_render(runs, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(runs["volume"], run)
     summary = json.loads((run / "evaluation/summary.json").read_text())
-    for key in ("groups", "selection", "selected_on_test"):
+    for key in ("groups", "selection", "flattering"):
         del summary[key]
     for entry in summary["protocols"].values():
         for table in (*entry["classes"].values(), entry["mean"], entry["mean_over"]):
@@ -546,6 +546,7 @@ def test_a_real_run_fills_every_row(tmp_path):
         "Scored on": "test split, 1 volume",
         "Epochs": "2",
         "Device": "cpu",
+        "Trained on": "train",
         "Precision": "32-true",
         "Seed": "1234",
         "Batch size": "8",

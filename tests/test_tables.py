@@ -368,7 +368,7 @@ def test_long_group_names_are_cut_in_the_terminal_only(measured):
 @pytest.mark.parametrize("on_test", [False, True])
 def test_selection_stands_under_the_heading(measured, on_test):
     sentence = "The weights are of the epoch that scored best on the [test] split."
-    measured |= {"selection": sentence, "selected_on_test": on_test}
+    measured |= {"selection": sentence, "flattering": on_test}
     lines = markdown_table(measured).splitlines()
     assert lines[2] == ("**Warning:** " if on_test else "") + sentence
     shown = " ".join(printed(measured).split())
@@ -377,10 +377,10 @@ def test_selection_stands_under_the_heading(measured, on_test):
 
 
 def test_selection_on_test_is_never_silent(measured, volumes):
-    assert "**Warning:** The weights were chosen by the test split" in markdown_table(
-        measured | {"selected_on_test": True}
+    assert "**Warning:** The weights saw or were chosen by these very cases" in markdown_table(
+        measured | {"flattering": True}
     )
-    for absent in (volumes, volumes | {"groups": {}, "selection": None, "selected_on_test": False}):
+    for absent in (volumes, volumes | {"groups": {}, "selection": None, "flattering": False}):
         assert markdown_table(absent) == markdown_table(volumes)
         assert printed(absent) == printed(volumes)
         assert "By group" not in markdown_table(absent)

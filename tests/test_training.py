@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -65,6 +66,22 @@ def test_the_run_folder_is_complete(run: Path):
     assert facts.label_names == ("background", "lesion")
     assert facts.training["device"] == "cpu"
     assert facts.data["format"] == "isic2018"
+
+
+def test_the_last_weights_are_there_before_the_end(workplace: Path, tmp_path: Path):
+    """A long training that is cut off leaves what it had."""
+
+    class Cut(L.Callback):
+        def on_train_epoch_start(self, trainer, pl_module) -> None:
+            if trainer.current_epoch == 1:
+                raise KeyboardInterrupt
+
+    config = small_config(workplace, **{"train.keep": "last"})
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(config, tmp_path / "run", device="cpu", callbacks=[Cut()])
+    facts = read_facts(tmp_path / "run")
+    assert facts.training["weights"] == "last"
+    assert facts.training["best_epoch"] == 1
 
 
 def test_metrics_table_has_a_row_an_epoch(run: Path):
@@ -140,12 +157,18 @@ def test_the_report_is_written(run: Path):
 
 
 def test_volumes_train_and_evaluate_too(tmp_path: Path):
-    config = small_config(tmp_path, "phantom", **{"train.max_steps": 2, "train.validate_every": 9})
+    changes = {"train.max_steps": 2, "train.validate_every": 9, "train.keep": "last"}
+    config = small_config(tmp_path, "phantom", **changes)
     result = train(config, tmp_path / "run", device="cpu")
     assert result.best_dice is None  # never validated: the last weights are kept
+    assert read_facts(tmp_path / "run").training["weights"] == "last"
     summary = evaluate_run(tmp_path / "run", device="cpu")
     assert set(summary["protocols"]) == {"standard", "transunet"}
+    assert not summary["flattering"]
     assert len(list((tmp_path / "run" / "evaluation" / "examples").iterdir())) == 1
+    trained_on = evaluate_run(tmp_path / "run", split="train", device="cpu")
+    assert trained_on["flattering"]
+    assert "trained on" in trained_on["selection"]
     write_report(tmp_path / "run")
 
 

@@ -16,7 +16,13 @@ from msa2net.models.reference import load_published
 from msa2net.models.registry import create_model
 
 PAPER = Preprocessing(
-    channels=1, image_size=(224, 224), fit="stretch", resampling="spline", low=0.0, high=1.0
+    channels=1,
+    image_size=(224, 224),
+    fit="stretch",
+    resampling="spline",
+    clip=False,
+    low=0.0,
+    high=1.0,
 )
 NAMES = ("background", *(f"class {index}" for index in range(1, 9)))
 
@@ -85,6 +91,8 @@ def test_spline_slices_are_scipy_s_zoom_overshoot_included():
     np.testing.assert_allclose(ours, expected, atol=2e-6)
     assert ours.max() > 1.001
     assert ours.min() < -0.001
+    clipped = small.model_copy(update={"clip": True}).unit_slices(image, (0.0, 1.0))[0, 0]
+    np.testing.assert_array_equal(clipped, ours.clip(0, 1))
 
 
 def test_what_the_input_did_not_show_is_background():

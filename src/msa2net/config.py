@@ -85,7 +85,7 @@ class DataConfig(_Section):
     @field_validator("split_ratios")
     @classmethod
     def _whole(cls, value: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
-        if value is not None and (min(value) <= 0 or abs(sum(value) - 1) > 1e-6):
+        if value is not None and not (min(value) > 0 and abs(sum(value) - 1) <= 1e-6):
             raise ValueError("three numbers above 0 that add up to 1 are needed")
         return value
 
@@ -95,6 +95,8 @@ class DataConfig(_Section):
             raise ValueError(
                 f"fold is {self.fold}, folds is {self.folds}: set folds, and fold below it"
             )
+        if self.folds and not self.hold_out:
+            raise ValueError("folds choose who validates, hold_out=false that nobody does")
         return self
 
 
@@ -164,16 +166,27 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _somebody_to_choose_by(self) -> Self:
-        train = self.train
-        if train.monitor == "val" and not self.data.hold_out and train.keep == "best":
+        train, by_test = self.train, self.train.monitor == "test" and self.train.keep == "best"
+        if train.monitor == "val" and not self.data.hold_out:
             raise ValueError(
-                "data.hold_out is false, so no cases are left to choose the best weights by; set "
-                "train.keep to last"
+                "data.hold_out is false, so no val cases are left to score; set train.monitor to "
+                "test and train.keep to last"
             )
-        if train.monitor == "test" and train.keep == "best" and not train.select_on_test:
+        if by_test and not train.select_on_test:
             raise ValueError(
                 "choosing weights by the test split flatters every score on it; set train.keep to "
                 "last, or train.select_on_test to true to do it all the same"
+            )
+        if train.select_on_test and not by_test:
+            raise ValueError(
+                "train.select_on_test has no effect without train.monitor=test and "
+                "train.keep=best; set these too or remove it"
+            )
+        if train.keep == "best" and train.validate_every > train.epochs:
+            raise ValueError(
+                f"train.validate_every is {train.validate_every} and there are {train.epochs} "
+                "epochs, so nothing would choose the best weights; lower it or set train.keep "
+                "to last"
             )
         return self
 

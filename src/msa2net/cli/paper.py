@@ -20,6 +20,7 @@ from msa2net.errors import ConfigError, DataError, WeightsError
 if TYPE_CHECKING:
     from msa2net.config import DataConfig
 
+IMPORTED = "imported-"
 PAPER_BATCH = 24  # the batch that the base learning rate is meant for; it scales with the batch
 
 PreparedOption = Annotated[
@@ -35,7 +36,8 @@ IntervalOption = Annotated[
     int, typer.Option("--eval_interval", min=1, help="Epochs between looks at the test volumes.")
 ]
 RateOption = Annotated[
-    float, typer.Option("--base_lr", help="For a batch of 24; scaled to the batch size.")
+    float,
+    typer.Option("--base_lr", min=1e-9, help="For a batch of 24; scaled to the batch size."),
 ]
 PretrainedOption = Annotated[
     bool, typer.Option(help="Start from ImageNet weights, downloaded once.")
@@ -89,6 +91,7 @@ def train_as_published(
             f"train.epochs={max_epochs}",
             f"train.validate_every={eval_interval}",
             f"train.seed={seed}",
+            "train.monitor=test",
             f"train.keep={'best' if select_on_test else 'last'}",
             f"train.select_on_test={str(select_on_test).lower()}",
         ],
@@ -97,13 +100,16 @@ def train_as_published(
     from msa2net.cli.train import print_result
     from msa2net.training.run import train
 
-    result = train(
-        config,
-        _next_run(output_dir, network),
-        device=device,
-        progress=lambda cases, total: track(cases, total, "preparing data"),
-        callbacks=[training_bar(verbose)],
-    )
+    try:
+        result = train(
+            config,
+            _next_run(output_dir, network),
+            device=device,
+            progress=lambda cases, total: track(cases, total, "preparing data"),
+            callbacks=[training_bar(verbose)],
+        )
+    except WeightsError as error:
+        raise WeightsError(f"{error}; or start from random weights with --no-pretrained") from error
     print_result(result)
     say(f"next: python test.py --volume_path {root_path.parent} --output_dir {output_dir}")
 
@@ -120,21 +126,32 @@ def evaluate_as_published(
             "published .pth file.",
         ),
     ] = Path("model_out"),
-    prepared: PreparedOption = Path("prepared/synapse"),
+    prepared: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the prepared copy of data that the run was not trained on; "
+            "prepared/test-NAME if not given.",
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     verbose: VerboseOption = False,
 ) -> None:
     """Score a network on the Synapse test volumes: Dice and HD95 an organ, by both protocols."""
+    root = _folder_of_test_volumes(volume_path)
     run = find_run(output_dir)
     set_up(threads, verbose)
+    from msa2net.data.prepare import prepare
     from msa2net.evaluation.evaluate import evaluate_run
     from msa2net.evaluation.tables import console_table
     from msa2net.report.html import write_report
 
+    data = _other_data(run, root, prepared)
+    if data is not None:
+        prepare(data, lambda cases, total: track(cases, total, "preparing data"))
     summary = evaluate_run(
         run,
-        data=_synapse(volume_path, prepared),
+        data=data,
         device=device,
         progress=lambda cases, total: track(cases, total, "evaluating"),
     )
@@ -147,14 +164,17 @@ def evaluate_as_published(
 def find_run(folder: Path) -> Path:
     """Return the run folder meant by `folder`: itself, the newest below it, or imported weights.
 
+    Weights are imported anew whenever their content is.
+
     Raises:
-        WeightsError: there is none.
+        WeightsError: there is none, or more than one file of weights.
     """
     if (folder / "model.json").is_file():
         return folder
     runs = sorted(folder.glob("*/model.json"), key=lambda path: path.stat().st_mtime_ns)
-    if runs:
-        return runs[-1].parent
+    trained = [path.parent for path in runs if not path.parent.name.startswith(IMPORTED)]
+    if trained:
+        return trained[-1]
     weights = sorted(folder.glob("*.pth"))
     if not weights:
         raise WeightsError(
@@ -166,22 +186,52 @@ def find_run(folder: Path) -> Path:
             f"{folder} holds {len(weights)} .pth files ({weights[0].name}, {weights[1].name}, …); "
             "leave the one to be tested"
         )
+    from msa2net.files import sha256
     from msa2net.inference.published import import_published
 
-    imported = folder / f"imported-{weights[0].stem}"
-    import_published(weights[0], imported)
-    say(f"imported {weights[0]} as {imported}")
+    imported = folder / f"{IMPORTED}{weights[0].stem}-{sha256(weights[0])[:8]}"
+    if not (imported / "model.json").is_file():
+        import_published(weights[0], imported)
+        say(f"imported {weights[0]} as {imported}")
     return imported
 
 
-def _synapse(volume_path: Path, prepared: Path) -> "DataConfig":
-    from msa2net.config import DataConfig
+def _folder_of_test_volumes(volume_path: Path) -> Path:
+    """Return the folder that holds test_vol_h5, which may be named itself."""
     from msa2net.data.synapse_files import TEST_FOLDER
 
     root = volume_path.parent if volume_path.name == TEST_FOLDER else volume_path
     if not (root / TEST_FOLDER).is_dir():
         raise DataError(f"{root} holds no folder {TEST_FOLDER}; name its parent as --volume_path")
-    return DataConfig(format="synapse", root=root, prepared=prepared)
+    return root
+
+
+def _other_data(run: Path, root: Path, prepared: Path | None) -> "DataConfig | None":
+    """Say what to prepare for a run that was not trained on `root`; None if it was.
+
+    The data set that a run was trained on stays as it is; other data get a folder of their own.
+    """
+    from msa2net.config import DataConfig, load_config
+    from msa2net.data.labels import ENCODINGS, label_names
+    from msa2net.inference.run_folder import CONFIG_FILE, read_facts
+
+    if prepared is None and (run / CONFIG_FILE).is_file():
+        own = load_config(run / CONFIG_FILE).data
+        if own.root is not None and own.root.resolve() == root.resolve():
+            return None
+    classes = read_facts(run).label_names
+    encodings = [name for name in ENCODINGS if label_names(name) == classes]
+    if not encodings or encodings[0] == "btcv":
+        raise ConfigError(
+            f"{run} knows the classes {', '.join(classes)}, which are not those of Synapse files; "
+            "use msa2net evaluate"
+        )
+    return DataConfig(
+        format="synapse",
+        root=root,
+        prepared=prepared or Path("prepared") / f"test-{root.resolve().name}",
+        labels=encodings[0],
+    )
 
 
 def _common_root(training: Path, testing: Path) -> Path:

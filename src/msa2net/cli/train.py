@@ -34,7 +34,7 @@ def train(
     threads: ThreadsOption = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Train a network and keep the weights that validate best."""
+    """Train a network and keep the weights that validate best (train.keep=last: the last)."""
     from msa2net.config import load_config
 
     loaded = load_config(config, settings or ())

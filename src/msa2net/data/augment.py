@@ -54,12 +54,14 @@ def _geometric(config: AugmentConfig) -> list[v2.Transform]:
         shear=(-shear, shear, -shear, shear) if shear else None,
         interpolation=v2.InterpolationMode.BILINEAR,
     )
-    chosen = {
-        v2.RandomHorizontalFlip(config.horizontal_flip): config.horizontal_flip,
-        v2.RandomVerticalFlip(config.vertical_flip): config.vertical_flip,
-        v2.RandomApply([affine], p=config.affine): config.affine,
-    }
-    return [transform for transform, probability in chosen.items() if probability]
+    transforms: list[v2.Transform] = []
+    if config.horizontal_flip:
+        transforms.append(v2.RandomHorizontalFlip(config.horizontal_flip))
+    if config.vertical_flip:
+        transforms.append(v2.RandomVerticalFlip(config.vertical_flip))
+    if config.affine:
+        transforms.append(v2.RandomApply([affine], p=config.affine))
+    return transforms
 
 
 def _photometric(config: AugmentConfig) -> list[v2.Transform]:

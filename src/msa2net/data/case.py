@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.geometry import Geometry
+from msa2net.data.guards import sides
 from msa2net.data.writers import write_labels
 from msa2net.errors import DataError
 
@@ -44,8 +45,8 @@ class Case:
             )
         if self.label is not None and self.label.shape != self.image.shape[1:]:
             raise DataError(
-                f"case {self.id}: image is {_size(self.image.shape[1:])} but label is "
-                f"{_size(self.label.shape)} (slices × rows × columns); they must be the same grid"
+                f"case {self.id}: image is {sides(self.image.shape[1:])} but label is "
+                f"{sides(self.label.shape)} (slices × rows × columns); they must be the same grid"
             )
 
 
@@ -70,7 +71,3 @@ class Segmentation:
         path = Path(path)
         write_labels(path, self.labels, len(self.label_names), self.geometry)
         return path
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return "×".join(str(n) for n in shape)

@@ -1,5 +1,6 @@
 """Making a prepared data set from raw files."""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -39,6 +40,8 @@ LOCK = ".lock"
 MAX_NAMED_FAILURES = 3
 WRITE_INDEX_EVERY_S = 10.0
 
+_log = logging.getLogger(__name__)
+
 
 def prepare(
     data: DataConfig, progress: Progress | None = None, workers: int | None = None
@@ -58,7 +61,8 @@ def prepare(
         DataError: files that cannot be used; all are tried, what could be stored is kept, and
             the store stays marked as unfinished.
     """
-    if data.root is None and (data.prepared / INDEX).is_file():
+    drawn = data.format == "phantom"  # has no raw files, and is finished or changed all the same
+    if data.root is None and not drawn and (data.prepared / INDEX).is_file():
         return _with_splits(_as_prepared(data), data)
     source = open_source(data)
     if not source.cases:
@@ -82,7 +86,11 @@ def _alone(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
-        lock.acquire()
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            _log.warning("waiting for another process that prepares %s", folder)
+            lock.acquire()
     except OSError:
         yield  # whatever has to be written will say that it cannot be
         return
@@ -96,6 +104,8 @@ class _Work:
     """The cases in work, and the index as it grows; leaving it writes the index.
 
     Threads do it: unpacking, decoding, hashing and writing all leave the interpreter to others.
+    At any moment the index on disk only names cases whose arrays are whole and as it says: those
+    that are about to change leave it first.
 
     Attributes:
         failures: sentences about the cases that could not be used.
@@ -105,30 +115,35 @@ class _Work:
         self.data, self.source = data, source
         self.failures: list[str] = []
         self._workers = workers or min(8, os.cpu_count() or 1)
-        self._finished: set[str] = set()
 
     def __enter__(self) -> "_Work":
-        self._rows = _stored_before(self.data, self.source)
         recipe = _recipe(self.data, self.source)
+        before = _stored_before(self.data, self.source)
+        self._rows = {
+            case.id: _refreshed(before[case.id], case)
+            for case in self.source.cases
+            if case.id in before and _unchanged(self.data.prepared, before[case.id], case, recipe)
+        }
+        if len(self._rows) < len(self.source.cases):
+            self._write(complete=False)
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="prepare")
         self._jobs = {
-            case.id: self._pool.submit(
-                _bring, self.data, self.source, case, self._rows.get(case.id), recipe
-            )
+            case.id: self._pool.submit(_store_case, self.data, self.source, case, recipe)
             for case in self.source.cases
+            if case.id not in self._rows
         }
         self._write_next = time.monotonic() + WRITE_INDEX_EVERY_S
         return self
 
     def collect(self, case: SourceCase) -> None:
         """Wait for a case; from time to time, note down what is done in case we are killed."""
+        if case.id not in self._jobs:
+            return
         try:
             self._rows[case.id] = self._jobs[case.id].result()
         except DataError as error:
-            self._rows.pop(case.id, None)
             self.failures.append(str(error))
         del self._jobs[case.id]
-        self._finished.add(case.id)
         if time.monotonic() > self._write_next:
             self._write(complete=False)
             self._write_next = time.monotonic() + WRITE_INDEX_EVERY_S
@@ -146,21 +161,24 @@ class _Work:
         for case_id, job in self._jobs.items():  # interrupted: keep what was done by then
             if job.done() and not job.cancelled() and job.exception() is None:
                 self._rows[case_id] = job.result()
-        self._write(complete=len(self._finished) == len(self.source.cases) and not self.failures)
+        self._write(complete=len(self._rows) == len(self.source.cases))
 
     def _write(self, *, complete: bool) -> None:
         store = self.store()
         if store.cases:
             write_index(store, complete=complete)
+        else:
+            (store.root / INDEX).unlink(missing_ok=True)
 
 
-def _bring(
-    data: DataConfig, source: Source, case: SourceCase, known: StoredCase | None, recipe: str
-) -> StoredCase:
-    """Store a case, unless it is stored already and nothing about it changed."""
-    if known is not None and _unchanged(data.prepared, known, case, recipe):
-        return replace(known, split=case.split, patient=case.patient or case.id, group=case.group)
-    return _store_case(data, source, case, recipe)
+def _refreshed(row: StoredCase, case: SourceCase) -> StoredCase:
+    """Return the row of an unchanged case: split, patient and place of its files may be new."""
+    files = [
+        {**file, "path": str(path.resolve())}
+        for file, path in zip(row.files, case.files, strict=True)
+    ]
+    patient = case.patient or case.id
+    return replace(row, split=case.split, patient=patient, group=case.group, files=files)
 
 
 def _with_splits(store: Store, data: DataConfig) -> Store:

@@ -34,6 +34,8 @@ class Preprocessing(BaseModel):
             share of the longer side. What lies outside is answered with background.
         resampling: `linear` averages when reducing; `spline` is SciPy's cubic zoom, the
             published protocol's.
+        clip: bring what splines overshoot at edges back to [0, 1]; the published networks were
+            trained on what they leave.
         intensity: `fixed` maps [low, high] in the file's units to [0, 1] and clips; `percentile`
             does so with each case's and channel's own percentiles, low and high in percent.
         mean, std: subtracted from and divided into the image in [0, 1].
@@ -46,6 +48,7 @@ class Preprocessing(BaseModel):
     fit: Literal["stretch", "pad"] = "pad"
     crop: float = 1.0
     resampling: Literal["linear", "spline"] = "linear"
+    clip: bool = True
     intensity: Literal["fixed", "percentile"] = "fixed"
     low: float = 0.0
     high: float = 255.0
@@ -86,9 +89,9 @@ class Preprocessing(BaseModel):
         return low_C, np.where(high_C > low_C, high_C, low_C + 1.0)
 
     def unit_slices(self, image_CZHW: NDArray[Any], value_range: ValueRange) -> Float:
-        """Return (Z, channels, h, w) float32: scaled to [0, 1], clipped, resampled; padding is 0.
+        """Return (Z, channels, h, w) float32 in [0, 1]: scaled, clipped, resampled; padding is 0.
 
-        Splines overshoot [0, 1] a little at edges, and as published that is left as it is.
+        Without `clip`, splines leave values outside [0, 1].
 
         Raises:
             DataError: the image has channels that the network cannot take.
@@ -103,8 +106,8 @@ class Preprocessing(BaseModel):
         unit_ZCHW /= high_C11 - low_C11
         np.clip(unit_ZCHW, 0.0, 1.0, out=unit_ZCHW)
         unit_ZChw = self._resample(unit_ZCHW)
-        if self.resampling == "linear":
-            np.clip(unit_ZChw, 0.0, 1.0, out=unit_ZChw)  # sums round
+        if self.clip:
+            np.clip(unit_ZChw, 0.0, 1.0, out=unit_ZChw)  # splines overshoot, and sums round
         return np.repeat(unit_ZChw, self.channels // channels, axis=1)
 
     def standardise(self, unit: Any) -> Any:

@@ -45,7 +45,7 @@ class Rows:
     def __init__(self, path: Path) -> None:
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (EOFError, OSError, ValueError) as error:
             raise DataError(f"{path} is damaged ({error}); delete {path.parent}") from error
         self.path, self.shape, self.dtype = path, array.shape, array.dtype
         self._start, self._count = array.offset, math.prod(array.shape[1:])
@@ -54,7 +54,12 @@ class Rows:
         if not 0 <= index < self.shape[0]:
             raise IndexError(f"row {index} of {self.shape[0]}")
         offset = self._start + index * self._count * self.dtype.itemsize
-        row = np.fromfile(self.path, dtype=self.dtype, count=self._count, offset=offset)
+        try:
+            row = np.fromfile(self.path, dtype=self.dtype, count=self._count, offset=offset)
+        except OSError as error:
+            raise DataError(f"cannot read {self.path}: {error.strerror or error}") from error
+        if row.size < self._count:
+            raise DataError(f"{self.path} was cut short; delete {self.path.parent}")
         return row.reshape(self.shape[1:])
 
 

@@ -1,5 +1,6 @@
 """Who is trained on, who is validated on, who is tested on."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from msa2net.errors import DataError
 from msa2net.files import read_lines
 
 SPLITS = ("train", "val", "test")
+
+_PART_OF_PATIENT = re.compile(r"(.+)_(?:frame|slice)\d+")
 
 
 def split_by_ratio(
@@ -25,9 +28,19 @@ def split_by_ratio(
             f"{len(ids)} cases cannot be split into train, val and test; at least 3 are needed"
         )
     shuffled = np.random.default_rng(seed).permutation(sorted(ids)).tolist()
-    val, test = (max(1, round(ratio * len(ids))) for ratio in ratios[1:])
+    test = min(max(1, round(ratios[2] * len(ids))), len(ids) - 2)
+    val = min(max(1, round(ratios[1] * len(ids))), len(ids) - 1 - test)
     names = ["val"] * val + ["test"] * test + ["train"] * (len(ids) - val - test)
     return dict(zip(shuffled, names, strict=True))
+
+
+def patient_of(case_id: str) -> str:
+    """Return a case's name without a last `_frame01` or `_slice001`: what is left is the patient.
+
+    For layouts that say nothing of patients; names that end otherwise are taken for one each.
+    """
+    match = _PART_OF_PATIENT.fullmatch(case_id)
+    return match[1] if match else case_id
 
 
 def resplit(
@@ -98,6 +111,47 @@ def read_split_lists(folder: Path, ids: Sequence[str]) -> dict[str, str] | None:
         return None
     lists = {split: read_lines(folder / f"{split}.txt") for split in SPLITS}
     return check_splits(lists, ids, origin=str(folder))
+
+
+def splits_of_cases(
+    root: Path, patients: Mapping[str, str], default: Mapping[str, str]
+) -> dict[str, str]:
+    """Give each case its split; `splits/{train,val,test}.txt` in `root` go before the default.
+
+    Args:
+        root: the raw data's folder.
+        patients: case id → patient.
+        default: patient → split.
+
+    Returns:
+        case id → split; cases that lists leave out are left out.
+
+    Raises:
+        DataError: the lists are wrong, or part a patient's cases.
+    """
+    listed = read_split_lists(root / "splits", sorted(patients))
+    if listed is None:
+        return {case_id: default[patient] for case_id, patient in patients.items()}
+    refuse_parted_patients(listed, patients, origin=str(root / "splits"))
+    return listed
+
+
+def refuse_parted_patients(
+    splits: Mapping[str, str], patients: Mapping[str, str], *, origin: str
+) -> None:
+    """Refuse splits (case id → split) that put cases of one patient into two of them.
+
+    Raises:
+        DataError: naming the first such patient and both splits.
+    """
+    first: dict[str, str] = {}
+    for case_id, split in sorted(splits.items()):
+        other = first.setdefault(patients[case_id], split)
+        if other != split:
+            raise DataError(
+                f"{origin}: {patients[case_id]} is in {other} and again in {split}; all cases of a "
+                "patient must be in one split, or scores mean nothing"
+            )
 
 
 def check_splits(

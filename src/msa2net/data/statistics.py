@@ -1,5 +1,7 @@
 """What is worth knowing of a case's values without reading it again; kept in `dataset.json`."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,24 +39,47 @@ def describe_channels(image_CZHW: NDArray[Any]) -> tuple[ChannelStatistics, ...]
 
 def count_labels(label_ZHW: NDArray[np.uint8]) -> dict[int, int]:
     """Return label value → number of voxels, for the values that occur."""
-    counts = np.bincount(label_ZHW.reshape(-1), minlength=1)
+    counts = np.zeros(256, dtype=np.int64)
+    for label_HW in label_ZHW:  # by slice: counting takes eight bytes a voxel
+        counts += np.bincount(label_HW.reshape(-1), minlength=256)
     return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
 
 
 def _describe(channel_ZHW: NDArray[Any]) -> ChannelStatistics:
-    finite = channel_ZHW[np.isfinite(channel_ZHW)] if channel_ZHW.dtype.kind == "f" else channel_ZHW
-    broken = channel_ZHW.size - finite.size
-    if not finite.size:
+    """Go through the slices twice, so that no second copy of the volume is ever held."""
+    step = max(1, channel_ZHW.size // _SAMPLE)
+    lows, highs, samples, count, total = [], [], [], 0, 0.0
+    for values in _finite_slices(channel_ZHW):
+        lows.append(float(values.min()))
+        highs.append(float(values.max()))
+        samples.append(values[::step])
+        count += values.size
+        total += float(values.sum(dtype=np.float64))
+    broken = channel_ZHW.size - count
+    if not count:
         return ChannelStatistics(0, 0, 0, 0, 0, 0, 0, not_finite=broken)
-    sample = finite.reshape(-1)[:: max(1, finite.size // _SAMPLE)]
-    low, median, high = np.quantile(sample, QUANTILES).tolist()
+    mean = total / count
+    squares = sum(
+        float(np.square(values.astype(np.float64) - mean).sum())
+        for values in _finite_slices(channel_ZHW)
+    )
+    low, median, high = np.quantile(np.concatenate(samples), QUANTILES).tolist()
     return ChannelStatistics(
-        minimum=float(finite.min()),
-        maximum=float(finite.max()),
-        mean=float(finite.mean(dtype=np.float64)),
-        std=float(finite.std(dtype=np.float64)),
+        minimum=min(lows),
+        maximum=max(highs),
+        mean=mean,
+        std=math.sqrt(squares / count),
         low=low,
         median=median,
         high=high,
         not_finite=broken,
     )
+
+
+def _finite_slices(channel_ZHW: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Yield the finite values of each slice that has any."""
+    for slice_HW in channel_ZHW:
+        flat = slice_HW.reshape(-1)
+        values = flat[np.isfinite(flat)] if flat.dtype.kind == "f" else flat
+        if values.size:
+            yield values

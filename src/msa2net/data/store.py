@@ -153,24 +153,32 @@ def open_store(root: Path, *, complete: bool = True) -> Store:
         DataError: not one, damaged, unfinished, or of another version.
     """
     path = root / INDEX
-    content = read_json(path)
+    content = read_json(path) if path.is_file() else None
     schema = content.get("schema") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or schema is None:
+        raise DataError(
+            f"{root} is not prepared data (nnU-Net's dataset.json is another); make some of it "
+            f"with msa2net prepare FORMAT {root} OUT"
+        )
     if schema not in range(1, SCHEMA + 1):
         raise DataError(
-            f"{path} has schema {schema}, this version reads 1 to {SCHEMA}; prepare the data again"
+            f"{path} has schema {schema}, this version reads 1 to {SCHEMA}; install a newer "
+            "msa2net, or delete it and prepare the data again"
         )
     if complete and not content.get("complete"):
         raise DataError(
-            f"the preparation of {root} was interrupted or met files it could not use; "
-            "prepare the data again"
+            f"the preparation of {root} was interrupted, met files it could not use, or still "
+            "runs; prepare the data again"
         )
     try:
         del content["schema"], content["hash"], content["complete"]
         cases = tuple(_stored_case(row) for row in content.pop("cases"))
         label_names = tuple(content.pop("label_names"))
         return Store(root=root, label_names=label_names, cases=cases, **content)
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({error}); prepare the data again") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path} is damaged ({error}); delete it and prepare the data again"
+        ) from error
 
 
 def write_index(store: Store, *, complete: bool) -> None:
@@ -188,6 +196,7 @@ def _stored_case(row: dict[str, Any]) -> StoredCase:
         spacing, affine = row.pop("spacing_mm"), row.pop("affine")
         row["geometry"] = {"spacing_mm": spacing, "affine": affine, "layout": None}
         row["patient"] = ""
+    Geometry.from_json(row["geometry"])  # raises here, not where it is first needed
     statistics = tuple(ChannelStatistics(**channel) for channel in row.get("intensity", ()))
     return StoredCase(**row | {"shape": tuple(row["shape"]), "intensity": statistics})
 

@@ -32,12 +32,10 @@ CaseProgress = Callable[[Iterable[Case], int], Iterable[Case]]
 
 MAX_EXAMPLE_SLICES = 24
 
-_SELECTION = {
+_WEIGHTS = {
     "best on val": "Weights: the best on the validation split.",
-    "best on test": (
-        "Weights: the best on the TEST split, as the paper chose them; these scores flatter."
-    ),
-    "last": "Weights: the last of the training; no scores were looked at to choose them.",
+    "best on test": "Weights: the best on the TEST split of their own data.",
+    "last": "Weights: the last of the training.",
 }
 
 
@@ -92,8 +90,8 @@ def evaluate_run(
 def _data_of_run(run: Path) -> Store:
     if not (run / CONFIG_FILE).is_file():
         raise DataError(
-            f"{run} was not trained here and names no data of its own; use test.py for the paper's "
-            "data, or evaluate_run(…, data=…)"
+            f"{run} was not trained here and names no data of its own; use test.py for Synapse, "
+            "or evaluate_run(…, data=…) in Python"
         )
     data = load_config(run / CONFIG_FILE).data
     if not (data.prepared / INDEX).is_file():
@@ -115,6 +113,8 @@ def _summarise_run(
 ) -> dict[str, Any]:
     facts = read_facts(run)
     shown = ("standard", PUBLISHED[store.kind])
+    same_data = store.hash == facts.data.get("hash")
+    flattering, selection = _selection(facts.training, split, same_data)
     return {
         "schema": 1,
         "split": split,
@@ -129,16 +129,27 @@ def _summarise_run(
         "data": {
             "format": store.format,
             "hash": store.hash,
-            "same_as_training": store.hash == facts.data.get("hash"),
+            "same_as_training": same_data,
         },
         "versions": software_versions(),
-        "selection": _SELECTION.get(facts.training.get("weights", "")),
-        "selected_on_test": facts.training.get("weights") == "best on test",
+        "selection": selection,
+        "flattering": flattering,
         "protocols": {name: summarise(rows, store.label_names, name) for name in shown},
         "groups": _summarise_groups(rows, store.label_names, shown),
         # The paper's table is of eight organs; BTCV's own thirteen do not compare with it.
         "reference": None if store.encoding == "btcv" else reference_for(store.format),
     }
+
+
+def _selection(training: dict[str, Any], split: str, same_data: bool) -> tuple[bool, str | None]:
+    """Say what the scored cases had to do with the weights, and whether that flatters."""
+    weights = training.get("weights")
+    if same_data and split in training.get("trained_on", ()):
+        return True, "These very cases were trained on: their scores say nothing about others."
+    if same_data and weights == f"best on {split}":
+        chosen = "TEST split, as the paper did" if split == "test" else "validation split"
+        return True, f"The weights were chosen by the {chosen}, on these very cases."
+    return False, _WEIGHTS.get(str(weights))
 
 
 def _summarise_groups(

@@ -168,10 +168,10 @@ def selection_note(summary: Mapping[str, Any]) -> tuple[bool, str]:
         Whether that needs a warning (they were chosen by the very cases that are scored), and the
         sentence; "" where nothing is known.
     """
-    warning = bool(summary.get("selected_on_test"))
+    warning = bool(summary.get("flattering"))
     sentence = " ".join((summary.get("selection") or "").split())
     if warning and not sentence:
-        sentence = "The weights were chosen by the test split: these scores flatter."
+        sentence = "The weights saw or were chosen by these very cases."
     return warning, sentence
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from msa2net.data.labels import BACKGROUND, ENCODINGS
 from msa2net.data.preprocessing import Preprocessing
+from msa2net.data.synapse_files import HU_HIGH, HU_LOW
 from msa2net.errors import ConfigError, WeightsError
 from msa2net.files import sha256
 from msa2net.inference.run_folder import ModelFacts, NetworkFacts, save_run, software_versions
@@ -60,8 +61,9 @@ def import_published(file: Path, out: Path, image_size: int = 224) -> ModelFacts
             image_size=network.image_size,
             fit="stretch",
             resampling="spline",
-            low=-125.0 if synapse else 0.0,
-            high=275.0 if synapse else 255.0,
+            clip=False,
+            low=HU_LOW if synapse else 0.0,
+            high=HU_HIGH if synapse else 255.0,
         ),
         training={"imported_from": file.name, "sha256": sha256(file)},
         versions=software_versions(),

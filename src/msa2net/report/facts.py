@@ -92,6 +92,7 @@ def _training_facts(run: RunContent) -> dict[str, str]:
         "Kept weights": _kept_weights(run),
         "Training time": _training_time(run),
         "Device": run.training.device or "",
+        "Trained on": " and ".join(run.training.trained_on),
         "Precision": run.training.precision or "",
         "Seed": "" if run.training.seed is None else str(run.training.seed),
     }
@@ -127,7 +128,8 @@ def _kept_weights(run: RunContent) -> str:
     if facts.val_dice is not None:
         text += f", validation Dice {facts.val_dice:.3f}"
     if facts.test_dice is not None:
-        text += f", chosen by the TEST split, Dice {facts.test_dice:.3f}"
+        by = "chosen by the TEST split" if facts.weights == "best on test" else "test"
+        text += f", {by} Dice {facts.test_dice:.3f}"
     return text
 
 

@@ -17,6 +17,7 @@ class TrainingFacts(_Layout):
         best_epoch: whose weights were kept, counted from 1.
         val_dice, test_dice: of that epoch, on the split that chose it; None if none did.
         weights: how they were chosen: best on val, best on test, last.
+        trained_on: the splits whose cases were trained on.
         epochs: planned.
         epochs_run: done when the file was written.
         seconds: of training until the file was written.
@@ -29,6 +30,7 @@ class TrainingFacts(_Layout):
     val_dice: float | None = None
     test_dice: float | None = None
     weights: str | None = None
+    trained_on: tuple[str, ...] = ()
     epochs: int | None = None
     epochs_run: int | None = None
     seconds: float | None = None
@@ -108,7 +110,7 @@ class Summary(_Layout):
     Attributes:
         groups: group → the scores of its cases; none where cases have no groups.
         selection: a sentence on how the weights were chosen.
-        selected_on_test: the scored cases themselves chose them, so the scores flatter.
+        flattering: the scored cases themselves chose them, so the scores flatter.
     """
 
     split: str
@@ -122,7 +124,7 @@ class Summary(_Layout):
     reference: Reference | None
     groups: dict[str, GroupScores] | None = None
     selection: str | None = None
-    selected_on_test: bool = False
+    flattering: bool = False
 
     @model_validator(mode="after")
     def _every_class_has_every_metric(self) -> "Summary":

@@ -10,34 +10,40 @@ from typing import Any
 import lightning as L
 from torch import nn
 
+from msa2net.config import TrainConfig
 from msa2net.errors import ConfigError
 from msa2net.files import write_text
 from msa2net.metrics import summarise
 from msa2net.training.task import SegmentationTask
 
+LAST = "last"
+
 
 class EpochLog(L.Callback):
-    """Writes `metrics.csv` after each epoch, and hands over the weights that score best.
+    """Writes `metrics.csv` after each epoch, and hands over weights to be kept.
+
+    These are the weights that score best on `train.monitor`, or, with `train.keep` last, those of
+    every epoch that is scored, so that a training that is cut off leaves something.
 
     Args:
         run: the run folder.
-        split: what is scored while training, val or test; it names the columns.
-        save_best: takes weights that are better than all before; None if nothing may choose.
+        config: which split is scored (it names the columns), and which weights are kept.
+        save: takes the network and what was reached; `weights` in it says who chose them.
 
     Attributes:
-        best_dice: highest mean Dice (standard protocol) so far; None before the first.
+        best_dice: highest mean Dice (standard protocol) so far; None if nothing chooses.
         best_epoch: counted from 1.
     """
 
     def __init__(
-        self,
-        run: Path,
-        split: str,
-        save_best: Callable[[nn.Module, dict[str, Any]], None] | None,
+        self, run: Path, config: TrainConfig, save: Callable[[nn.Module, dict[str, Any]], None]
     ) -> None:
         self.path = run / "metrics.csv"
-        self.split = split
-        self.save_best = save_best
+        self.split = config.monitor
+        # The configuration lets the test split choose only where that is asked for by name.
+        self.chosen_by_test = config.select_on_test
+        self.keep = config.keep
+        self.save = save
         self.table: list[dict[str, Any]] = []
         self.best_dice: float | None = None
         self.best_epoch = 0
@@ -67,11 +73,15 @@ class EpochLog(L.Callback):
         self._write()
         column = f"{self.split}_dice"
         dice = validation[column]
-        if self.save_best is None or dice is None:
+        if dice is None:
             return
-        if self.best_dice is None or dice > self.best_dice:
+        reached = {"best_epoch": epoch, column: dice}
+        if self.keep == LAST:
+            self.save(pl_module.model, reached | {"weights": LAST})
+        elif self.best_dice is None or dice > self.best_dice:
             self.best_dice, self.best_epoch = dice, epoch
-            self.save_best(pl_module.model, {"best_epoch": epoch, column: dice})
+            chosen_by = "test" if self.chosen_by_test else "val"
+            self.save(pl_module.model, reached | {"weights": f"best on {chosen_by}"})
 
     def _write(self) -> None:
         text = io.StringIO()

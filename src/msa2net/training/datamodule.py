@@ -31,16 +31,18 @@ class CaseDataset(Dataset[Case]):
 class SegmentationData(L.LightningDataModule):
     """The training and validation loaders of a run."""
 
-    def __init__(self, config: Config, store: Store, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        preprocessing: Preprocessing,
+        training_splits: tuple[str, ...] = ("train",),
+    ) -> None:
         super().__init__()
+        self.training_splits = training_splits
         self.config = config
         self.store = store
         self.preprocessing = preprocessing
-
-    @property
-    def training_splits(self) -> tuple[str, ...]:
-        """The splits that are trained on."""
-        return ("train",) if self.config.data.hold_out else ("train", "val")
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Load augmented slices; an incomplete last batch is left out."""

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
@@ -31,7 +31,7 @@ from msa2net.inference.run_folder import (
 )
 from msa2net.losses import create_loss
 from msa2net.models.registry import create_model, find_model, parse_image_size
-from msa2net.training.callbacks import EpochLog
+from msa2net.training.callbacks import LAST, EpochLog
 from msa2net.training.datamodule import SegmentationData
 from msa2net.training.task import SegmentationTask, choose_precision
 
@@ -96,8 +96,8 @@ def train(
     find_model(config.model.name)
     check_run_folder(run, overwrite)
     store = prepare(config.data, progress)
-    for split in {"train", config.train.monitor}:
-        store.ids(split)  # says what to do if nobody is in it
+    store.ids(config.train.monitor)  # says what to do if nobody is in it
+    splits = training_splits(config, store)
     preprocessing = create_preprocessing(config, store)
     model, facts = create_network(config, store, preprocessing)
     _start_run_folder(run, config)  # not before everything that can be wrong was looked at
@@ -112,24 +112,32 @@ def train(
             "seed": config.train.seed,
             "device": target.type,
             "seconds": round(time.monotonic() - started, 1),
-            "weights": kept_weights(config),
+            "trained_on": list(splits),
         }
         save_run(run, model, facts.model_copy(update={"training": training}))
 
-    log = EpochLog(run, config.train.monitor, save if config.train.keep == "best" else None)
+    log = EpochLog(run, config.train, save)
     trainer = create_trainer(config, run, target, [log, *callbacks])
-    trainer.fit(task, SegmentationData(config, store, preprocessing))
+    trainer.fit(task, SegmentationData(config, store, preprocessing, splits))
     if log.best_dice is None:  # the last weights are wanted, or all there is
-        save(model, {"best_epoch": trainer.current_epoch})
+        save(model, {"best_epoch": trainer.current_epoch, "weights": LAST})
     return TrainingResult(run, log.best_dice, log.best_epoch, time.monotonic() - started)
 
 
-def kept_weights(config: Config) -> Literal["best on val", "best on test", "last"]:
-    """Say how a run's weights are chosen; it goes into `model.json` and every report."""
-    if config.train.keep == "last":
-        return "last"
-    chosen_by_test = config.train.monitor == "test" and config.train.select_on_test
-    return "best on test" if chosen_by_test else "best on val"
+def training_splits(config: Config, store: Store) -> tuple[str, ...]:
+    """Name the splits that are trained on: train, and val too where it is not held out.
+
+    Raises:
+        DataError: nobody is in them.
+    """
+    if config.data.hold_out:
+        store.ids("train")
+        return ("train",)
+    present = {case.split for case in store.cases}
+    splits = tuple(split for split in ("train", "val") if split in present)
+    if not splits:
+        store.ids("train")  # says what to do
+    return splits
 
 
 def create_trainer(

@@ -31,14 +31,12 @@ from msa2net.data.formats.volumes import (
     list_files,
     raw_folder,
     read_nifti_case,
-    refuse_parted_patients,
     split_patients,
-    splits_of_cases,
     strip_ending,
 )
 from msa2net.data.guards import whole_labels
 from msa2net.data.labels import IGNORE, remap
-from msa2net.data.splits import SPLITS
+from msa2net.data.splits import SPLITS, refuse_parted_patients, splits_of_cases
 from msa2net.errors import DataError
 
 LABEL_NAMES = ("background", "right ventricle", "myocardium", "left ventricle")

@@ -22,9 +22,9 @@ from msa2net.data.formats.volumes import (
     raw_folder,
     read_nifti_case,
     split_patients,
-    splits_of_cases,
 )
 from msa2net.data.labels import convert, label_names
+from msa2net.data.splits import splits_of_cases
 from msa2net.data.synapse_files import HU_HIGH, HU_LOW
 from msa2net.errors import DataError
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from msa2net.config import DataConfig
 from msa2net.data.formats.source import Source, pair_by_id, photograph_cases
 from msa2net.data.readers import list_images, read_image
-from msa2net.data.splits import read_split_lists, split_by_ratio
+from msa2net.data.splits import patient_of, split_by_ratio, splits_of_cases
 from msa2net.errors import ConfigError, DataError
 from msa2net.files import read_lines
 
@@ -19,6 +19,9 @@ MAX_CLASSES = 255  # 255 itself means "ignored"
 
 def open_images(data: DataConfig) -> Source:
     """Open the data set; values of 8-bit pictures are scaled by 0–255, others by percentiles.
+
+    Without lists in `splits/`, 70, 10 and 20 % are drawn once and for all; pictures whose names
+    differ only in a last `_frame01` or `_slice001` are taken for one patient and never part.
 
     Raises:
         ConfigError: no folder given.
@@ -31,9 +34,9 @@ def open_images(data: DataConfig) -> Source:
     pairs = pair_by_id(images, masks)
     declared = _declared_labels(data.root / "labels.txt")
     label_names = declared or ("background", "object")
-    splits = read_split_lists(data.root / "splits", sorted(pairs))
-    if splits is None:
-        splits = split_by_ratio(sorted(pairs))
+    patients = {case_id: patient_of(case_id) for case_id in pairs}
+    default = split_by_ratio(sorted(set(patients.values())))
+    splits = splits_of_cases(data.root, patients, default)
     eight_bit = read_image(next(iter(images.values()))).image.dtype == "uint8"
     return Source(
         kind="photograph",
@@ -41,7 +44,9 @@ def open_images(data: DataConfig) -> Source:
         intensity="fixed" if eight_bit else "percentile",
         low=0.0 if eight_bit else 0.5,
         high=255.0 if eight_bit else 99.5,
-        cases=photograph_cases(pairs, splits, len(label_names), binary=declared is None),
+        cases=photograph_cases(
+            pairs, splits, len(label_names), binary=declared is None, patients=patients
+        ),
     )
 
 

@@ -12,7 +12,6 @@ Version 2 (`channel_names`, `labels` as name → id, `file_ending`) and version 
 Source: https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md
 """
 
-import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,12 +28,10 @@ from msa2net.data.formats.volumes import (
     list_files,
     raw_folder,
     read_nifti_case,
-    refuse_parted_patients,
     split_patients,
-    splits_of_cases,
 )
 from msa2net.data.labels import IGNORE, remap
-from msa2net.data.splits import check_splits
+from msa2net.data.splits import check_splits, patient_of, refuse_parted_patients, splits_of_cases
 from msa2net.data.synapse_files import HU_HIGH, HU_LOW
 from msa2net.errors import DataError
 from msa2net.files import read_json
@@ -43,7 +40,6 @@ IGNORE_NAME = "ignore"  # nnU-Net's reserved class name
 Files = tuple[Path, ...]  # the channels, then the label
 
 _FOLD = ("train", "val")
-_PART_OF_PATIENT = re.compile(r"(.+)_(?:frame|slice)\d+")
 
 
 @dataclass(frozen=True)
@@ -234,12 +230,6 @@ def _first_fold(path: Path) -> dict[str, list[str]]:
         if not isinstance(ids, list) or not all(isinstance(case_id, str) for case_id in ids):
             raise DataError(f"{path} is no list of folds whose '{split}' is a list of case names")
     return {split: list(ids or ()) for split, ids in lists.items()}
-
-
-def patient_of(case_id: str) -> str:
-    """Return the case's name without a last `_frame01` or `_slice001`."""
-    match = _PART_OF_PATIENT.fullmatch(case_id)
-    return match[1] if match else case_id
 
 
 def _read(case_id: str, files: Files, description: Description) -> Case:

@@ -6,9 +6,7 @@ from msa2net.config import DataConfig
 from msa2net.data.formats.source import Source, SourceCase
 from msa2net.data.phantom import ABDOMEN_LABELS, abdomen
 from msa2net.data.splits import SPLITS
-
-# The soft-tissue window of the published Synapse preprocessing.
-HU_LOW, HU_HIGH = -125.0, 275.0
+from msa2net.data.synapse_files import HU_HIGH, HU_LOW
 
 
 def open_phantom(data: DataConfig) -> Source:

@@ -1,15 +1,17 @@
 """What every data format gives: a list of cases that can be read one at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.case import Case
+from msa2net.data.guards import sides
 from msa2net.data.labels import IGNORE
 from msa2net.data.readers import read_image, read_mask
 from msa2net.errors import DataError
@@ -58,7 +60,12 @@ class Source:
 
 
 def photograph_cases(
-    pairs: dict[str, tuple[Path, Path]], splits: dict[str, str], num_classes: int, *, binary: bool
+    pairs: dict[str, tuple[Path, Path]],
+    splits: dict[str, str],
+    num_classes: int,
+    *,
+    binary: bool,
+    patients: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[SourceCase, ...]:
     """Make the cases of a data set of picture and mask files, sorted by id."""
     return tuple(
@@ -67,6 +74,7 @@ def photograph_cases(
             split=splits[case_id],
             files=pairs[case_id],
             read=partial(read_pair, case_id, *pairs[case_id], num_classes, binary=binary),
+            patient=patients.get(case_id, ""),
         )
         for case_id in sorted(splits)
     )
@@ -82,8 +90,8 @@ def read_pair(case_id: str, image: Path, mask: Path, num_classes: int, *, binary
     values_HW = read_mask(mask)
     if values_HW.shape != case.image.shape[2:]:
         raise DataError(
-            f"case {case_id}: {image} is {_size(case.image.shape[2:])} and its mask {mask} is "
-            f"{_size(values_HW.shape)} (rows × columns); they must be the same"
+            f"case {case_id}: {image} is {sides(case.image.shape[2:])} and its mask {mask} is "
+            f"{sides(values_HW.shape)} (rows × columns); they must be the same"
         )
     label_HW = class_indices(values_HW, num_classes, binary=binary, origin=str(mask))
     return Case(id=case_id, image=case.image, label=label_HW[None], source=image)
@@ -145,7 +153,3 @@ def pair_by_id(images: dict[str, Path], masks: dict[str, Path]) -> dict[str, tup
                 f"{present[lonely[0]]}; add the {other}s or move those {what}s away"
             )
     return {case_id: (images[case_id], masks[case_id]) for case_id in images}
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return "×".join(str(side) for side in shape)

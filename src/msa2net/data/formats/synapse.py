@@ -16,8 +16,9 @@ from msa2net.config import DataConfig
 from msa2net.data.case import Case
 from msa2net.data.formats.btcv import TRAINING_SLICES, split_training_cases
 from msa2net.data.formats.source import Source, SourceCase
-from msa2net.data.formats.volumes import list_files, raw_folder, split_patients, splits_of_cases
+from msa2net.data.formats.volumes import list_files, raw_folder, split_patients
 from msa2net.data.labels import convert, label_names
+from msa2net.data.splits import splits_of_cases
 from msa2net.data.synapse_files import (
     HU_HIGH,
     HU_LOW,

@@ -1,6 +1,6 @@
 """What the volume formats share: reading an image with its label, and splitting by patient."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from msa2net.data.case import Case
 from msa2net.data.geometry import Geometry
 from msa2net.data.nifti import read_nifti_image, read_nifti_label
-from msa2net.data.splits import SPLITS, read_split_lists, split_by_ratio
+from msa2net.data.splits import SPLITS, split_by_ratio
 from msa2net.errors import ConfigError, DataError
 
 SEED = 0  # of every split that is drawn rather than given
@@ -122,47 +122,6 @@ def split_patients(patients: Iterable[str], splits: Sequence[str] = SPLITS) -> d
     shuffled = np.random.default_rng(SEED).permutation(ids).tolist()
     val = max(1, round(len(ids) / 8))
     return dict(zip(shuffled, ["val"] * val + ["train"] * (len(ids) - val), strict=True))
-
-
-def splits_of_cases(
-    root: Path, patients: Mapping[str, str], default: Mapping[str, str]
-) -> dict[str, str]:
-    """Give each case its split; `splits/{train,val,test}.txt` in `root` go before the default.
-
-    Args:
-        root: the raw data's folder.
-        patients: case id → patient.
-        default: patient → split.
-
-    Returns:
-        case id → split; cases that lists leave out are left out.
-
-    Raises:
-        DataError: the lists are wrong, or part a patient's cases.
-    """
-    listed = read_split_lists(root / "splits", sorted(patients))
-    if listed is None:
-        return {case_id: default[patient] for case_id, patient in patients.items()}
-    refuse_parted_patients(listed, patients, origin=str(root / "splits"))
-    return listed
-
-
-def refuse_parted_patients(
-    splits: Mapping[str, str], patients: Mapping[str, str], *, origin: str
-) -> None:
-    """Refuse splits (case id → split) that put cases of one patient into two of them.
-
-    Raises:
-        DataError: naming the first such patient and both splits.
-    """
-    first: dict[str, str] = {}
-    for case_id, split in sorted(splits.items()):
-        other = first.setdefault(patients[case_id], split)
-        if other != split:
-            raise DataError(
-                f"{origin}: {patients[case_id]} is in {other} and again in {split}; all cases of a "
-                "patient must be in one split, or scores mean nothing"
-            )
 
 
 def _place(geometry: Geometry) -> str:
