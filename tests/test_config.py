@@ -65,7 +65,6 @@ def test_overrides_reach_every_depth(minimal: Path):
         ("data.format=null", "'data.format'"),
         ("data.hold_out=false", "so no val cases are left to score"),
         ("train.select_on_test=true", "has no effect without train.monitor=test"),
-        ("train.validate_every=9", "nothing would choose the best weights"),
         ("train.monitor=test", "choosing weights by the test split flatters every score"),
         ("data.fold=2", "fold is 2, folds is None"),
         ("data.split_ratios=[1, 0, 0]", "three numbers above 0 that add up to 1"),

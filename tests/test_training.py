@@ -84,6 +84,14 @@ def test_the_last_weights_are_there_before_the_end(workplace: Path, tmp_path: Pa
     assert facts.training["best_epoch"] == 1
 
 
+def test_a_trial_shorter_than_the_interval_is_validated(workplace: Path, tmp_path: Path):
+    result = train(
+        small_config(workplace, **{"train.epochs": 1, "train.validate_every": 9}), tmp_path / "run"
+    )
+    assert result.best_epoch == 1
+    assert read_facts(tmp_path / "run").training["weights"] == "best on val"
+
+
 def test_metrics_table_has_a_row_an_epoch(run: Path):
     rows = list(csv.DictReader((run / "metrics.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2"]

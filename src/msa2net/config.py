@@ -182,12 +182,6 @@ class Config(_Section):
                 "train.select_on_test has no effect without train.monitor=test and "
                 "train.keep=best; set these too or remove it"
             )
-        if train.keep == "best" and train.validate_every > train.epochs:
-            raise ValueError(
-                f"train.validate_every is {train.validate_every} and there are {train.epochs} "
-                "epochs, so nothing would choose the best weights; lower it or set train.keep "
-                "to last"
-            )
         return self
 
 

@@ -144,6 +144,9 @@ def create_trainer(
     config: Config, run: Path, device: torch.device, callbacks: Sequence[L.Callback]
 ) -> L.Trainer:
     """Set up Lightning's loop: what it logs and saves by itself is off, our callbacks do that."""
+    every = config.train.validate_every
+    if config.train.keep == "best":
+        every = min(every, config.train.epochs)  # a short trial must have something to choose by
     return L.Trainer(
         default_root_dir=run,
         accelerator="gpu" if device.type == "cuda" else device.type,
@@ -152,7 +155,7 @@ def create_trainer(
         max_epochs=config.train.epochs,
         max_steps=config.train.max_steps or -1,
         gradient_clip_val=config.train.clip_norm,
-        check_val_every_n_epoch=config.train.validate_every,
+        check_val_every_n_epoch=every,
         num_sanity_val_steps=0,
         logger=False,
         enable_checkpointing=False,
