@@ -141,7 +141,7 @@ def test_masks_never_overwrite_their_images(run: Path, photographs: Path, tmp_pa
 def test_two_images_of_one_name_are_refused(run: Path, photographs: Path, tmp_path: Path):
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     result = msa2net("predict", run, photographs, "a.png", "--out", "out", cwd=tmp_path)
-    assert_one_sentence(result, "would both be written as a.png")
+    assert_one_sentence(result, "a.png would both be written as a; predict them into different")
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def workplace(tmp_path_factory) -> Path:
     write_phantom("btcv", root / "data" / "RawData", cases=5)
     write_phantom("synapse", root / "data" / "Synapse", cases=5)
     write_phantom("acdc", root / "data" / "acdc", cases=6)
+    write_phantom("nnunet", root / "data" / "mine-nnunet", cases=5)
     shutil.copy(next((root / "data" / "RawData" / "img").iterdir()), root / "scan.nii.gz")
     prepare(DataConfig(format="btcv", root=root / "data/RawData", prepared=root / "prepared/btcv"))
     torch.save(published_state(GOLDEN / "github_manifest.json"), root / "synapse.pth")

@@ -597,7 +597,7 @@ MISTAKES = {
         ],
         "patient001 is in testing/ and again in training/",
     ),
-    "nnunet nothing": ("nnunet", ["x"], "cannot read .*dataset.json"),
+    "nnunet nothing": ("nnunet", ["x"], "nnU-Net's layout is dataset.json"),
     "nnunet no labels": (
         "nnunet",
         ["dataset.json", "imagesTr/a_0000.nii.gz"],

@@ -9,11 +9,13 @@ import nibabel
 import numpy as np
 import pytest
 
-from commands import msa2net
+from commands import assert_one_sentence, msa2net
 from msa2net.data.labels import convert, label_names
 from msa2net.data.nifti import read_nifti_image, read_nifti_label
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.store import open_store
+from msa2net.errors import DataError
+from msa2net.inference.predictor import Predictor
 
 CONFIG = """
 image_size: 32
@@ -139,3 +141,54 @@ def test_a_network_trained_on_published_files_takes_any_ct(finished):
     assert image.min() < -125  # what is read has the scanner's range
     with h5py.File(next((root / "raw/test_vol_h5").iterdir())) as file:
         assert 0 <= file["image"][:].min() <= file["image"][:].max() <= 1
+
+
+def test_several_channels_from_own_files_to_masks(tmp_path: Path):
+    """Two MRI sequences, a file each: trained on together, and one mask for both."""
+    raw, rng = tmp_path / "raw", np.random.default_rng(0)
+    affine = np.diag([-1.5, 1.2, 3.0, 1.0])
+    for number in range(5):
+        label = np.zeros((24, 28, 6), np.uint8)
+        label[6:14, 8:18, 1:5] = 1
+        for channel, scale in enumerate((900.0, 0.5)):
+            image = (label * scale + rng.random(label.shape) * scale / 3).astype(np.float32)
+            path = raw / "imagesTr" / f"knee_{number}_{channel:04d}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(image, affine), path)
+        (raw / "labelsTr").mkdir(exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(label, affine), raw / "labelsTr" / f"knee_{number}.nii.gz")
+    description = {"channel_names": {"0": "T1", "1": "T2"}, "labels": {"background": 0, "bone": 1}}
+    description |= {"numTraining": 5, "file_ending": ".nii.gz"}
+    (raw / "dataset.json").write_text(json.dumps(description))
+    config = CONFIG.format(format="nnunet").replace(
+        "{affine: 0.5}", "{affine: 0.5, brightness: 0.2, contrast: 0.2}"
+    )
+    (tmp_path / "small.yaml").write_text(config)
+    for step in (
+        ("prepare", "nnunet", "raw", "prepared"),
+        ("train", "small.yaml", "--device", "cpu"),
+        ("evaluate", "runs/small"),
+        ("predict", "runs/small", "raw/imagesTr", "--out", "masks"),
+    ):
+        result = msa2net(*step, cwd=tmp_path)
+        assert result.returncode == 0, f"{step}: {result.stderr}"
+    assert "5 of 5 images" in result.stdout
+    masks = sorted((tmp_path / "masks").glob("*.nii.gz"))
+    assert [path.name for path in masks] == [f"knee_{number}.nii.gz" for number in range(5)]
+    files = [raw / "imagesTr" / f"knee_2_{channel:04d}.nii.gz" for channel in range(2)]
+    predictor = Predictor.load(tmp_path / "runs/small", "cpu")
+    expected = read_nifti_label(masks[2])[0]
+    assert np.array_equal(predictor(files).labels, expected)
+    # One channel alone is no image for this network: refused, not repeated.
+    with pytest.raises(DataError, match="1 channel and the network takes 2"):
+        predictor(files[0])
+    one = msa2net("predict", "runs/small", files[0], "--out", "one", cwd=tmp_path)
+    assert_one_sentence(one, "takes 2 channels, knee_2_0000 to knee_2_0001")
+
+
+def test_a_patient_s_folder_is_predicted_without_its_labels(finished):
+    format, root, _ = finished
+    if format != "acdc":
+        return
+    assert not list((root / "masks").glob("*_gt.nii.gz"))
+    assert list((root / "masks").glob("*.nii.gz"))

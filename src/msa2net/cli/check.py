@@ -36,7 +36,8 @@ def check(
         store, (image_size, image_size), lambda cases, total: track(cases, total, "checking")
     )
     show(findings, None if verbose else NAMED)
-    levels = Counter(finding.level for finding in findings)
+    kinds = {(finding.level, finding.what, finding.advice) for finding in findings}
+    levels = Counter(level for level, _, _ in kinds)
     counts = ", ".join(_counted(levels[level], level) for level in LEVELS)
     say(f"{counts} in {_counted(len(store.cases), 'case')}")
     if levels["error"]:

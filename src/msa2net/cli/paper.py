@@ -1,5 +1,6 @@
 """The two commands of the paper's repository, `train.py` and `test.py`, with their flags."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -78,6 +79,8 @@ def train_as_published(
     """Train on Synapse with the paper's settings; all 18 training cases, no validation."""
     from msa2net.config import load_config
 
+    if not settings.is_file():  # started from elsewhere
+        settings = Path(sys.argv[0]).resolve().parent / settings
     config = load_config(
         settings,
         [
@@ -245,7 +248,10 @@ def _common_root(training: Path, testing: Path) -> Path:
         )
     for folder in (training, testing):
         if not folder.is_dir():
-            raise DataError(f"there is no folder {folder}")
+            raise DataError(
+                f"there is no folder {folder}; TransUNet's repository says where its preprocessed "
+                f"files are, and msa2net phantom {folder.parent} --format synapse draws some"
+            )
     return training.parent
 
 

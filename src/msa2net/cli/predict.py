@@ -1,5 +1,6 @@
 """`msa2net predict`."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +23,8 @@ from msa2net.errors import DataError
 if TYPE_CHECKING:
     from msa2net.inference.predictor import Predictor
 
+CHANNEL = re.compile(r"(.+)_(\d{4})")  # nnU-Net's names of a channel's file
+
 
 def predict(
     run: RunArgument,
@@ -41,9 +44,11 @@ def predict(
     A file that cannot be read is reported and skipped; the exit code is then 2.
     """
     set_up(threads, verbose)
-    jobs = plan_outputs(find_inputs(inputs), out, overwrite)
     from msa2net.inference.predictor import Predictor
+    from msa2net.inference.run_folder import read_facts
 
+    channels = read_facts(run).network.in_channels
+    jobs = plan_outputs(group_channels(find_inputs(inputs), channels), out, overwrite)
     predictor = Predictor.load(run, device)
     failures: list[str] = []
     for job in track(jobs, len(jobs), "predicting"):
@@ -61,58 +66,88 @@ def predict(
 
 @dataclass(frozen=True)
 class Job:
-    """One image and where its mask and overlay go."""
+    """One image, of one file or of one a channel, and where its mask and overlay go."""
 
-    image: Path
+    files: tuple[Path, ...]
+    name: str
     mask: Path
     overlay: Path
 
 
 def find_inputs(inputs: list[Path]) -> list[Path]:
-    """Expand folders into the images in them.
+    """Expand folders into the images in them; `NAME_gt` beside `NAME` is a label, and left out.
 
     Raises:
         DataError: a folder without images.
     """
-    from msa2net.data.readers import list_images
+    from msa2net.data.readers import list_images, stem
 
     paths: list[Path] = []
     for entry in inputs:
-        paths += list_images(entry, volumes=True) if entry.is_dir() else [entry]
+        found = list_images(entry, volumes=True) if entry.is_dir() else [entry]
+        names = {stem(path) for path in found}
+        paths += [
+            path for path in found if stem(path).removesuffix("_gt") not in names - {stem(path)}
+        ]
     return paths
 
 
-def plan_outputs(images: list[Path], out: Path, overwrite: bool) -> list[Job]:
+def group_channels(paths: list[Path], channels: int) -> dict[str, tuple[Path, ...]]:
+    """Join `NAME_0000.nii.gz`, `NAME_0001.nii.gz`, … for a network that takes several channels.
+
+    Returns:
+        The image's name → its files, in the order of the channels.
+
+    Raises:
+        DataError: a channel is missing, or two images would have the same name.
+    """
+    from msa2net.data.nifti import is_nifti
+    from msa2net.data.readers import stem
+
+    images: dict[str, dict[int, Path]] = {}
+    for path in dict.fromkeys(paths):
+        numbered = CHANNEL.fullmatch(stem(path)) if channels > 1 and is_nifti(path) else None
+        name, number = (numbered[1], int(numbered[2])) if numbered else (stem(path), -1)
+        other = images.setdefault(name, {}).setdefault(number, path)
+        if other is not path:
+            raise DataError(
+                f"{other} and {path} would both be written as {name}; predict them into "
+                "different folders"
+            )
+    for name, files in images.items():
+        if set(files) not in ({-1}, set(range(channels))):
+            shown = ", ".join(path.name for _, path in sorted(files.items()))
+            raise DataError(
+                f"the network takes {channels} channels, {name}_0000 to {name}_{channels - 1:04d}, "
+                f"but of {name} there is {shown}"
+            )
+    return {name: tuple(files[n] for n in sorted(files)) for name, files in images.items()}
+
+
+def plan_outputs(images: dict[str, tuple[Path, ...]], out: Path, overwrite: bool) -> list[Job]:
     """Decide every output's name before anything is written.
 
     With `overwrite`, older results are removed here, so that none can pass for a new one if an
     image turns out to be unreadable.
 
     Raises:
-        DataError: two images would share an output, an output exists, or it is an input itself.
+        DataError: an output exists, or it is an input itself.
     """
     from msa2net.data.nifti import is_nifti
-    from msa2net.data.readers import stem
 
     jobs = [
         Job(
-            image=path,
-            mask=out / f"{stem(path)}{'.nii.gz' if is_nifti(path) else '.png'}",
-            overlay=out / "overlays" / f"{stem(path)}.jpg",
+            files=files,
+            name=name,
+            mask=out / f"{name}{'.nii.gz' if is_nifti(files[0]) else '.png'}",
+            overlay=out / "overlays" / f"{name}.jpg",
         )
-        for path in images
+        for name, files in images.items()
     ]
-    first_of: dict[str, Path] = {}
-    for job in jobs:
-        other = first_of.setdefault(stem(job.image), job.image)
-        if other is not job.image:
-            raise DataError(
-                f"{other} and {job.image} would both be written as {job.mask.name}; predict them "
-                "into different folders"
-            )
+    inputs = [path for files in images.values() for path in files]
     existing = [path for job in jobs for path in (job.mask, job.overlay) if _exists(path)]
     for path in existing:
-        if any(image.exists() and path.samefile(image) for image in images):
+        if any(image.exists() and path.samefile(image) for image in inputs):
             raise DataError(f"{path} is itself an input; choose another --out")
     if existing and not overwrite:
         raise DataError(
@@ -134,11 +169,12 @@ def _predict_one(predictor: "Predictor", job: Job, overlays: bool) -> None:
     import numpy as np
 
     from msa2net.data.display import display_image
-    from msa2net.data.readers import read_path
+    from msa2net.data.readers import read_channels, read_path
     from msa2net.data.writers import write_jpeg
     from msa2net.report.figures import overlay
 
-    case = read_path(job.image)
+    several = len(job.files) > 1
+    case = read_channels(job.files, job.name) if several else read_path(job.files[0])
     segmentation = predictor(case)
     segmentation.save(job.mask)
     if overlays:

@@ -19,8 +19,8 @@ class Augmentation:
     """
 
     def __init__(self, config: AugmentConfig) -> None:
-        transforms = _geometric(config) + _photometric(config)
-        self.transform = v2.Compose(transforms) if transforms else None
+        self.geometric = _geometric(config)
+        self.photometric = _photometric(config)
 
     def __call__(
         self, unit_Chw: Tensor, label_hw: Tensor, key: tuple[int, int, int]
@@ -35,14 +35,27 @@ class Augmentation:
         Returns:
             The changed pair, of the same shapes; the image stays in [0, 1].
         """
-        if self.transform is None:
+        if not self.geometric and not self.photometric:
             return unit_Chw, label_hw
         # torchvision draws from torch's global generator: lend it one of our own, then put the
         # old state back, so that samples do not depend on who drew before.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_mix(key))
-            image, mask = self.transform(tv_tensors.Image(unit_Chw), tv_tensors.Mask(label_hw))
-        return image.as_subclass(Tensor).clamp(0.0, 1.0), mask.as_subclass(Tensor)
+            image, mask = tv_tensors.Image(unit_Chw), tv_tensors.Mask(label_hw)
+            for transform in self.geometric:
+                image, mask = transform(image, mask)
+            unit_Chw = image.as_subclass(Tensor)
+            # Grey and colour are changed as pictures; of anything else, such as the sequences of
+            # an MRI, every channel is a grey picture of its own.
+            parts = [unit_Chw] if len(unit_Chw) in (1, 3) else [c[None] for c in unit_Chw]
+            unit_Chw = torch.cat([self._change_intensities(part) for part in parts])
+        return unit_Chw.clamp(0.0, 1.0), mask.as_subclass(Tensor)
+
+    def _change_intensities(self, unit_Chw: Tensor) -> Tensor:
+        image = tv_tensors.Image(unit_Chw)
+        for transform in self.photometric:
+            image = transform(image)
+        return image.as_subclass(Tensor)
 
 
 def _geometric(config: AugmentConfig) -> list[v2.Transform]:

@@ -31,7 +31,7 @@ from msa2net.data.store import (
     open_store,
     write_index,
 )
-from msa2net.errors import DataError
+from msa2net.errors import ConfigError, DataError
 from msa2net.files import atomic_path, sha256
 
 Progress = Callable[[Iterable[SourceCase], int], Iterable[SourceCase]]
@@ -64,6 +64,8 @@ def prepare(
     drawn = data.format == "phantom"  # has no raw files, and is finished or changed all the same
     if data.root is None and not drawn and (data.prepared / INDEX).is_file():
         return _with_splits(_as_prepared(data), data)
+    if data.root is not None and data.root.resolve() == data.prepared.resolve():
+        raise ConfigError(f"{data.root} holds the raw data; name another folder to prepare into")
     source = open_source(data)
     if not source.cases:
         raise DataError(f"{data.root} holds no case; are all split lists empty?")
@@ -244,7 +246,8 @@ def _as_prepared(data: DataConfig) -> Store:
     if data.labels not in (None, store.encoding):
         raise DataError(
             f"{store.root} was prepared with the label encoding '{store.encoding}', not "
-            f"'{data.labels}'; name the raw data as data.root to prepare them anew"
+            f"'{data.labels}'; prepare it anew with msa2net prepare {data.format} SOURCE "
+            f"{store.root} --labels {data.labels}"
         )
     return store
 

@@ -56,14 +56,16 @@ class Preprocessing(BaseModel):
     std: float = 0.5
 
     def check_channels(self, channels: int) -> None:
-        """Refuse a number of channels that the network cannot take; one is repeated.
+        """Refuse a number of channels that the network cannot take; grey is repeated for colour.
 
         Raises:
             DataError: naming both numbers.
         """
-        if channels not in (1, self.channels):
+        grey_for_colour = channels == 1 and self.channels == 3 and self.intensity == "fixed"
+        if channels != self.channels and not grey_for_colour:
             raise DataError(
-                f"the image has {channels} channels and the network takes {self.channels}"
+                f"the image has {channels} channel{'' if channels == 1 else 's'} and the network "
+                f"takes {self.channels}; give one file a channel, NAME_0000, NAME_0001 and so on"
             )
 
     def intensity_range(self, image_CZHW: NDArray[Any]) -> ValueRange:

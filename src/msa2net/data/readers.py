@@ -1,7 +1,7 @@
 """Reading image files into arrays, with one sentence when a file is not what it should be."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from msa2net.data.case import Case
+from msa2net.data.grids import require_same_grid
 from msa2net.data.nifti import NIFTI_SUFFIXES, is_nifti, read_nifti_image
 from msa2net.errors import DataError
 
@@ -83,6 +84,26 @@ def read_path(path: Path) -> Case:
             f"{', '.join(IMAGE_SUFFIXES + NIFTI_SUFFIXES)}"
         )
     return read_image(path)
+
+
+def read_channels(paths: Sequence[Path], case_id: str) -> Case:
+    """Read NIfTI files that are the channels of one image, in order, such as MRI sequences.
+
+    Raises:
+        DataError: a file cannot be read, or they do not lie on one grid.
+    """
+    image_CZHW, geometry = read_nifti_image(paths[0])
+    channels = [image_CZHW]
+    for path in paths[1:]:
+        other_CZHW, other = read_nifti_image(path)
+        require_same_grid(
+            case_id,
+            (paths[0], image_CZHW.shape[1:], geometry),
+            (path, other_CZHW.shape[1:], other),
+        )
+        channels.append(other_CZHW)
+    joined_CZHW = np.concatenate(channels) if len(channels) > 1 else image_CZHW
+    return Case(case_id, joined_CZHW, geometry=geometry, source=paths[0])
 
 
 def stem(path: Path) -> str:

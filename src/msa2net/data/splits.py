@@ -109,6 +109,12 @@ def read_split_lists(folder: Path, ids: Sequence[str]) -> dict[str, str] | None:
     """
     if not folder.is_dir():
         return None
+    missing = [f"{split}.txt" for split in SPLITS if not (folder / f"{split}.txt").is_file()]
+    if missing:
+        raise DataError(
+            f"{folder} lacks {', '.join(missing)}; all of train.txt, val.txt and test.txt are "
+            "needed, an empty one for a split of nobody"
+        )
     lists = {split: read_lines(folder / f"{split}.txt") for split in SPLITS}
     return check_splits(lists, ids, origin=str(folder))
 
@@ -163,7 +169,10 @@ def check_splits(
     for split, listed in lists.items():
         for case_id in listed:
             if case_id not in known:
-                raise DataError(f"{origin}: {split} names '{case_id}', which has no image")
+                raise DataError(
+                    f"{origin}: {split} names '{case_id}', which has no image; ids are file names "
+                    "without their ending"
+                )
             if case_id in assigned:
                 raise DataError(
                     f"{origin}: '{case_id}' is in {assigned[case_id]} and again in {split}"

@@ -96,8 +96,8 @@ def _data_of_run(run: Path) -> Store:
     data = load_config(run / CONFIG_FILE).data
     if not (data.prepared / INDEX).is_file():
         raise DataError(
-            f"the data of this run are not at {data.prepared} (a path relative to the folder "
-            "where training was started); evaluate from there, or prepare them again"
+            f"the data of this run are no longer at {data.prepared}; make them again with "
+            f"msa2net prepare {data.format} {data.root or 'SOURCE'} {data.prepared}"
         )
     return open_prepared(data)
 

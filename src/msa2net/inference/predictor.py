@@ -3,7 +3,7 @@
 Axes: C channels, Z slices, H rows, W columns, K classes; h, w are the network's rows and columns.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from msa2net.data.case import Case, Geometry, Segmentation
 from msa2net.data.preprocessing import Preprocessing, ValueRange
-from msa2net.data.readers import read_path
+from msa2net.data.readers import read_channels, read_path, stem
 from msa2net.errors import DataError
 from msa2net.inference.run_folder import load_run
 
@@ -77,12 +77,15 @@ class Predictor:
         return cls(loaded.model, loaded.preprocessing, loaded.label_names, batch_slices)
 
     def __call__(
-        self, source: str | Path | NDArray[Any] | Case, spacing_mm: tuple[float, ...] | None = None
+        self,
+        source: str | Path | Sequence[str | Path] | NDArray[Any] | Case,
+        spacing_mm: tuple[float, ...] | None = None,
     ) -> Segmentation:
         """Segment one image.
 
         Args:
-            source: a file, a Case, or an array (H, W), (H, W, 3) for colour, or (Z, H, W).
+            source: a file, a list of files (the channels of one volume, in order), a Case, or an
+                array (H, W), (H, W, 3) for colour, or (Z, H, W).
             spacing_mm: of an array's voxels along (Z, H, W); None if unknown.
 
         Raises:
@@ -92,6 +95,9 @@ class Predictor:
             case = read_path(Path(source))
         elif isinstance(source, Case):
             case = source
+        elif isinstance(source, Sequence):
+            files = [Path(path) for path in source]
+            case = read_channels(files, stem(files[0]))
         else:
             case = _case_from_array(source, spacing_mm)
         return next(self.segment([case]))

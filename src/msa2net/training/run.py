@@ -222,6 +222,11 @@ def check_run_folder(run: Path, overwrite: bool) -> None:
         raise ConfigError(
             f"{run} holds something that is not of a run ({foreign[0]}); name a new folder"
         )
+    if not overwrite and not (run / MODEL_FILE).is_file():
+        raise ConfigError(
+            f"{run} holds a training that did not come to any weights; replace it with "
+            "--overwrite, or name another folder with --out"
+        )
     if not overwrite:
         raise ConfigError(
             f"{run} already holds a run; name another folder with --out, or replace it with "

@@ -112,7 +112,10 @@ def _splits(cases: set[str]) -> dict[str, str]:
 def _numbered(folder: Path) -> dict[str, Path]:
     """Map case id → file for `img0001.nii.gz` or `label0001.nii.gz` in the folder of that name."""
     if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}")
+        raise DataError(
+            f"there is no folder {folder}; raw BTCV holds img/img0001.nii.gz and "
+            "label/label0001.nii.gz, perhaps inside Training/"
+        )
     pattern = re.compile(rf"{folder.name}(\d+)\.nii(\.gz)?")
     numbered: dict[str, Path] = {}
     for path in list_files(folder, NIFTI_ENDINGS):

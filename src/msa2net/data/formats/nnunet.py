@@ -114,6 +114,10 @@ def read_description(path: Path) -> Description:
     Raises:
         DataError: not one; regions; label ids with gaps; a file format that is not read.
     """
+    if not path.is_file():
+        raise DataError(
+            f"there is no {path}; nnU-Net's layout is dataset.json, imagesTr/ and labelsTr/"
+        )
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("labels"), dict):
         raise DataError(f"{path} has no 'labels'; is it nnU-Net's description of a data set?")

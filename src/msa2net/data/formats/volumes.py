@@ -1,6 +1,7 @@
 """What the volume formats share: reading an image with its label, and splitting by patient."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.case import Case
-from msa2net.data.geometry import Geometry
-from msa2net.data.nifti import read_nifti_image, read_nifti_label
+from msa2net.data.grids import require_same_grid
+from msa2net.data.nifti import read_nifti_label
+from msa2net.data.readers import read_channels
 from msa2net.data.splits import SPLITS, split_by_ratio
 from msa2net.errors import ConfigError, DataError
 
@@ -57,55 +59,14 @@ def read_nifti_case(
     Raises:
         DataError: a file cannot be read, or they do not lie on the same grid.
     """
-    channels = [read_nifti_image(path) for path in images]
-    image_CZHW, geometry = channels[0]
-    for path, (other_CZHW, other) in zip(images[1:], channels[1:], strict=True):
-        require_same_grid(
-            case_id,
-            (images[0], image_CZHW.shape[1:], geometry),
-            (path, other_CZHW.shape[1:], other),
-        )
-    if len(channels) > 1:
-        image_CZHW = np.concatenate([array for array, _ in channels])
+    case = read_channels(images, case_id)
     values_ZHW, label_geometry = read_nifti_label(label)
     require_same_grid(
         case_id,
-        (images[0], image_CZHW.shape[1:], geometry),
+        (images[0], case.image.shape[1:], case.geometry),
         (label, values_ZHW.shape, label_geometry),
     )
-    label_ZHW = to_classes(values_ZHW, str(label))
-    return Case(case_id, image_CZHW, label_ZHW, geometry, source=images[0])
-
-
-Grid = tuple[Path, tuple[int, ...], Geometry]
-
-
-def require_same_grid(case_id: str, one: Grid, other: Grid) -> None:
-    """Refuse two files whose voxels do not lie at the same places.
-
-    Half a voxel is forgiven: headers written by different programs differ by rounding.
-
-    Raises:
-        DataError: showing both sizes, or both positions.
-    """
-    (path, shape, geometry), (other_path, other_shape, other_geometry) = one, other
-    if shape != other_shape:
-        raise DataError(
-            f"case {case_id}: {path} is {_size(shape)} but {other_path} is {_size(other_shape)} "
-            "(slices × rows × columns); they must be the same grid"
-        )
-    if geometry.affine is None or other_geometry.affine is None or geometry.spacing_mm is None:
-        return
-    last_WHZ = np.array(shape[::-1]) - 1
-    corners = np.array([[0, 0, 0], *np.diag(last_WHZ), last_WHZ])
-    apart = (geometry.affine - other_geometry.affine)[:3]
-    distance_mm = float(np.linalg.norm(corners @ apart[:, :3].T + apart[:, 3], axis=1).max())
-    if distance_mm > 0.5 * min(geometry.spacing_mm):
-        raise DataError(
-            f"case {case_id}: {path} lies at {_place(geometry)} but {other_path} at "
-            f"{_place(other_geometry)}, up to {distance_mm:.3g} mm apart; correct the header "
-            "that is wrong"
-        )
+    return replace(case, label=to_classes(values_ZHW, str(label)))
 
 
 def split_patients(patients: Iterable[str], splits: Sequence[str] = SPLITS) -> dict[str, str]:
@@ -122,15 +83,3 @@ def split_patients(patients: Iterable[str], splits: Sequence[str] = SPLITS) -> d
     shuffled = np.random.default_rng(SEED).permutation(ids).tolist()
     val = max(1, round(len(ids) / 8))
     return dict(zip(shuffled, ["val"] * val + ["train"] * (len(ids) - val), strict=True))
-
-
-def _place(geometry: Geometry) -> str:
-    """Describe a grid for an error: where its first voxel is and how far apart voxels are."""
-    assert geometry.affine is not None
-    origin = ", ".join(f"{value:.5g}" for value in geometry.affine[:3, 3])
-    spacing = "?" if geometry.spacing_mm is None else _size(geometry.spacing_mm)
-    return f"({origin}) mm with spacing {spacing} mm"
-
-
-def _size(numbers: Sequence[float]) -> str:
-    return "×".join(f"{number:g}" for number in numbers)
