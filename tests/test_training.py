@@ -270,7 +270,7 @@ def test_evaluating_without_the_data_says_where_they_were(run: Path, tmp_path: P
         (tmp_path / name).write_bytes((run / name).read_bytes())
     text = (run / "config.yaml").read_text().replace("prepared:", "prepared: /nowhere #")
     (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(DataError, match="data of this run are no longer at /nowhere; make them again with"):
+    with pytest.raises(DataError, match="data of this run are no longer at /nowhere; make"):
         evaluate_run(tmp_path)
 
 
