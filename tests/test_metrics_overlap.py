@@ -22,6 +22,7 @@ from msa2net.metrics import (
     sensitivity,
     specificity,
 )
+from msa2net.metrics.overlap import volume_difference_percent
 
 GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_CASES = json.loads((GOLDEN / "metrics.json").read_text(encoding="utf-8"))["cases"]
@@ -55,19 +56,22 @@ def test_ratios_by_hand():
         "specificity": pytest.approx(10 / 11, abs=0),
         "precision": pytest.approx(3 / 4, abs=0),
         "accuracy": pytest.approx(13 / 16, abs=0),
+        "volume_difference_percent": pytest.approx(-20, abs=0),  # four where there are five
     }
+    assert volume_difference_percent(tp=3, fp=4, fn=1) == 75  # seven where there are four
+    assert volume_difference_percent(tp=0, fp=5, fn=5) == 0  # as large, and somewhere else
 
 
 NAN = math.nan
 EMPTY_MASK_CASES = {
-    # tp, fp, fn, tn → dice, iou, sensitivity, specificity, precision, accuracy
-    "missed": ((0, 0, 4, 6), (0, 0, 0, 1, NAN, 0.6)),
-    "missed, truth fills the image": ((0, 0, 10, 0), (0, 0, 0, NAN, NAN, 0)),
-    "false positive": ((0, 4, 0, 6), (0, 0, NAN, 0.6, 0, 0.6)),
-    "false positive fills the image": ((0, 10, 0, 0), (0, 0, NAN, 0, 0, 0)),
-    "both empty": ((0, 0, 0, 10), (NAN, NAN, NAN, 1, NAN, 1)),
-    "both fill the image": ((10, 0, 0, 0), (1, 1, 1, NAN, 1, 1)),
-    "no pixel counted": ((0, 0, 0, 0), (NAN, NAN, NAN, NAN, NAN, NAN)),
+    # tp, fp, fn, tn → dice, iou, sensitivity, specificity, precision, accuracy, volume difference
+    "missed": ((0, 0, 4, 6), (0, 0, 0, 1, NAN, 0.6, -100)),
+    "missed, truth fills the image": ((0, 0, 10, 0), (0, 0, 0, NAN, NAN, 0, -100)),
+    "false positive": ((0, 4, 0, 6), (0, 0, NAN, 0.6, 0, 0.6, NAN)),
+    "false positive fills the image": ((0, 10, 0, 0), (0, 0, NAN, 0, 0, 0, NAN)),
+    "both empty": ((0, 0, 0, 10), (NAN, NAN, NAN, 1, NAN, 1, NAN)),
+    "both fill the image": ((10, 0, 0, 0), (1, 1, 1, NAN, 1, 1, 0)),
+    "no pixel counted": ((0, 0, 0, 0), (NAN, NAN, NAN, NAN, NAN, NAN, NAN)),
 }
 
 
@@ -93,6 +97,7 @@ def test_small_integer_types_do_not_wrap_around():
     tp, fp, fn = np.array([200, 100, 0], dtype=np.uint8)
     assert dice(tp, fp, fn) == 400 / 500  # 2·200 and 200 + 100 do not fit into uint8
     assert iou(tp, fp, fn) == 200 / 300
+    assert volume_difference_percent(*np.array([100, 100, 200], dtype=np.uint8)) == -100 / 3
 
 
 label_pairs = hnp.array_shapes(max_dims=3, max_side=6).flatmap(
@@ -143,6 +148,9 @@ def test_laws_between_the_ratios(tp, fp, fn, tn):
         assert min(se, sp) - 1e-15 <= acc <= max(se, sp) + 1e-15
     if tp:  # Dice is the harmonic mean of precision and sensitivity
         assert 2 / d == pytest.approx(1 / se + 1 / precision(tp, fp), rel=1e-14)
+        # Predicted over true volume is sensitivity over precision.
+        grown = 1 + volume_difference_percent(tp, fp, fn) / 100
+        assert grown == pytest.approx(se / precision(tp, fp), rel=1e-14, abs=1e-14)
 
 
 def test_parts_of_a_large_array_add_up(monkeypatch):

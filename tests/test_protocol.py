@@ -21,10 +21,11 @@ from msa2net.metrics import (
     read_cases_csv,
     summarise,
     summarise_groups,
+    surface,
     transunet_dice,
     write_cases_csv,
 )
-from msa2net.metrics.protocol import differing_rules
+from msa2net.metrics.protocol import FAILED_DISTANCES, differing_rules, standard_protocol
 from msa2net.metrics.summary import COLUMNS
 from test_metrics_overlap import GOLDEN_CASES, golden_masks
 
@@ -39,7 +40,9 @@ SITUATIONS = {
 }
 
 
-NO_DISTANCES = {"hd95_mm": None, "hd95_voxels": None, "hd95_voxels_transunet": None}
+MM = ("hd_mm", "hd95_mm", "hd95_directed_mm", "assd_mm", "surface_dice_2mm")
+VOXELS = ("hd_voxels", "hd95_voxels", "hd95_directed_voxels", "assd_voxels", "surface_dice_2voxels")
+NO_DISTANCES = dict.fromkeys([*MM, *VOXELS, "hd95_voxels_transunet"])
 
 
 def lesion(case, true, predicted, **options):
@@ -74,6 +77,7 @@ def test_row_of_every_situation_by_hand():
         **{"tp": 2, "fp": 2, "fn": 2, "tn": 4},
         **{"dice": 0.5, "iou": 2 / 6, "sensitivity": 0.5, "specificity": 4 / 6},
         **{"precision": 0.5, "accuracy": 0.6, "dice_transunet": 0.5},
+        "volume_difference_percent": 0.0,
         **NO_DISTANCES,
     }
     assert missed == {
@@ -81,6 +85,7 @@ def test_row_of_every_situation_by_hand():
         **{"tp": 0, "fp": 0, "fn": 2, "tn": 8},
         **{"dice": 0.0, "iou": 0.0, "sensitivity": 0.0, "specificity": 1.0},
         **{"precision": None, "accuracy": 0.8, "dice_transunet": 0.0},
+        "volume_difference_percent": -100.0,
         **NO_DISTANCES,
     }
     assert false_positive == {
@@ -88,6 +93,7 @@ def test_row_of_every_situation_by_hand():
         **{"tp": 0, "fp": 3, "fn": 0, "tn": 7},
         **{"dice": 0.0, "iou": 0.0, "sensitivity": None, "specificity": 0.7},
         **{"precision": 0.0, "accuracy": 0.7, "dice_transunet": 1.0},
+        "volume_difference_percent": None,
         **NO_DISTANCES,
     }
     assert absent == {
@@ -95,6 +101,7 @@ def test_row_of_every_situation_by_hand():
         **{"tp": 0, "fp": 0, "fn": 0, "tn": 10},
         **{"dice": None, "iou": None, "sensitivity": None, "specificity": 1.0},
         **{"precision": None, "accuracy": 1.0, "dice_transunet": 0.0},
+        "volume_difference_percent": None,
         **NO_DISTANCES,
     }
 
@@ -102,7 +109,10 @@ def test_row_of_every_situation_by_hand():
 def test_columns_are_the_documented_ones():
     documented = (
         "case,class,group,outcome,tp,fp,fn,tn,dice,iou,sensitivity,specificity,precision,accuracy,"
-        "dice_transunet,hd95_mm,hd95_voxels,hd95_voxels_transunet"
+        "volume_difference_percent,dice_transunet,"
+        "hd_mm,hd95_mm,hd95_directed_mm,assd_mm,surface_dice_2mm,"
+        "hd_voxels,hd95_voxels,hd95_directed_voxels,assd_voxels,surface_dice_2voxels,"
+        "hd95_voxels_transunet"
     )
     assert ",".join(COLUMNS) == documented
     assert all(tuple(row) == COLUMNS for row in four_cases())
@@ -123,6 +133,9 @@ def test_standard_summary_by_hand():
     }
     assert figures["accuracy"]["mean"] == pytest.approx((0.6 + 0.8 + 0.7 + 1) / 4, abs=1e-15)
     assert figures["accuracy"]["n"] == 4
+    assert figures["volume_difference_percent"] == {
+        **{"mean": -50.0, "median": -50.0, "n": 2, "not_applicable": 2, **failures}
+    }
     assert summary["mean"]["dice"] == figures["dice"]["mean"] == mean_dice(four_cases())
     assert summary["mean_over"]["dice"] == 1
 
@@ -143,6 +156,11 @@ def test_transunet_summary_by_hand():
     }
     assert summary["mean"] == {"dice": 0.375, "hd95_voxels": None}
     assert summary["mean_over"] == {"dice": 1, "hd95_voxels": 0}
+    failures = {"missed": 1, "false_positives": 1}
+    assert summary["mean_counts"] == {
+        "dice": {"n": 4, "not_applicable": 0, **failures},
+        "hd95_voxels": {"n": 0, "not_applicable": 4, **failures},
+    }
 
 
 def test_isic_summary_by_hand():
@@ -167,7 +185,9 @@ def test_every_summary_is_plain_json_with_the_documented_keys():
     for name, protocol in PROTOCOLS.items():
         summary = summarise(four_cases(), NAMES, name)
         assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-        assert set(summary) == {"title", "unit", "rules", "classes", "mean", "mean_over"}
+        assert set(summary) == {
+            *("title", "unit", "rules", "classes", "mean", "mean_over", "mean_counts")
+        }
         assert summary["rules"] == [list(rule) for rule in protocol.rules]
         assert tuple(summary["classes"]["lesion"]) == tuple(summary["mean"]) == protocol.metrics
 
@@ -206,6 +226,10 @@ def test_mean_over_classes_weighs_classes_alike():
     assert summary["mean"]["dice"] == (1 + 0.5) / 2 == mean_dice(rows)
     assert summary["mean_over"]["dice"] == 2  # "nowhere" has no figure, and that is said
     assert summary["mean_over"]["accuracy"] == 3
+    # Of three cases times three classes four were found, one was missed and four are nowhere.
+    counts = {"n": 5, "not_applicable": 4, "missed": 1, "false_positives": 0}
+    assert summary["mean_counts"]["dice"] == counts
+    assert summary["mean_counts"]["precision"] == counts | {"n": 4, "not_applicable": 5}
 
 
 @pytest.mark.parametrize("name", GOLDEN_CASES)
@@ -231,12 +255,16 @@ def test_distances_of_every_situation_by_hand():
     )
     assert half["hd95_voxels"] == half["hd95_voxels_transunet"] == 1
     assert half["hd95_mm"] == pytest.approx(1 + 0.65 * 2, abs=1e-12)
+    # There 0, 0, 0.5 and 3, rank 0.95·3 = 2.85; back the largest is 1.
+    assert half["hd95_directed_mm"] == pytest.approx(0.5 + 0.85 * 2.5, abs=1e-12)
+    assert (half["hd_mm"], half["assd_mm"], half["surface_dice_2mm"]) == (3, 5 / 8, 7 / 8)
+    assert [half[column] for column in VOXELS] == [1, 1, 1, 0.5, 1]
     # The image's diagonal: one row and four columns on; the grid is (1, 2, 5).
     for failed in (missed, false_positive):
-        assert failed["hd95_voxels"] == math.sqrt(1 + 16)
-        assert failed["hd95_mm"] == math.sqrt(9 + 4)
+        assert [failed[column] for column in VOXELS] == [math.sqrt(1 + 16)] * 4 + [0]
+        assert [failed[column] for column in MM] == [math.sqrt(9 + 4)] * 4 + [0]
         assert failed["hd95_voxels_transunet"] == 0.0
-    assert absent["hd95_mm"] is absent["hd95_voxels"] is None
+    assert {absent[column] for column in (*MM, *VOXELS)} == {None}
     assert absent["hd95_voxels_transunet"] == 0.0
     assert {row["group"] for row in (half, missed, false_positive, absent)} == {"early"}
     without = [row | NO_DISTANCES | {"group": ""} for row in (half, missed, false_positive, absent)]
@@ -245,11 +273,14 @@ def test_distances_of_every_situation_by_hand():
 
 def test_summary_of_distances_by_hand():
     rows = four_cases(distances=True)
-    assert {row["hd95_mm"] for row in rows} == {None}  # no spacing, no millimetres
+    # no spacing, no millimetres
+    assert {row[column] for row in rows for column in MM} == {None}
     standard = summarise(rows, NAMES, "standard")
     figure = standard["classes"]["lesion"]["hd95_voxels"]
     assert figure["mean"] == pytest.approx((1 + 2 * math.sqrt(17)) / 3, abs=1e-12)
     assert (figure["n"], figure["not_applicable"]) == (3, 1)
+    dice = standard["classes"]["lesion"]["surface_dice_2voxels"]
+    assert (dice["mean"], dice["n"]) == (1 / 3, 3)
     assert standard["mean"]["hd95_mm"] is None
     assert standard["mean_over"]["hd95_mm"] == 0
     transunet = summarise(rows, NAMES, "transunet")["classes"]["lesion"]["hd95_voxels"]
@@ -266,7 +297,91 @@ def test_published_distance_agrees_with_the_reference(name):
     assert row["hd95_voxels_transunet"] == pytest.approx(stored["transunet_hd95_voxel"], abs=1e-9)
     if row["outcome"] == "scored":
         assert row["hd95_voxels"] == row["hd95_voxels_transunet"]
-        assert row["hd95_mm"] == pytest.approx(stored["medpy"]["hd95_mm"], abs=1e-9)
+        for column in ("hd_mm", "hd95_mm", "assd_mm"):
+            assert row[column] == pytest.approx(stored["medpy"][column], abs=1e-9), column
+        for unit, stored_as in (("voxels", "voxel"), ("mm", "mm")) if "monai" in stored else ():
+            # float32: why this much, test_metrics_surface.py says
+            expected = pytest.approx(stored["monai"][f"hd95_{stored_as}"], rel=2e-7, abs=9e-6)
+            assert row[f"hd95_directed_{unit}"] == expected
+
+
+def test_every_direction_is_measured_once_a_unit(monkeypatch):
+    measured = []
+
+    def counted(first, second, spacing):
+        measured.append(tuple(spacing))
+        return original(first, second, spacing)
+
+    original = surface.surface_distances
+    monkeypatch.setattr(surface, "surface_distances", counted)
+    masks = np.array([[0, 1, 1, 2]]), np.array([[0, 1, 2, 2]])
+    case_rows("a", *masks, ("background", "x", "y"), distances=True, spacing_mm=(3, 2))
+    assert sorted(measured) == [(1, 1)] * 4 + [(3, 2)] * 4  # two classes, there and back
+
+
+# --- what the distance of a failure counts ---------------------------------------------------
+
+
+def test_failed_distance_by_hand():
+    options = {"distances": True, "spacing_mm": (9, 3, 0.5)}
+    for way, expected in {"diagonal": math.sqrt(13), "inf": math.inf, "nan": None}.items():
+        half, missed, false_positive, absent = four_cases(**options, failed_distance=way)
+        for failed in (missed, false_positive):
+            assert [failed[column] for column in MM] == [expected] * 4 + [0]
+        # Only failures are concerned, and only these columns of them.
+        assert [half, absent] == four_cases(**options)[::3]
+        for failed, usual in zip((missed, false_positive), four_cases(**options)[1:3], strict=True):
+            assert failed | NO_DISTANCES == usual | NO_DISTANCES
+            for column in ("surface_dice_2voxels", "hd95_voxels_transunet"):
+                assert failed[column] == usual[column] == 0
+
+
+@pytest.mark.parametrize(
+    ("way", "mean", "n", "not_applicable"),
+    [("diagonal", (1 + 2 * math.sqrt(17)) / 3, 3, 1), ("inf", math.inf, 3, 1), ("nan", 1, 1, 3)],
+)
+def test_failed_distance_in_the_summary(way, mean, n, not_applicable):
+    rows = four_cases(distances=True, failed_distance=way, group="g")
+    protocol = standard_protocol(way)
+    summary = summarise(rows, NAMES, protocol)
+    counts = {"n": n, "not_applicable": not_applicable, "missed": 1, "false_positives": 1}
+    for column in ("hd_voxels", "hd95_voxels", "hd95_directed_voxels"):
+        figure = summary["classes"]["lesion"][column]
+        assert figure["mean"] == summary["mean"][column] == pytest.approx(mean, rel=1e-15)
+        assert {name: figure[name] for name in counts} == summary["mean_counts"][column] == counts
+    # A failure is in the Dice of the surfaces, whatever its distance counts.
+    assert summary["classes"]["lesion"]["surface_dice_2voxels"]["n"] == 3
+    assert dict(summary["rules"])["distance: missed or false positive"] == FAILED_DISTANCES[way]
+    assert summarise_groups(rows, NAMES, protocol) == {"g": summary}
+    assert json.loads(json.dumps(summary)) == summary
+    assert mean_dice(rows) == 0.5 / 3
+
+
+def test_the_rules_must_say_how_failures_were_scored():
+    standard = PROTOCOLS["standard"]
+    assert standard_protocol() == standard_protocol("diagonal") == standard
+    for way in FAILED_DISTANCES:
+        rows = four_cases(distances=True, failed_distance=way)
+        for other in {*FAILED_DISTANCES} - {way}:
+            with pytest.raises(DataError, match=rf"case missed: .* 'lesion'.*{way}.*{other}"):
+                summarise(rows, NAMES, standard_protocol(other))
+            # Where nothing failed, or nothing was measured, nothing can be wrong.
+            assert summarise([rows[0], rows[3]], NAMES, standard_protocol(other))
+        assert summarise(four_cases(failed_distance=way), NAMES, standard_protocol(way))
+        assert summarise(rows, NAMES, "transunet")["mean"]["hd95_voxels"] == 0.25
+    with pytest.raises(ConfigError, match="'zero'; choose from diagonal, inf, nan"):
+        standard_protocol("zero")
+    with pytest.raises(ConfigError, match="'zero'; choose from diagonal, inf, nan"):
+        four_cases(failed_distance="zero")
+
+
+def test_infinity_stands_in_the_table_of_cases(tmp_path):
+    path = tmp_path / "cases.csv"
+    for way in FAILED_DISTANCES:
+        rows = four_cases(distances=True, spacing_mm=(1, 1, 1), failed_distance=way)
+        write_cases_csv(path, rows)
+        assert read_cases_csv(path) == rows
+        assert (",inf," in path.read_text()) == (way == "inf")
 
 
 def test_published_labels_change_the_published_columns_only():
@@ -327,8 +442,10 @@ def test_rules_about_distances_stand_in_both_volume_protocols():
         {s: rule for s, rule in PROTOCOLS[name].rules if s.startswith("distance: ")}
         for name in ("standard", "transunet")
     ]
-    assert list(about[0]) == list(about[1])
-    assert len(about[0]) == 5
+    further = {f"distance: {m}" for m in ("hd", "hd95_directed", "assd", "surface_dice")}
+    assert [situation for situation in about[0] if situation not in further] == list(about[1])
+    assert len(about[1]) == 5
+    assert further < {*about[0]}
     rules = [PROTOCOLS[name].rules for name in ("standard", "transunet")]
     situations = [row[0] for row in differing_rules(rules)]
     assert {"distance: both empty", "distance: missed or false positive"} <= {*situations}
@@ -465,7 +582,7 @@ ODD_NAMES = st.text(st.characters(exclude_characters="\r", exclude_categories=["
 def test_csv_round_trip_is_exact(tmp_path_factory, cases, odd_name):
     path = tmp_path_factory.mktemp("csv") / "cases.csv"
     rows = rows_of(cases)
-    odd = np.array([1, 2, 3]), np.array([1, 3, 3]), ABC
+    odd = np.array([1, 2, 3]), np.array([1, 3, 3]), ABC  # 2 is a false positive
     rows += case_rows(odd_name, *odd, distances=True, spacing_mm=(0.7,), group=odd_name)
     write_cases_csv(path, rows)
     assert read_cases_csv(path) == rows
@@ -475,7 +592,8 @@ def test_csv_text(tmp_path):
     path = tmp_path / "evaluation" / "cases.csv"
     write_cases_csv(path, lesion("missed", *SITUATIONS["missed"]))
     assert path.read_bytes().decode() == (
-        ",".join(COLUMNS) + "\nmissed,lesion,,missed,0,0,2,8,0.0,0.0,0.0,1.0,,0.8,0.0,,,\n"
+        ",".join(COLUMNS)
+        + "\nmissed,lesion,,missed,0,0,2,8,0.0,0.0,0.0,1.0,,0.8,-100.0,0.0,,,,,,,,,,,\n"
     )
 
 
@@ -492,7 +610,11 @@ def test_csv_saved_by_a_spreadsheet(tmp_path):
 
 
 HEADER = ",".join(COLUMNS)
-GOOD = "a,lesion,early,scored,2,2,2,4,0.5,0.33,0.5,0.66,0.5,0.6,0.5,3.5,2.5,2.25"
+GOOD = (
+    "a,lesion,early,scored,2,2,2,4,0.5,0.33,0.5,0.66,0.5,0.6,12.5,0.5,"
+    "9.5,3.5,3.75,1.5,0.875,8.5,2.5,2.75,1.25,0.75,2.25"
+)
+MISSED = "a,lesion,early,missed,0,0,2,4,0,0,0,1,,0.66,-100,0,inf,inf,inf,inf,0,inf,inf,inf,inf,0,0"
 
 
 @pytest.mark.parametrize(
@@ -500,10 +622,18 @@ GOOD = "a,lesion,early,scored,2,2,2,4,0.5,0.33,0.5,0.66,0.5,0.6,0.5,3.5,2.5,2.25
     [
         ("", "the columns are missing"),
         ("case,dice\na,0.5\n", "the columns are case,dice, not case,class"),
-        (f"{HEADER}\n{GOOD}\n{GOOD[:36]}", "line 3 has 10 cells, expected 18"),
-        (f"{HEADER}\n{GOOD},1\n", "line 2 has 19 cells"),
-        (f"{HEADER.replace(',group', '')}\n", "the columns are case,class,outcome"),
+        (f"{HEADER}\n{GOOD}\n{GOOD[:36]}", "line 3 has 10 cells, expected 27"),
+        (f"{HEADER}\n{GOOD},1\n", "line 2 has 28 cells"),
+        (f"{HEADER.replace(',class', '')}\n", "the columns are case,group,outcome"),
+        (f"{HEADER.replace(',group', ',group,group')}\n", "the columns are case,class,group,g"),
+        (f"{HEADER.replace('class,group', 'group,class')}\n", "the columns are case,group,cla"),
+        (f"{HEADER},nsd\n", "the columns are case,class,group"),
         (f"{HEADER}\n{GOOD.replace('2.25', 'inf')}\n", "hd95_voxels_transunet is 'inf'"),
+        (f"{HEADER}\n{GOOD.replace('9.5', 'inf')}\n", "line 2: hd_mm is 'inf'"),  # was found
+        (f"{HEADER}\n{MISSED.replace('inf', '-inf', 1)}\n", "line 2: hd_mm is '-inf'"),
+        (f"{HEADER}\n{MISSED.replace('inf', 'nan', 1)}\n", "line 2: hd_mm is 'nan'"),
+        (f"{HEADER}\n{MISSED.replace('-100', 'inf')}\n", "volume_difference_percent is 'inf'"),
+        (f"{HEADER}\n{MISSED.replace('inf,0', 'inf,inf', 1)}\n", "surface_dice_2mm is 'inf'"),
         ('"case\nid",dice\n', "the columns are case id,dice"),
         (f"{HEADER}\n\n", "line 2 has 0 cells"),
         (f"{HEADER}\n{GOOD.replace('0.33', 'high')}\n", "line 2: iou is 'high'"),
@@ -528,11 +658,14 @@ def test_broken_csv_is_one_sentence(tmp_path, content, message):
 
 def test_good_line_is_read(tmp_path):  # so that each broken one above is broken by its change
     path = tmp_path / "cases.csv"
-    path.write_text(f"{HEADER}\n{GOOD}\n", encoding="utf-8")
-    (row,) = read_cases_csv(path)
+    path.write_text(f"{HEADER}\n{GOOD}\n{MISSED}\n", encoding="utf-8")
+    row, missed = read_cases_csv(path)
     assert math.isclose(row["iou"], 0.33, rel_tol=0)
     assert row["group"] == "early"
-    assert (row["hd95_mm"], row["hd95_voxels"], row["hd95_voxels_transunet"]) == (3.5, 2.5, 2.25)
+    assert [row[column] for column in MM] == [9.5, 3.5, 3.75, 1.5, 0.875]
+    assert [row[column] for column in VOXELS] == [8.5, 2.5, 2.75, 1.25, 0.75]
+    assert (row["volume_difference_percent"], row["hd95_voxels_transunet"]) == (12.5, 2.25)
+    assert [missed[column] for column in MM] == [math.inf] * 4 + [0]
 
 
 def test_csv_from_before_distances_and_groups(tmp_path):
@@ -541,7 +674,27 @@ def test_csv_from_before_distances_and_groups(tmp_path):
         "case,class,outcome,tp,fp,fn,tn,dice,iou,sensitivity,specificity,precision,accuracy,"
         "dice_transunet\na,lesion,missed,0,0,2,8,0.0,0.0,0.0,1.0,,0.8,0.0\n"
     )
-    assert read_cases_csv(path) == lesion("a", *SITUATIONS["missed"])
+    (expected,) = lesion("a", *SITUATIONS["missed"])
+    assert read_cases_csv(path) == [expected | {"volume_difference_percent": None}]
+
+
+def test_csv_from_before_further_distances(tmp_path):
+    path = tmp_path / "cases.csv"
+    path.write_text(
+        "case,class,group,outcome,tp,fp,fn,tn,dice,iou,sensitivity,specificity,precision,accuracy,"
+        "dice_transunet,hd95_mm,hd95_voxels,hd95_voxels_transunet\n"
+        "a,lesion,g,missed,0,0,2,8,0.0,0.0,0.0,1.0,,0.8,0.0,3.605551275463989,4.123105625617661,0.0\n"
+    )
+    options = {"distances": True, "spacing_mm": (9, 3, 0.5), "group": "g"}
+    (expected,) = lesion("a", *SITUATIONS["missed"], **options)
+    (row,) = rows = read_cases_csv(path)
+    new = {column for column in COLUMNS if row[column] is None} - {"precision"}
+    assert new == {"volume_difference_percent", *MM, *VOXELS} - {"hd95_mm", "hd95_voxels"}
+    assert row == expected | dict.fromkeys(new)
+    # It can still be summed up, under the only way of counting failures there was.
+    summary = summarise(rows, NAMES, "standard")
+    assert summary["mean"]["hd95_mm"] == math.sqrt(13)
+    assert summary["mean_counts"]["hd_mm"]["n"] == 0
 
 
 def test_missing_csv(tmp_path):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import typer
 
 from msa2net.cli.check import check
+from msa2net.cli.compare import compare
 from msa2net.cli.console import print_error
 from msa2net.cli.demo import demo
 from msa2net.cli.evaluate import evaluate
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (demo, models, phantom, prepare, check, train, evaluate, predict):
+for command in (demo, models, phantom, prepare, check, train, evaluate, compare, predict):
     app.command()(command)
 app.command("import-weights")(import_weights)
 

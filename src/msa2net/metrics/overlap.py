@@ -122,6 +122,17 @@ def accuracy(tp: ArrayLike, fp: ArrayLike, fn: ArrayLike, tn: ArrayLike) -> Rati
     return _ratio(right, right + _counts(fp) + _counts(fn))
 
 
+def volume_difference_percent(tp: ArrayLike, fp: ArrayLike, fn: ArrayLike) -> Ratio:
+    """Signed relative volume difference, 100·(prediction - truth) / truth, -100 or more, in %.
+
+    In counts 100·(fp - fn) / (tp + fn): too much is positive, too little negative, and 0 says that
+    the sizes agree, not the places. All voxels of an image are of one size, so spacing drops out.
+    Missed: -100. False positive: nan, there is no volume to compare with. Both empty: nan.
+    """
+    fp, fn = _counts(fp), _counts(fn)
+    return _ratio(100 * (fp - fn), _counts(tp) + fn)
+
+
 def overlap_metrics(tp: ArrayLike, fp: ArrayLike, fn: ArrayLike, tn: ArrayLike) -> dict[str, Ratio]:
     """Return every ratio of this file by its name; empty-mask cases as each function says."""
     return {
@@ -131,6 +142,7 @@ def overlap_metrics(tp: ArrayLike, fp: ArrayLike, fn: ArrayLike, tn: ArrayLike) 
         "specificity": specificity(fp, tn),
         "precision": precision(tp, fp),
         "accuracy": accuracy(tp, fp, fn, tn),
+        "volume_difference_percent": volume_difference_percent(tp, fp, fn),
     }
 
 

@@ -7,7 +7,7 @@ one to trust: a failure counts 0 and what cannot be scored is counted, not avera
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, TypedDict
 
 import numpy as np
@@ -17,10 +17,17 @@ from msa2net.metrics.overlap import Ratio, dice
 
 Outcome: TypeAlias = Literal["scored", "missed", "false_positive", "absent"]
 Aggregation: TypeAlias = Literal["per_case", "pooled"]
+FailedDistance: TypeAlias = Literal["diagonal", "inf", "nan"]
+
+# Tolerance of the surface Dice in the rows, in millimetres and in voxels. One number, not a
+# setting: its columns carry it in their names, and only equal tolerances can be compared or
+# paired. Any other is `msa2net.metrics.surface.surface_dice` away.
+SURFACE_TOLERANCE = 2.0
 
 # One row per case and class; the keys are the columns of cases.csv, in order. Metric columns come
 # last, None where not applicable or not computed; a metric joins by a key here and a value in
-# scoring.py. `group` is "" for a case without one; distances (HD95) are in the unit they name.
+# scoring.py. `group` is "" for a case without one. What is in millimetres is None where the spacing
+# is not known; what is in voxels is measured as if every voxel were a cube with sides of 1.
 CaseRow = TypedDict(
     "CaseRow",
     {
@@ -38,12 +45,26 @@ CaseRow = TypedDict(
         "specificity": float | None,
         "precision": float | None,
         "accuracy": float | None,
+        "volume_difference_percent": float | None,
         "dice_transunet": float | None,
+        "hd_mm": float | None,
         "hd95_mm": float | None,
+        "hd95_directed_mm": float | None,
+        "assd_mm": float | None,
+        "surface_dice_2mm": float | None,
+        "hd_voxels": float | None,
         "hd95_voxels": float | None,
+        "hd95_directed_voxels": float | None,
+        "assd_voxels": float | None,
+        "surface_dice_2voxels": float | None,
         "hd95_voxels_transunet": float | None,
     },
 )
+
+
+# Those that have no value by definition where a class was missed or is a false positive.
+DISTANCES_MM = ("hd_mm", "hd95_mm", "hd95_directed_mm", "assd_mm")
+DISTANCES_VOXELS = ("hd_voxels", "hd95_voxels", "hd95_directed_voxels", "assd_voxels")
 
 
 @dataclass(frozen=True)
@@ -59,6 +80,8 @@ class Protocol:
         rules: (situation, what is counted) in plain English. A situation is worded alike in every
             protocol that has it, so that two protocols can be compared line by line.
         suffix: a metric's column in the rows is its name plus this (`per_case` only).
+        failed_distance: what its rules say that a distance counts where a class was missed or is a
+            false positive; None where its columns know only one way.
     """
 
     name: str
@@ -67,7 +90,15 @@ class Protocol:
     metrics: tuple[str, ...]
     rules: tuple[tuple[str, str], ...]
     suffix: str = ""
+    failed_distance: FailedDistance | None = None
 
+
+# How `standard` may count the distance of a failure, in words; see `standard_protocol`.
+FAILED_DISTANCES: dict[FailedDistance, str] = {
+    "diagonal": "the image's diagonal, between corner voxels",
+    "inf": "infinity, and so is every mean with one such case in it",
+    "nan": "no number: left out of the mean, whose n is smaller by these cases",
+}
 
 UNITS: dict[Aggregation, str] = {
     "per_case": "one score a case; their mean over cases, then over classes",
@@ -86,13 +117,23 @@ _DISTANCE_EMPTY = f"{_DISTANCE}both empty"
 _DISTANCES = (
     (
         f"{_DISTANCE}both non-empty",
-        "95th percentile of the surface distances of both directions together, whole volume",
+        "HD95: 95th percentile of the surface distances of both directions together, whole volume",
     ),
     (
         f"{_DISTANCE}surface",
         "voxels with a face neighbour outside the mask; beyond the image is outside",
     ),
     (f"{_DISTANCE}ignored pixels (truth 255)", "outside both masks"),
+)
+_FURTHER_DISTANCES = (
+    (f"{_DISTANCE}hd", "the largest surface distance of both directions"),
+    (f"{_DISTANCE}hd95_directed", "95th percentile of each direction alone, then the larger"),
+    (f"{_DISTANCE}assd", "mean of the surface distances of both directions together"),
+    (
+        f"{_DISTANCE}surface_dice",
+        f"share of both surfaces' voxels no further than {SURFACE_TOLERANCE:g} mm (or voxels) from "
+        "the other surface; missed or false positive: 0; both empty: not applicable",
+    ),
 )
 _BACK = "back to the case's own grid"
 
@@ -103,8 +144,10 @@ PROTOCOLS: dict[str, Protocol] = {
         aggregation="per_case",
         metrics=(
             *("dice", "iou", "sensitivity", "specificity", "precision", "accuracy"),
-            *("hd95_mm", "hd95_voxels"),
+            *("volume_difference_percent", *DISTANCES_MM, "surface_dice_2mm"),
+            *(*DISTANCES_VOXELS, "surface_dice_2voxels"),
         ),
+        failed_distance="diagonal",
         rules=(
             (_BOTH_EMPTY, "not applicable"),
             (_MISSED, "0"),
@@ -113,9 +156,15 @@ PROTOCOLS: dict[str, Protocol] = {
             ("precision of a missed class", "not applicable: nothing was predicted"),
             ("sensitivity of a false positive", "not applicable: there was nothing to find"),
             ("specificity and accuracy", "by definition in every case, empty masks included"),
+            (
+                "volume difference",
+                "signed, in % of the truth's volume; missed: -100; the truth is empty: not "
+                "applicable",
+            ),
             (_DISTANCE_EMPTY, "not applicable"),
-            (_DISTANCE_FAILED, "the image's diagonal, between corner voxels"),
+            (_DISTANCE_FAILED, FAILED_DISTANCES["diagonal"]),
             *_DISTANCES,
+            *_FURTHER_DISTANCES,
             (_BACK, "probabilities resampled linearly, then the most probable class"),
             (_AVERAGED, "applicable cases, then classes"),
             _IGNORED,
@@ -169,6 +218,27 @@ def get_protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise ConfigError(f"there is no protocol {name!r}; choose from {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
+
+
+def standard_protocol(failed_distance: FailedDistance = "diagonal") -> Protocol:
+    """Return the standard protocol whose rules say what rows with this `failed_distance` count.
+
+    Args:
+        failed_distance: what HD, HD95 and ASSD count where a class was missed or is a false
+            positive. `diagonal`: the longest distance that the image allows, so that a failure
+            costs and the mean stays a number; `inf`; or `nan`, which flatters: failures then show
+            in n, missed and false positives, not in the mean.
+
+    Raises:
+        ConfigError: there is no such way; the message lists those there are.
+    """
+    if failed_distance not in FAILED_DISTANCES:
+        raise ConfigError(
+            f"failed_distance is {failed_distance!r}; choose from {', '.join(FAILED_DISTANCES)}"
+        )
+    standard = PROTOCOLS["standard"]
+    rules = dict(standard.rules) | {_DISTANCE_FAILED: FAILED_DISTANCES[failed_distance]}
+    return replace(standard, rules=tuple(rules.items()), failed_distance=failed_distance)
 
 
 def differing_rules(

@@ -1,5 +1,6 @@
 """One case's rows: what `CaseRow` holds, computed from label arrays."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,18 +9,42 @@ from numpy.typing import NDArray
 
 from msa2net.errors import ConfigError, DataError
 from msa2net.metrics.overlap import LabelArray, confusion_counts, overlap_metrics
-from msa2net.metrics.protocol import CaseRow, applicable, outcome, transunet_dice
-from msa2net.metrics.surface import Voxels, class_surfaces, diagonal, hd95_of_surfaces
+from msa2net.metrics.protocol import (
+    SURFACE_TOLERANCE,
+    CaseRow,
+    FailedDistance,
+    applicable,
+    outcome,
+    standard_protocol,
+    transunet_dice,
+)
+from msa2net.metrics.surface import (
+    Voxels,
+    class_surfaces,
+    diagonal,
+    hd95_of_surfaces,
+    surface_scores,
+)
 
 _IGNORE_INDEX = 255
+
+
+class _Standard(NamedTuple):
+    """The distance columns of one row in one unit, by the standard protocol."""
+
+    hd: float | None = None
+    hd95: float | None = None
+    hd95_directed: float | None = None
+    assd: float | None = None
+    surface_dice: float | None = None
 
 
 class _Distances(NamedTuple):
     """The distance columns of one row."""
 
-    mm: float | None = None
-    voxels: float | None = None
-    voxels_transunet: float | None = None
+    mm: _Standard = _Standard()
+    voxels: _Standard = _Standard()
+    hd95_voxels_transunet: float | None = None
 
 
 def case_rows(
@@ -31,6 +56,7 @@ def case_rows(
     published: LabelArray | None = None,
     spacing_mm: Sequence[float] | None = None,
     distances: bool = False,
+    failed_distance: FailedDistance = "diagonal",
     group: str = "",
 ) -> list[CaseRow]:
     """Score one case: one row per class, background left out.
@@ -47,19 +73,17 @@ def case_rows(
         spacing_mm: of the voxels along each axis, in the order of the axes (Z, H, W). None: not
             known, so no distance in millimetres.
         distances: compute the distance columns; they cost time and are None otherwise.
+        failed_distance: what a distance counts where a class was missed or is a false positive;
+            sum such rows up under `standard_protocol(failed_distance)`. `nan` is None here.
         group: what the case belongs to, for `summarise_groups`; "" is no group.
 
     Raises:
-        ConfigError: the names are fewer than two, or one comes twice.
+        ConfigError: the names are fewer than two, one comes twice, or `failed_distance` is none.
         DataError: the arrays do not fit each other or the names (see `confusion_counts`), or the
             spacing does not fit the arrays.
     """
-    if len(label_names) < 2 or len(set(label_names)) < len(label_names):
-        raise ConfigError(
-            f"label names are {list(label_names)}; give the background and at least one class, "
-            "each name once"
-        )
-    classes = len(label_names)
+    classes = _count_names(label_names)
+    standard_protocol(failed_distance)  # refuses what is no way to count
     counts = _counts(f"case {case_id}", prediction, truth, classes)
     published_counts = counts
     if published is not None:
@@ -67,7 +91,9 @@ def case_rows(
     measured = [_Distances()] * (classes - 1)
     if distances:
         try:
-            measured = _class_distances(prediction, published, truth, classes, spacing_mm)
+            measured = _class_distances(
+                prediction, published, truth, classes, spacing_mm, failed_distance
+            )
         except DataError as error:
             raise DataError(f"case {case_id}: {error}") from error
     return [
@@ -76,6 +102,15 @@ def case_rows(
         )
         for index, name in enumerate(label_names[1:], start=1)
     ]
+
+
+def _count_names(label_names: Sequence[str]) -> int:
+    if len(label_names) < 2 or len(set(label_names)) < len(label_names):
+        raise ConfigError(
+            f"label names are {list(label_names)}; give the background and at least one class, "
+            "each name once"
+        )
+    return len(label_names)
 
 
 def _counts(
@@ -117,10 +152,19 @@ def _class_row(
         "specificity": standard["specificity"],
         "precision": standard["precision"],
         "accuracy": standard["accuracy"],
+        "volume_difference_percent": standard["volume_difference_percent"],
         "dice_transunet": transunet_dice(*published_counts[:3]),
-        "hd95_mm": measured.mm,
-        "hd95_voxels": measured.voxels,
-        "hd95_voxels_transunet": measured.voxels_transunet,
+        "hd_mm": measured.mm.hd,
+        "hd95_mm": measured.mm.hd95,
+        "hd95_directed_mm": measured.mm.hd95_directed,
+        "assd_mm": measured.mm.assd,
+        "surface_dice_2mm": measured.mm.surface_dice,
+        "hd_voxels": measured.voxels.hd,
+        "hd95_voxels": measured.voxels.hd95,
+        "hd95_directed_voxels": measured.voxels.hd95_directed,
+        "assd_voxels": measured.voxels.assd,
+        "surface_dice_2voxels": measured.voxels.surface_dice,
+        "hd95_voxels_transunet": measured.hd95_voxels_transunet,
     }
 
 
@@ -130,6 +174,7 @@ def _class_distances(
     truth: LabelArray,
     num_classes: int,
     spacing_mm: Sequence[float] | None,
+    failed_distance: FailedDistance,
 ) -> list[_Distances]:
     """Compute the distance columns of class 1, 2, … by the rules in protocol.py."""
     ignored = truth == _IGNORE_INDEX
@@ -140,12 +185,14 @@ def _class_distances(
     theirs = ours if published is None else _surfaces(published, num_classes, skipped)
     measured = []
     for own, other, reference in zip(ours, theirs, true, strict=True):
-        mm = None if spacing_mm is None else _standard(own, reference, truth.shape, spacing_mm)
-        voxels = _standard(own, reference, truth.shape, ones)
+        mm = _Standard()
+        if spacing_mm is not None:
+            mm = _standard(own, reference, truth.shape, spacing_mm, failed_distance)
+        voxels = _standard(own, reference, truth.shape, ones, failed_distance)
         transunet = 0.0
         if len(other) and len(reference):
             # The same surfaces give the same distance: not asked twice.
-            known = voxels if other is own else hd95_of_surfaces(other, reference, ones)
+            known = voxels.hd95 if other is own else hd95_of_surfaces(other, reference, ones)
             assert known is not None  # both are non-empty
             transunet = known
         measured.append(_Distances(mm, voxels, transunet))
@@ -161,9 +208,22 @@ def _surfaces(
 
 
 def _standard(
-    prediction: Voxels, truth: Voxels, shape: Sequence[int], spacing: Sequence[float]
-) -> float | None:
+    prediction: Voxels,
+    truth: Voxels,
+    shape: Sequence[int],
+    spacing: Sequence[float],
+    failed_distance: FailedDistance,
+) -> _Standard:
+    scores = surface_scores(prediction, truth, spacing, SURFACE_TOLERANCE)
     if len(prediction) and len(truth):
-        return hd95_of_surfaces(prediction, truth, spacing)
-    # An unscored failure would flatter, and infinity has no mean: the worst that the image allows.
-    return diagonal(shape, spacing) if len(prediction) or len(truth) else None
+        return _Standard(*scores)
+    if not len(prediction) and not len(truth):
+        return _Standard()
+    far = _failed(failed_distance, shape, spacing)
+    return _Standard(far, far, far, far, scores.surface_dice)
+
+
+def _failed(way: FailedDistance, shape: Sequence[int], spacing: Sequence[float]) -> float | None:
+    if way == "nan":
+        return None
+    return math.inf if way == "inf" else diagonal(shape, spacing)

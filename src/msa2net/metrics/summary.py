@@ -4,6 +4,7 @@ import csv
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, cast
@@ -12,9 +13,12 @@ from msa2net.errors import DataError
 from msa2net.files import atomic_path
 from msa2net.metrics.overlap import overlap_metrics
 from msa2net.metrics.protocol import (
+    DISTANCES_MM,
+    DISTANCES_VOXELS,
     PROTOCOLS,
     UNITS,
     CaseRow,
+    FailedDistance,
     Protocol,
     applicable,
     get_protocol,
@@ -24,9 +28,14 @@ from msa2net.metrics.protocol import (
 COLUMNS: tuple[str, ...] = tuple(CaseRow.__annotations__)
 _TEXTS = ("case", "class", "group", "outcome")
 _COUNTS = ("tp", "fp", "fn", "tn")
-# Columns that the first tables did not have; an empty cell says what they would have said.
-_LATER = ("group", "hd95_mm", "hd95_voxels", "hd95_voxels_transunet")
-_FIRST_COLUMNS = tuple(column for column in COLUMNS if column not in _LATER)
+_FAILED = ("missed", "false_positive")
+_MAY_BE_INFINITE = (*DISTANCES_MM, *DISTANCES_VOXELS)  # where a class failed; see FAILED_DISTANCES
+# Columns that every table has had. The others came later, some at a time: of an older table their
+# cells are empty, as if they had not been computed.
+_FIRST_COLUMNS = (
+    *("case", "class", "outcome", "tp", "fp", "fn", "tn", "dice", "iou", "sensitivity"),
+    *("specificity", "precision", "accuracy", "dice_transunet"),
+)
 
 
 def summarise(
@@ -39,7 +48,8 @@ def summarise(
     Args:
         rows: every case of the split with every class, once.
         label_names: one name per class, background first.
-        protocol: a protocol or its name.
+        protocol: a protocol or its name; `standard` is for rows in which a failure's distance
+            is the image's diagonal, see `standard_protocol` for others.
 
     Returns:
         A protocol's entry of summary.json: `title`, `unit`, `rules` and
@@ -47,16 +57,21 @@ def summarise(
         figure), `not_applicable` (cases not in it; the two add up to all cases), `missed` and
         `false_positives` (cases of the class with that outcome, whether in the figure or not);
         `mean`: metric → mean over the classes whose figure is not None;
-        `mean_over`: metric → the number of these classes.
-        A figure over no case, or 0/0 after pooling, is None.
+        `mean_over`: metric → the number of these classes;
+        `mean_counts`: metric → `n`, `not_applicable`, `missed` and `false_positives`, each added
+        up over all classes, so in cases times classes.
+        A figure over no case, or 0/0 after pooling, is None. A mean over an infinite distance is
+        infinite; in JSON that is `Infinity`, which Python reads back.
 
     Raises:
         ConfigError: no such protocol.
-        DataError: a class is unknown, or a case comes twice or lacks a class.
+        DataError: a class is unknown, a case comes twice or lacks a class, or distances of
+            failures were not scored as the protocol's rules say.
     """
     if isinstance(protocol, str):
         protocol = get_protocol(protocol)
     by_class = _by_class(rows, label_names)
+    _check_failed_distances(rows, protocol)
     figures = _pooled_figures if protocol.aggregation == "pooled" else _per_case_figures
     classes = {name: figures(of_class, protocol) for name, of_class in by_class.items()}
     means = {
@@ -74,6 +89,13 @@ def summarise(
         "classes": classes,
         "mean": {metric: _mean(values) for metric, values in means.items()},
         "mean_over": {metric: len(values) for metric, values in means.items()},
+        "mean_counts": {
+            metric: {
+                count: sum(figure[metric][count] for figure in classes.values())
+                for count in ("n", "not_applicable", "missed", "false_positives")
+            }
+            for metric in protocol.metrics
+        },
     }
 
 
@@ -93,7 +115,7 @@ def summarise_groups(
 
     Raises:
         ConfigError: no such protocol.
-        DataError: a class is unknown, or a group has a case twice or without a class.
+        DataError: as `summarise`, of any group.
     """
     if isinstance(protocol, str):
         protocol = get_protocol(protocol)
@@ -114,7 +136,9 @@ def mean_dice(rows: Sequence[CaseRow]) -> float | None:
         DataError: a case comes twice or lacks a class that another case has.
     """
     label_names = ["", *dict.fromkeys(row["class"] for row in rows)]
-    mean: float | None = summarise(rows, label_names, PROTOCOLS["standard"])["mean"]["dice"]
+    # Whichever way the rows count the distances of failures, they are not looked at.
+    only_dice = replace(PROTOCOLS["standard"], metrics=("dice",), failed_distance=None)
+    mean: float | None = summarise(rows, label_names, only_dice)["mean"]["dice"]
     return mean
 
 
@@ -134,7 +158,7 @@ def write_cases_csv(path: Path, rows: Iterable[CaseRow]) -> None:
 
 
 def read_cases_csv(path: Path) -> list[CaseRow]:
-    """Read rows from a cases.csv; one from before there were groups and distances has none.
+    """Read rows from a cases.csv; columns that an older one did not have yet are empty.
 
     Raises:
         DataError: the file cannot be read, is not such a table, or one of its cells cannot be
@@ -144,7 +168,7 @@ def read_cases_csv(path: Path) -> list[CaseRow]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = tuple(next(reader, []))
-            if header not in (COLUMNS, _FIRST_COLUMNS):
+            if header != tuple(c for c in COLUMNS if c in header or c in _FIRST_COLUMNS):
                 raise DataError(f"the columns are {_shown(header)}, not {','.join(COLUMNS)}")
             return [_parse(header, cells, reader.line_num) for cells in reader]
     except OSError as error:
@@ -175,6 +199,28 @@ def _by_class(rows: Sequence[CaseRow], label_names: Sequence[str]) -> dict[str, 
                     "look for a case that was scored twice or a table that was cut short"
                 )
     return by_class
+
+
+def _check_failed_distances(rows: Sequence[CaseRow], protocol: Protocol) -> None:
+    if protocol.failed_distance is None:
+        return
+    for row in rows:
+        # The published distance has a value wherever distances were measured at all.
+        if row["outcome"] not in _FAILED or row["hd95_voxels_transunet"] is None:
+            continue
+        way = _failed_distance(row["hd95_voxels"])
+        if way != protocol.failed_distance:
+            raise DataError(
+                f"case {row['case']}: the distance of class {row['class']!r}, which failed, was "
+                f"scored as {way!r}, but protocol {protocol.name} says {protocol.failed_distance!r}"
+                f"; sum up with standard_protocol({way!r}) or score all cases alike"
+            )
+
+
+def _failed_distance(value: float | None) -> FailedDistance:
+    if value is None:
+        return "nan"
+    return "inf" if value == math.inf else "diagonal"
 
 
 def _per_case_figures(rows: list[CaseRow], protocol: Protocol) -> dict[str, dict[str, Any]]:
@@ -234,8 +280,9 @@ def _parse(header: tuple[str, ...], cells: list[str], line: int) -> CaseRow:
         if column in _TEXTS:
             row[column] = cell
             continue
+        infinite = column in _MAY_BE_INFINITE and found["outcome"] in _FAILED
         try:
-            row[column] = _count(cell) if column in _COUNTS else _metric(cell)
+            row[column] = _count(cell) if column in _COUNTS else _metric(cell, infinite)
         except ValueError as error:
             raise DataError(f"line {line}: {column} is {cell!r}") from error
     became = outcome(row["tp"], row["fp"], row["fn"])
@@ -250,11 +297,11 @@ def _count(cell: str) -> int:
     return int(cell)
 
 
-def _metric(cell: str) -> float | None:
+def _metric(cell: str, may_be_infinite: bool) -> float | None:
     if not cell:
         return None
     value = float(cell)
-    if not math.isfinite(value):
+    if not (math.isfinite(value) or (may_be_infinite and value == math.inf)):
         raise ValueError(cell)
     return value
 
