@@ -28,7 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.errors import ConfigError, DataError
+
 from msa2net.metrics.overlap import LabelArray
+
+_MANY = 100_000  # voxels of a surface; no organ has so many, noise does: it is worth all cores
 
 Voxels: TypeAlias = NDArray[np.intp]  # (number of voxels, number of axes), indices into the image
 Distances: TypeAlias = NDArray[np.float64]
@@ -100,7 +103,9 @@ def surface_distances(start: Voxels, end: Voxels, spacing: Sequence[float]) -> D
 
     scale = _checked_spacing(spacing, end.shape[1])
     distances: Distances
-    distances, _ = cKDTree(end * scale, balanced_tree=False).query(start * scale)
+    workers = -1 if len(start) > _MANY else 1
+    tree = cKDTree(end * scale, balanced_tree=False)
+    distances, _ = tree.query(start * scale, workers=workers)
     return distances
 
 
