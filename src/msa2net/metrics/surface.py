@@ -28,7 +28,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.errors import ConfigError, DataError
-
 from msa2net.metrics.overlap import LabelArray
 
 _MANY = 100_000  # voxels of a surface; no organ has so many, noise does: it is worth all cores
