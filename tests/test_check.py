@@ -254,13 +254,14 @@ def test_organs_of_impossible_size(phantoms: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("declared", ["btcv", "cascade", "samed"])
-def test_a_wrong_label_encoding(phantoms: Path, tmp_path: Path, declared: str):
+def test_a_wrong_label_encoding(phantoms: Path, tmp_path: Path, caplog, declared: str):
     data = DataConfig(
         format="synapse", root=phantoms / "synapse", prepared=tmp_path, labels=declared
     )
     store = prepare(data)
     finding = the(store, "declared as")
     assert finding.level == "error"
+    assert f"{finding.what}; → {finding.advice}" in caplog.text  # so does every training say it
     assert finding.advice == "prepare … --labels transunet"
     pattern = (
         rf"'{declared}' but look like 'transunet': value (\d) is .*, (.*) in 'transunet', (.*) in"
@@ -638,7 +639,7 @@ def test_the_command(phantoms: Path, tmp_path: Path):
 
     missing = command(tmp_path / "nowhere")
     assert missing.returncode == 2
-    assert "is not prepared data" in missing.stderr
+    assert "there is no folder" in missing.stderr
 
 
 def test_places():

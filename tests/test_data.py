@@ -92,6 +92,7 @@ def test_broken_pictures_are_one_sentence(tmp_path: Path):
         ("empty.jpg", "not a picture"),
         ("none.png", "there is no file"),
         ("scan.dcm", "files ending in '.dcm' are not read"),
+        ("case0001.npy.h5", "become a data set with msa2net prepare synapse"),
     ):
         with pytest.raises(DataError, match=message) as caught:
             read_path(tmp_path / name)
@@ -198,7 +199,7 @@ def test_published_isic_counts():
     assert splits["2074"] == "test"
 
 
-def test_split_lists(tmp_path: Path):
+def test_split_lists(tmp_path: Path, caplog):
     folder = tmp_path / "splits"
     assert read_split_lists(folder, ["a"]) is None
     folder.mkdir()
@@ -206,6 +207,9 @@ def test_split_lists(tmp_path: Path):
         (folder / f"{name}.txt").write_text(text)
     expected = {"a": "train", "b": "train", "c": "val", "d": "test"}
     assert read_split_lists(folder, list("abcd")) == expected
+    assert caplog.text == ""
+    assert read_split_lists(folder, list("abcdef")) == expected
+    assert "2 of 6 cases are in none of the lists and left out, first 'e'" in caplog.text
     with pytest.raises(DataError, match="names 'd', which has no image"):
         read_split_lists(folder, list("abc"))
     (folder / "val.txt").write_text("a\n")

@@ -414,8 +414,8 @@ def test_pictures_of_one_patient_never_part(tmp_path: Path):
     [
         ({"folds": 2, "hold_out": False}, "hold_out=false that nobody does"),
         ({"split_ratios": [0.7, 0.3, float("nan")]}, "add up to 1"),
-        ({"fold": 1}, "set folds, and fold below it"),
-        ({"folds": 3, "fold": 3}, "set folds, and fold below it"),
+        ({"fold": 1}, "folds count from 0"),
+        ({"folds": 3, "fold": 3}, "folds count from 0"),
         ({"split_ratios": [0.5, 0.5, 0.5]}, "add up to 1"),
         ({"crop": 0}, "greater than 0"),
     ],

@@ -93,7 +93,7 @@ class DataConfig(_Section):
     def _fold_exists(self) -> Self:
         if self.fold >= (self.folds or 1):
             raise ValueError(
-                f"fold is {self.fold}, folds is {self.folds}: set folds, and fold below it"
+                f"fold is {self.fold}, folds is {self.folds}: folds count from 0, to folds - 1"
             )
         if self.folds and not self.hold_out:
             raise ValueError("folds choose who validates, hold_out=false that nobody does")

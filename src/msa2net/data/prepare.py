@@ -17,6 +17,7 @@ from PIL import Image
 
 from msa2net.config import DataConfig
 from msa2net.data.case import Case
+from msa2net.data.check.dataset import check_encoding
 from msa2net.data.formats import open_source
 from msa2net.data.formats.source import Source, SourceCase
 from msa2net.data.preprocessing import nearest_index
@@ -75,7 +76,18 @@ def prepare(
             work.collect(case)
     if work.failures:
         raise DataError(_failure_sentence(work.failures, len(source.cases)))
+    _warn_of_encoding(work.store())
     return _with_splits(work.store(), data)
+
+
+def _warn_of_encoding(store: Store) -> None:
+    """Say so if the organs contradict the declared encoding: a network learns wrong names as well.
+
+    `msa2net check` calls it an error; here it may be meant.
+    """
+    for finding in check_encoding(store, store.cases):
+        if finding.level == "error":
+            _log.warning("%s: %s; → %s", store.root, finding.what, finding.advice)
 
 
 @contextmanager

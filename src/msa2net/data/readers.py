@@ -78,6 +78,11 @@ def read_path(path: Path) -> Case:
     if is_nifti(path):
         image_CZHW, geometry = read_nifti_image(path)
         return Case(id=stem(path), image=image_CZHW, geometry=geometry, source=path)
+    if path.suffix.lower() in (".h5", ".npz"):
+        raise DataError(
+            f"{path}: arrays without a place in space are not segmented; TransUNet's files become "
+            "a data set with msa2net prepare synapse, which test.py and msa2net evaluate score"
+        )
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise DataError(
             f"{path}: files ending in '{path.suffix}' are not read; supported are "

@@ -1,5 +1,6 @@
 """Who is trained on, who is validated on, who is tested on."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from msa2net.errors import DataError
 from msa2net.files import read_lines
 
 SPLITS = ("train", "val", "test")
+
+_log = logging.getLogger(__name__)
 
 _PART_OF_PATIENT = re.compile(r"(.+)_(?:frame|slice)\d+")
 
@@ -101,6 +104,8 @@ def split_by_count(sorted_ids: Sequence[str], train: int, val: int) -> dict[str,
 def read_split_lists(folder: Path, ids: Sequence[str]) -> dict[str, str] | None:
     """Read `train.txt`, `val.txt`, `test.txt` (one id a line) from `folder`, if it exists.
 
+    Ids in none of the lists are left out, which is logged as a warning.
+
     Returns:
         id → split for the listed ids, or None when there is no such folder.
 
@@ -116,7 +121,17 @@ def read_split_lists(folder: Path, ids: Sequence[str]) -> dict[str, str] | None:
             "needed, an empty one for a split of nobody"
         )
     lists = {split: read_lines(folder / f"{split}.txt") for split in SPLITS}
-    return check_splits(lists, ids, origin=str(folder))
+    splits = check_splits(lists, ids, origin=str(folder))
+    unlisted = [case_id for case_id in ids if case_id not in splits]
+    if unlisted:
+        _log.warning(
+            "%s: %d of %d cases are in none of the lists and left out, first '%s'",
+            folder,
+            len(unlisted),
+            len(ids),
+            unlisted[0],
+        )
+    return splits
 
 
 def splits_of_cases(

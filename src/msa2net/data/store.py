@@ -95,11 +95,12 @@ class Store:
         """
         ids = [case.id for case in self.cases if case.split == split]
         if not ids:
-            hint = (
-                f"add cases to {split}, for example in splits/{split}.txt beside the raw data"
-                if split in SPLITS
-                else f"splits are {', '.join(SPLITS)}"
-            )
+            hint = f"splits are {', '.join(SPLITS)}"
+            if split in SPLITS:
+                hint = (
+                    f"of its {len(self.cases)} cases, name some in splits/{split}.txt beside the "
+                    "raw data; fewer than 3 patients cannot be split at all"
+                )
             raise DataError(f"{self.root} has no case in split '{split}'; {hint}")
         return ids
 
@@ -155,6 +156,8 @@ def open_store(root: Path, *, complete: bool = True) -> Store:
     path = root / INDEX
     content = read_json(path) if path.is_file() else None
     schema = content.get("schema") if isinstance(content, dict) else None
+    if not root.is_dir():
+        raise DataError(f"there is no folder {root}; msa2net prepare makes prepared data")
     if not isinstance(content, dict) or schema is None:
         raise DataError(
             f"{root} is not prepared data (nnU-Net's dataset.json is another); make some of it "

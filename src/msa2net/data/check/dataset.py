@@ -54,7 +54,7 @@ def check_store(
             findings += check_channels(store, row)
             findings += check_image(store, row, store.case(row.id).image)
             sound.append(row)
-    wrong_names = _check_encoding(store, sound)
+    wrong_names = check_encoding(store, sound)
     findings += wrong_names
     if not any(finding.level == "error" for finding in wrong_names):
         for row in sound:
@@ -108,8 +108,13 @@ def _check_splits(store: Store) -> list[Finding]:
     return findings
 
 
-def _check_encoding(store: Store, rows: Sequence[StoredCase]) -> list[Finding]:
-    """Compare the label encoding that was declared with the one the organs look like."""
+def check_encoding(store: Store, rows: Sequence[StoredCase]) -> list[Finding]:
+    """Compare the label encoding that was declared with the one the organs look like.
+
+    Args:
+        store: any; without an encoding, nothing is found.
+        rows: cases whose arrays are whole and whose voxels are counted; a few are looked at.
+    """
     if store.encoding is None:
         return []
     # BTCV's files were converted when they were read: what they held before is what is in doubt.
