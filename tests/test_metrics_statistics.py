@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from msa2net.errors import ConfigError
+from msa2net.metrics.bootstrap import class_mean_intervals, mean_intervals, pooled_intervals
 from msa2net.metrics.protocol import PROTOCOLS
 from msa2net.metrics.statistics import (
     describe,
@@ -97,17 +98,22 @@ def test_interval_of_ten_values_by_hand():
     assert ends == pytest.approx((0.1, 0.6), abs=1e-12)
 
 
-def every_resample_s_interval(values):
-    """BCa without chance: all n^n samples, and Efron's formulas with scipy's distribution."""
-    n = len(values)
-    means = values[np.indices((n,) * n).reshape(n, -1)].mean(axis=0)
-    same = np.isclose(means, values.mean(), rtol=1e-12, atol=0)
-    bias = stats.norm.ppf(((means < values.mean()) & ~same).mean() + same.mean() / 2)
-    left_out = np.array([np.delete(values, i).mean() for i in range(n)])
+def every_resample_s_interval(cases, figure=lambda cases: np.mean(cases, axis=0)):
+    """BCa without chance: all n^n samples, and Efron's formulas with scipy's distribution.
+
+    `figure` takes cases along the first axis, and is nan where it has none.
+    """
+    n = len(cases)
+    figures = figure(cases[np.indices((n,) * n).reshape(n, -1)])
+    figures, observed = figures[~np.isnan(figures)], figure(cases)
+    same = np.isclose(figures, observed, rtol=1e-12, atol=0)
+    bias = stats.norm.ppf(((figures < observed) & ~same).mean() + same.mean() / 2)
+    left_out = np.array([figure(np.delete(cases, i, axis=0)) for i in range(n)])
+    left_out = left_out[~np.isnan(left_out)]
     inwards = left_out.mean() - left_out
     acceleration = (inwards**3).sum() / (6 * (inwards**2).sum() ** 1.5)
     z = bias + stats.norm.ppf([0.025, 0.975])
-    return np.quantile(means, stats.norm.cdf(bias + z / (1 - acceleration * z)))
+    return np.quantile(figures, stats.norm.cdf(bias + z / (1 - acceleration * z)))
 
 
 @pytest.mark.parametrize("values", [[1, 2, 4, 8, 16, 32], [0.1, 0.6, 0.7, 0.75, 0.9, 0.95]])
@@ -180,7 +186,7 @@ DRAWS = {
     "skewed": (lambda rng, n: rng.beta(8, 1.5, n), 8 / 9.5),
     "missed": (missed, 0.9 * 8 / 9.5),
 }
-# As measured with 20 000 data sets of 2000 resamples each, and as statistics.py has it.
+# As measured with 20 000 data sets of 2000 resamples each, and as bootstrap.py has it.
 COVERAGE = {
     ("normal", 20): 0.927,
     ("normal", 40): 0.937,
@@ -209,6 +215,178 @@ def test_coverage(name, n):
     assert measured == pytest.approx(COVERAGE[name, n], abs=0.025)
     if name != "missed":
         assert measured >= 0.9
+
+
+# --- several intervals at once ----------------------------------------------------------------
+
+
+def test_intervals_at_once_are_those_one_by_one():
+    rng = np.random.default_rng(0)
+    samples = [rng.normal(size=n) for n in (7, 12, 7, 7, 0, 1, 12)] + [[1, 2, math.inf], [3.0] * 7]
+    together = mean_intervals(samples, 3, resamples=1000)
+    alone = [mean_interval(sample, 3, resamples=1000) for sample in samples]
+    assert together[4:6] == alone[4:6] == together[7:] == [None, None]
+    for one, other in zip(together[:4] + together[6:7], alone[:4] + alone[6:7], strict=True):
+        assert one == pytest.approx(other, abs=1e-12)  # sums in another order
+
+
+# Six cases of three classes; the last two classes are not in all of them.
+NAN = math.nan
+SCORES = np.array(
+    [
+        [0.91, 0.70, NAN],
+        [0.85, NAN, 0.30],
+        [0.40, 0.65, NAN],
+        [0.77, 0.20, 0.90],
+        [0.88, NAN, 0.55],
+        [0.93, 0.81, NAN],
+    ]
+)
+
+
+def mean_over_classes(scores):
+    """Loop over classes, leaving out what has no score; cases come first, classes last."""
+    with np.errstate(invalid="ignore"):
+        of_classes = np.nansum(scores, axis=0) / (~np.isnan(scores)).sum(axis=0)
+        return np.nansum(of_classes, axis=-1) / (~np.isnan(of_classes)).sum(axis=-1)
+
+
+def test_interval_of_the_mean_over_classes_agrees_with_every_resample():
+    (found,) = class_mean_intervals(SCORES[..., np.newaxis], 0, resamples=400_000)
+    expected = every_resample_s_interval(SCORES, mean_over_classes)
+    # As above: .05 of the standard error, here about .06; drawing classes apart moves ends by more.
+    np.testing.assert_allclose(found.ends, expected, atol=0.003)
+    assert found.warning.startswith("n = 3 in one class is below 20")
+
+
+def test_the_mean_over_classes_draws_cases_with_all_their_classes():
+    # Two classes that make up for each other: their mean hardly varies, each by itself does.
+    first = np.linspace(0.2, 0.8, 25)
+    against = 1 - first + 0.001 * np.arange(25)
+    low, high = class_mean_intervals(np.stack([first, against], 1)[..., None], 0)[0].ends
+    assert high - low < 0.01
+    low, high = mean_interval(first, 0)
+    assert high - low > 0.1
+
+
+def test_laws_of_the_mean_over_classes():
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=(25, 3, 2))
+    values[rng.random(values.shape) < 0.2] = NAN
+    found = class_mean_intervals(values, 5, resamples=1000)
+    negated = class_mean_intervals(-values, 5, resamples=1000)
+    moved = class_mean_intervals(2 * values + 1, 5, resamples=1000)
+    for one, other, third in zip(found, negated, moved, strict=True):
+        low, high = one.ends
+        assert other.ends == pytest.approx((-high, -low), abs=1e-12)
+        assert third.ends == pytest.approx((2 * low + 1, 2 * high + 1), abs=1e-9)
+    # A class alone, or alone with values: its own interval, to the last digit.
+    values[:, 1:, 0] = NAN
+    own = values[~np.isnan(values[:, 0, 0]), 0, 0]
+    alone = class_mean_intervals(values, 5)[0]
+    assert alone.ends == mean_interval(own, 5)
+    assert (alone.warning is None) == (len(own) >= 20)
+
+
+@pytest.mark.parametrize(
+    ("scores", "why"),
+    [
+        ([[NAN, NAN], [NAN, NAN]], "no applicable case"),
+        ([[0.5, 0.7]], "one case does not say how others vary"),
+        ([[1, math.inf], [2, 3]], "1 of 4 values is infinite"),
+        ([[1, 2], [1, 2], [1, 2]], "leaving out any one case changes nothing, which does not say"),
+        ([[1, NAN], [1, NAN]], "all 2 values are the same"),
+    ],
+)
+def test_why_a_mean_over_classes_has_no_interval(scores, why):
+    (found,) = class_mean_intervals(np.array(scores, float)[..., np.newaxis], 0)
+    assert found.ends is None
+    assert found.warning.startswith(f"no interval: {why}")
+
+
+# --- pooled figures ----------------------------------------------------------------------------
+
+
+def dice_of_sums(counts):
+    tp, fp, fn = (counts[..., k] for k in range(3))
+    whole = 2 * tp + fp + fn
+    return np.divide(2 * tp, whole, out=np.full(whole.shape, NAN), where=whole > 0)
+
+
+def pooled(counts, **options):
+    """Intervals of the Dice of each class, and of their mean."""
+    counts = np.array(counts, float)
+    of_classes, (mean,) = pooled_intervals(
+        counts, lambda sums: dice_of_sums(sums)[..., np.newaxis], 0, **options
+    )
+    return [interval for (interval,) in of_classes], mean
+
+
+def test_pooled_interval_of_two_cases_by_hand():
+    # Samples: twice the first (Dice 1), both (8/12), twice the second (0), the ends by a quarter.
+    (found,), mean = pooled([[[4, 0, 0]], [[0, 2, 2]]])
+    assert found.ends == mean.ends == (0, 1)
+    assert found.warning.startswith("n = 2 is below 20")
+
+
+COUNTS = np.array(
+    [
+        [[50, 5, 3], [0, 0, 0]],
+        [[20, 9, 9], [8, 1, 0]],
+        [[3, 0, 4], [0, 3, 0]],
+        [[70, 30, 1], [0, 0, 0]],
+        [[12, 2, 2], [0, 0, 6]],
+        [[0, 4, 9], [30, 5, 9]],
+    ]
+)
+
+
+def test_pooled_intervals_agree_with_every_resample():
+    found, mean = pooled(COUNTS, resamples=400_000)
+    for k, interval in enumerate(found):
+        expected = every_resample_s_interval(
+            COUNTS[:, k].astype(float), lambda cases: dice_of_sums(cases.sum(axis=0))
+        )
+        np.testing.assert_allclose(interval.ends, expected, atol=0.005)  # of a tenth and more
+    expected = every_resample_s_interval(
+        COUNTS.astype(float),
+        lambda cases: np.nanmean(dice_of_sums(cases.sum(axis=0)), axis=-1),
+    )
+    np.testing.assert_allclose(mean.ends, expected, atol=0.005)
+
+
+@pytest.mark.parametrize(
+    ("counts", "why"),
+    [
+        (np.zeros((0, 1, 3)), "no applicable case"),
+        ([[[0, 0, 0]], [[0, 0, 0]]], "no applicable case"),
+        ([[[4, 1, 1]]], "one case does not say how others vary"),
+        ([[[4, 1, 1]], [[8, 2, 2]]], "leaving out any one case changes nothing"),
+        ([[[4, 1, 1]], [[0, 0, 0]]], "one case does not say how others vary"),
+    ],
+)
+def test_why_a_pooled_figure_has_no_interval(counts, why):
+    (found,), mean = pooled(counts)
+    assert found == mean
+    assert found.ends is None
+    assert found.warning.startswith(f"no interval: {why}")
+
+
+def test_pooled_interval_holds_the_true_figure():
+    """Cases of unequal sizes, each with its own share of hits; twenty of them."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for seed in range(400):
+        sizes, shares = rng.integers(50, 500, 30), rng.beta(8, 1.5, 30)
+        tp = np.round(sizes * shares)
+        counts = np.stack([tp, sizes - tp, sizes - tp], axis=1)[:, np.newaxis]
+        of_classes, _ = pooled_intervals(
+            counts, lambda sums: dice_of_sums(sums)[..., np.newaxis], seed, resamples=500
+        )
+        low, high = of_classes[0][0].ends
+        held += low <= 8 / 9.5 <= high  # 2tp / (2tp + fp + fn) is tp / size here
+    # One standard deviation of 400 data sets is .012; a few in 100 short of 95 as for means.
+    assert held / 400 == pytest.approx(0.93, abs=0.04)
 
 
 # --- tests -----------------------------------------------------------------------------------

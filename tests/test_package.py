@@ -24,7 +24,14 @@ def wheel(tmp_path_factory) -> Path:
 
 def test_the_wheel_holds_code_and_its_data_only(wheel: Path):
     names = zipfile.ZipFile(wheel).namelist()
-    for needed in ("cli/demo.yaml", "report/report.html.jinja", "py.typed", "__main__.py"):
+    for needed in (
+        "cli/demo.yaml",
+        "report/report.html.jinja",
+        "report/report.css",
+        "report/report.js",
+        "py.typed",
+        "__main__.py",
+    ):
         assert f"msa2net/{needed}" in names
     assert all(name.startswith(("msa2net/", "msa2net-")) for name in names)
 

@@ -15,7 +15,9 @@ from msa2net.metrics import (
     PROTOCOLS,
     PUBLISHED,
     case_rows,
+    describe,
     get_protocol,
+    interval_facts,
     mean_dice,
     outcome,
     read_cases_csv,
@@ -23,6 +25,7 @@ from msa2net.metrics import (
     summarise_groups,
     surface,
     transunet_dice,
+    worst_of_classes,
     write_cases_csv,
 )
 from msa2net.metrics.protocol import FAILED_DISTANCES, differing_rules, standard_protocol
@@ -31,6 +34,7 @@ from test_metrics_overlap import GOLDEN_CASES, golden_masks
 
 NAMES = ("background", "lesion")
 ABC = ("background", "a", "b", "c")
+SPREAD = ("mean", "sd", "lower_quartile", "median", "upper_quartile")
 # Ten pixels a case: the pixels of the truth, then those of the prediction
 SITUATIONS = {
     "half": ([0, 1, 2, 3], [2, 3, 4, 5]),
@@ -119,38 +123,43 @@ def test_columns_are_the_documented_ones():
 
 
 def test_standard_summary_by_hand():
-    summary = summarise(four_cases(), NAMES, "standard")
+    summary = summarise(four_cases(), NAMES, "standard", intervals=False)
     failures = {"missed": 1, "false_positives": 1}
     figures = summary["classes"]["lesion"]
-    assert figures["dice"] == {
-        **{"mean": 0.5 / 3, "median": 0.0, "n": 3, "not_applicable": 1, **failures}
+    assert figures["dice"] == {  # of 0.5, 0 and 0
+        **{"mean": 0.5 / 3, "sd": pytest.approx(math.sqrt(1 / 12), abs=1e-16)},
+        **{"lower_quartile": 0.0, "median": 0.0, "upper_quartile": 0.25},
+        **{"n": 3, "not_applicable": 1, **failures},
     }
-    assert figures["sensitivity"] == {
-        **{"mean": 0.25, "median": 0.25, "n": 2, "not_applicable": 2, **failures}
+    halves = {  # of 0.5 and 0
+        **{"mean": 0.25, "sd": math.sqrt(1 / 8)},
+        **{"lower_quartile": 0.125, "median": 0.25, "upper_quartile": 0.375},
+        **{"n": 2, "not_applicable": 2, **failures},
     }
-    assert figures["precision"] == {
-        **{"mean": 0.25, "median": 0.25, "n": 2, "not_applicable": 2, **failures}
-    }
+    assert figures["sensitivity"] == figures["precision"] == halves
     assert figures["accuracy"]["mean"] == pytest.approx((0.6 + 0.8 + 0.7 + 1) / 4, abs=1e-15)
     assert figures["accuracy"]["n"] == 4
-    assert figures["volume_difference_percent"] == {
-        **{"mean": -50.0, "median": -50.0, "n": 2, "not_applicable": 2, **failures}
+    assert figures["volume_difference_percent"] == {  # of 0 and -100
+        **{"mean": -50.0, "sd": math.sqrt(5000)},
+        **{"lower_quartile": -75.0, "median": -50.0, "upper_quartile": -25.0},
+        **{"n": 2, "not_applicable": 2, **failures},
     }
     assert summary["mean"]["dice"] == figures["dice"]["mean"] == mean_dice(four_cases())
     assert summary["mean_over"]["dice"] == 1
 
 
 def test_transunet_summary_by_hand():
-    summary = summarise(four_cases(), NAMES, PROTOCOLS["transunet"])
+    summary = summarise(four_cases(), NAMES, PROTOCOLS["transunet"], intervals=False)
     assert summary["classes"] == {
         "lesion": {
-            "dice": {
-                **{"mean": (0.5 + 0 + 1 + 0) / 4, "median": 0.25, "n": 4},
-                **{"not_applicable": 0, "missed": 1, "false_positives": 1},
+            "dice": {  # of 0.5, 0, 1 and 0
+                **{"mean": 1.5 / 4, "sd": pytest.approx(math.sqrt(0.6875 / 3), abs=1e-15)},
+                **{"lower_quartile": 0.0, "median": 0.25, "upper_quartile": 0.625},
+                **{"n": 4, "not_applicable": 0, "missed": 1, "false_positives": 1},
             },
             "hd95_voxels": {  # not computed: no value, but still said to be there
-                **{"mean": None, "median": None, "n": 0},
-                **{"not_applicable": 4, "missed": 1, "false_positives": 1},
+                **dict.fromkeys(SPREAD),
+                **{"n": 0, "not_applicable": 4, "missed": 1, "false_positives": 1},
             },
         }
     }
@@ -164,7 +173,7 @@ def test_transunet_summary_by_hand():
 
 
 def test_isic_summary_by_hand():
-    summary = summarise(four_cases(), NAMES, "isic")
+    summary = summarise(four_cases(), NAMES, "isic", intervals=False)
     # tp 2, fp 2 + 3, fn 2 + 2, tn 4 + 8 + 7 + 10: all forty pixels are in it
     by_hand = {
         "dice": 4 / 13,
@@ -176,8 +185,8 @@ def test_isic_summary_by_hand():
     assert summary["mean"] == by_hand
     for metric, value in by_hand.items():
         assert summary["classes"]["lesion"][metric] == {
-            **{"mean": value, "median": None, "n": 4, "not_applicable": 0},
-            **{"missed": 1, "false_positives": 1},
+            **dict.fromkeys(SPREAD),  # of pixels pooled there is none
+            **{"mean": value, "n": 4, "not_applicable": 0, "missed": 1, "false_positives": 1},
         }
 
 
@@ -185,9 +194,15 @@ def test_every_summary_is_plain_json_with_the_documented_keys():
     for name, protocol in PROTOCOLS.items():
         summary = summarise(four_cases(), NAMES, name)
         assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-        assert set(summary) == {
-            *("title", "unit", "rules", "classes", "mean", "mean_over", "mean_counts")
+        without = {"title", "unit", "rules", "classes", "mean", "mean_over", "mean_counts"}
+        assert set(summary) == without | {"mean_interval", "mean_warning"}
+        counts = {"n", "not_applicable", "missed", "false_positives"}
+        assert set(summary["classes"]["lesion"]["dice"]) == {
+            *(*SPREAD, *counts, "interval", "warning")
         }
+        plain = summarise(four_cases(), NAMES, name, intervals=False)
+        assert set(plain) == without
+        assert set(plain["classes"]["lesion"]["dice"]) == {*SPREAD, *counts}
         assert summary["rules"] == [list(rule) for rule in protocol.rules]
         assert tuple(summary["classes"]["lesion"]) == tuple(summary["mean"]) == protocol.metrics
 
@@ -206,13 +221,115 @@ def test_nothing_applicable_is_none_and_is_counted():
     assert mean_dice(rows) is None
 
 
+def test_intervals_of_the_summary_are_those_of_the_rows():
+    rows = many_rows()
+    for name in ("standard", "transunet"):
+        summary = summarise(rows, ABC, name, seed=4)
+        column = "dice" if name == "standard" else "dice_transunet"
+        for label in ABC[1:]:
+            scores = [row[column] for row in rows if row["class"] == label]
+            own, figure = describe(scores, 4), summary["classes"][label]["dice"]
+            # 1e-12: drawn together with others, sums are taken in another order
+            assert figure["interval"] == pytest.approx(own.pop("interval"), abs=1e-12)
+            assert own.items() <= figure.items()
+        low, high = summary["mean_interval"]["dice"]
+        assert low < summary["mean"]["dice"] < high
+        assert summary["mean_warning"]["dice"] is None
+    summary_of_seed_4 = summarise(rows, ABC, "standard", seed=4)
+    assert summary_of_seed_4 == summarise(rows, ABC, "standard", seed=4)
+    other = summarise(rows, ABC, "standard", seed=5)
+    assert other["mean_interval"]["dice"] != summary_of_seed_4["mean_interval"]["dice"]
+
+
+def many_rows():
+    """Forty cases with three classes, of which `c` is in every other case only."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(40):
+        truth = rng.integers(0, 3, 200)
+        if i % 2 == 0:
+            truth[:20] = 3
+        wrong = rng.random(200) < rng.beta(2, 8)
+        prediction = np.where(wrong, np.roll(truth, 1), truth)
+        rows += case_rows(f"case{i}", prediction, truth, ABC)
+    return rows
+
+
+def test_interval_of_a_pooled_figure():
+    rows = many_rows()
+    summary = summarise(rows, ABC, "isic")
+    for label in ABC[1:]:
+        for metric in PROTOCOLS["isic"].metrics:
+            figure = summary["classes"][label][metric]
+            low, high = figure["interval"]
+            assert low < figure["mean"] < high
+            assert figure["warning"] is None
+    # Two cases, found and missed: twice the one, both, or twice the other.
+    two = lesion("a", [0, 1], [0, 1]) + lesion("b", [0, 1], [])
+    figures = summarise(two, NAMES, "isic")["classes"]["lesion"]
+    assert figures["dice"]["interval"] == [0, 1]
+    assert figures["sensitivity"]["interval"] == [0, 1]
+    assert figures["accuracy"]["interval"] == [0.8, 1]
+    assert figures["specificity"]["interval"] is None  # 1 in both
+    assert "leaving out any one case changes nothing" in figures["specificity"]["warning"]
+    assert "n = 2 is below 20" in figures["dice"]["warning"]
+
+
+def test_what_is_called_often_draws_nothing(monkeypatch):
+    def refuse(*_):
+        raise AssertionError
+
+    monkeypatch.setattr("msa2net.metrics.summary.intervals_of", refuse)
+    assert mean_dice(four_cases()) == 0.5 / 3
+    assert summarise(four_cases(), NAMES, "standard", intervals=False)
+    assert summarise_groups(four_cases(group="g"), NAMES, "standard", intervals=False)
+    with pytest.raises(AssertionError):
+        summarise(four_cases(), NAMES, "standard")
+
+
+def test_worst_of_classes_by_hand():
+    full = np.array([1, 1, 2, 2])
+    names = ("background", "x", "y")
+    rows = case_rows("a", full, full, names)
+    rows += case_rows("c", np.array([1, 1, 0, 0]), full, names)
+    rows += case_rows("b", np.array([1, 0, 2, 0]), np.array([1, 1, 0, 0]), names)
+    assert worst_of_classes(rows, names) == {
+        "x": [
+            {"case": "b", "dice": 2 / 3, "outcome": "scored"},
+            {"case": "a", "dice": 1.0, "outcome": "scored"},
+            {"case": "c", "dice": 1.0, "outcome": "scored"},
+        ],
+        "y": [
+            {"case": "b", "dice": 0.0, "outcome": "false_positive"},
+            {"case": "c", "dice": 0.0, "outcome": "missed"},
+            {"case": "a", "dice": 1.0, "outcome": "scored"},
+        ],
+    }
+    assert worst_of_classes(rows, names, 1)["y"] == worst_of_classes(rows, names)["y"][:1]
+    assert worst_of_classes(lesion("a", [], []), NAMES) == {"lesion": []}
+    many = [row for i in range(9) for row in lesion(f"case{i}", range(5), range(i))]
+    assert [one["case"] for one in worst_of_classes(many, NAMES)["lesion"]] == [
+        *("case0", "case1", "case2", "case3", "case8"),
+    ]
+
+
+def test_facts_about_intervals():
+    assert interval_facts(3) == {
+        **{"level": 0.95, "resamples": 10_000, "seed": 3, "method": "BCa bootstrap over cases"}
+    }
+
+
 def test_no_cases():
     for name in PROTOCOLS:
         summary = summarise([], NAMES, name)
+        nothing = {"interval": None, "warning": "no interval: no applicable case"}
         assert summary["classes"]["lesion"]["dice"] == {
-            **{"mean": None, "median": None, "n": 0, "not_applicable": 0},
-            **{"missed": 0, "false_positives": 0},
+            **dict.fromkeys(SPREAD),
+            **{"n": 0, "not_applicable": 0, "missed": 0, "false_positives": 0},
+            **nothing,
         }
+        assert summary["mean_interval"]["dice"] is None
+        assert summary["mean_warning"]["dice"] == nothing["warning"]
     assert mean_dice([]) is None
 
 
@@ -474,7 +591,8 @@ def rows_of(cases):
 def test_agrees_with_loops_over_sets(cases):
     rows = rows_of(cases)
     standard, pooled, published = (
-        summarise(rows, ABC, name)["classes"] for name in ("standard", "isic", "transunet")
+        summarise(rows, ABC, name, intervals=False)["classes"]
+        for name in ("standard", "isic", "transunet")
     )
     for k, name in enumerate(ABC[1:], 1):
         dices, by_rule, both, either = [], [], 0, 0
@@ -495,7 +613,7 @@ def test_agrees_with_loops_over_sets(cases):
         assert pooled[name]["dice"]["mean"] == (2 * both / either if either else None)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)  # with intervals, so that they are held to it too
 @given(cases_of_three, st.randoms(use_true_random=False))
 def test_order_of_rows_does_not_matter(cases, shuffler: random.Random):
     rows = rows_of(cases)
@@ -512,7 +630,7 @@ def test_order_of_rows_does_not_matter(cases, shuffler: random.Random):
 def test_identical_cases_pool_to_the_score_of_one(cases, copies):
     one = rows_of(cases[:1])
     many = rows_of(cases[:1] * copies)
-    pooled = summarise(many, ABC, "isic")["classes"]
+    pooled = summarise(many, ABC, "isic", intervals=False)["classes"]
     for row in one:
         for metric in PROTOCOLS["isic"].metrics:
             assert pooled[row["class"]][metric]["mean"] == row[metric]

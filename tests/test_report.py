@@ -4,174 +4,32 @@ import csv
 import json
 import re
 import shutil
-import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from torch import nn
 
-from msa2net.config import Config, dump_config, load_config
-from msa2net.data.preprocessing import Preprocessing
+from msa2net.config import dump_config, load_config
 from msa2net.errors import DataError, Msa2NetError
 from msa2net.evaluation.evaluate import evaluate_run
-from msa2net.evaluation.reference import reference_for
 from msa2net.files import sha256
-from msa2net.inference.run_folder import ModelFacts, NetworkFacts, save_run, software_versions
-from msa2net.metrics import (
-    PUBLISHED,
-    case_rows,
-    read_cases_csv,
-    summarise,
-    summarise_groups,
-    write_cases_csv,
-)
+from msa2net.inference.run_folder import NetworkFacts, software_versions
+from msa2net.metrics import read_cases_csv
+from msa2net.metrics.protocol import FAILED_DISTANCES
 from msa2net.models.registry import MODELS
 from msa2net.report import write_report
 from msa2net.report.layouts import TrainingFacts
 from msa2net.training.run import train
-
-ORGANS = ["aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen"]
-NAMES = {
-    "photograph": ["background", "<b>lesion</b> & skin"],
-    "volume": ["background", *ORGANS, "stomach"],
-}
-FORMATS = {"photograph": "isic2018", "volume": "synapse"}
-CASES = {"photograph": 40, "volume": 6}
-# A volume as evaluate scores it: with distances, and each case in a group.
-SPACING_MM = (3.0, 0.8, 0.8)
-GROUPS = ("end diastole", "end systole")
-SELECTION = "The weights are those of the best epoch on the <test> split: these scores flatter."
-
-
-def disc(grid, center, radius):
-    y, x = np.mgrid[: grid[0], : grid[1]]
-    return np.hypot(y - center[0], x - center[1]) < radius
-
-
-def make_case(kind, rng, error):
-    """A noisy image (Z, H, W, 3), a truth of discs, and a prediction that is off by `error`."""
-    depth, height, width = (1, 150, 200) if kind == "photograph" else (24, 128, 128)
-    truth = np.zeros((depth, height, width), np.uint8)
-    prediction = np.zeros_like(truth)
-    classes = range(1, len(NAMES[kind]))
-    for index in classes:
-        angle = 2 * np.pi * index / len(classes)
-        center = np.array([np.sin(angle), np.cos(angle)]) * (0 if len(classes) == 1 else 36)
-        center += np.array([height, width]) / 2
-        shift = rng.normal(size=2) * error
-        for z in range(depth):
-            size = 45 if depth == 1 else 15 * np.sin(np.pi * (z + 1 + index % 3) / (depth + 4))
-            truth[z][disc((height, width), center, size)] = index
-            prediction[z][disc((height, width), center + shift, size * (1 - error / 60))] = index
-    values = 90 + 12 * truth[..., None] + rng.normal(0, 12, (depth, height, width, 1))
-    color = (1.1, 0.8, 0.7) if kind == "photograph" else (1, 1, 1)
-    return np.clip(values * color, 0, 255).astype(np.uint8), truth, prediction
-
-
-def make_config(data_format, **train):
-    """A configuration whose encoder and precision are left to be decided."""
-    settings = {"epochs": 40, "batch_size": 8, "learning_rate": 5e-4, "seed": 1234}
-    return Config.model_validate(
-        {
-            "image_size": 128,
-            "model": {"name": "msa2net_pico"},
-            "data": {"format": data_format, "prepared": "prepared"},
-            "loss": {"boundary_dou": 1, "cross_entropy": 0.5},
-            "train": settings | train,
-        }
-    )
-
-
-def make_facts(network, names, **changes):
-    """A model.json as training leaves it."""
-    facts = ModelFacts(
-        network=network,
-        label_names=tuple(names),
-        preprocessing=Preprocessing(channels=network.in_channels, image_size=network.image_size),
-        data={"format": "synapse", "hash": "ef" * 32},
-        training={
-            "best_epoch": 38,
-            "val_dice": 0.8765,
-            "epochs": 40,
-            "precision": "32-true",
-            "seed": 1234,
-            "device": "cpu",
-            "seconds": 754.2,
-        },
-        versions={"msa2net": "0.1.0", "torch": "2.11.0"},
-    )
-    return facts.model_copy(update=changes)
-
-
-def make_run(folder, kind):
-    """A run folder as train and evaluate leave it, with six example cases."""
-    names, rng = NAMES[kind], np.random.default_rng(7)
-    examples = folder / "evaluation" / "examples"
-    examples.mkdir(parents=True)
-    config = make_config(FORMATS[kind])
-    (folder / "config.yaml").write_text(dump_config(config))
-    network = NetworkFacts(
-        name=config.model.name,
-        encoder=config.model.encoder,
-        num_classes=len(names),
-        in_channels=3 if kind == "photograph" else 1,
-        image_size=config.image_size,
-    )
-    save_run(folder, nn.Linear(1, 1), make_facts(network, names))
-    with (folder / "metrics.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            ["epoch", "step", "learning_rate", "train_loss", "val_dice"]
-            + [f"val_dice_{name}" for name in names[1:]]
-        )
-        for epoch in range(1, 41):
-            level = 0.9 - 0.8 * np.exp(-epoch / 9) + rng.normal(0, 0.012)
-            each = [level - 0.02 * i + rng.normal(0, 0.015) for i in range(len(names) - 1)]
-            scores = [np.mean(each), *each] if epoch % 2 == 0 else [""] * len(names)
-            writer.writerow([epoch, epoch * 20, 5e-4, 0.15 + np.exp(-epoch / 8), *scores])
-    rows, cases = [], CASES[kind]
-    for number in range(cases):
-        image, truth, prediction = make_case(kind, rng, error=12 * (1 - number / cases))
-        if number == 0:
-            prediction[prediction == len(names) - 1] = 0  # a missed class
-        if number == 1 and kind == "volume":
-            truth[truth == 2] = 0  # a false positive
-        case = f"case-{number:02d}"
-        as_volume = {"distances": True, "spacing_mm": SPACING_MM, "group": GROUPS[number % 2]}
-        rows += case_rows(case, prediction, truth, names, **(as_volume if kind == "volume" else {}))
-        rank = {0: "worst", 1: "worst", cases // 2: "median", cases - 1: "best"}.get(number)
-        rank = rank or ("best" if number == cases - 2 else "median" if number == 3 else None)
-        if rank:
-            arrays = {"image": image, "truth": truth, "prediction": prediction}
-            np.savez_compressed(examples / f"{rank}-{case}.npz", **arrays)
-    write_cases_csv(folder / "evaluation" / "cases.csv", rows)
-    summary = {
-        "schema": 1,
-        "split": "test",
-        "cases": cases,
-        "label_names": names,
-        "image_kind": kind,
-        "model": {
-            "name": config.model.name,
-            "parameters": 1_234_567,
-            "weights_sha256": sha256(folder / "model.safetensors"),
-        },
-        "data": {"format": FORMATS[kind], "hash": "cd" * 32, "same_as_training": False},
-        "versions": software_versions(),
-        "protocols": {name: summarise(rows, names, name) for name in ("standard", PUBLISHED[kind])},
-        "reference": reference_for(FORMATS[kind]),
-    }
-    protocols = summary["protocols"]
-    groups = {name: summarise_groups(rows, names, name) for name in protocols}
-    if kind == "volume":
-        summary["groups"] = {
-            group: {"cases": 3, "protocols": {name: groups[name][group] for name in protocols}}
-            for group in GROUPS
-        }
-        summary |= {"selection": SELECTION, "flattering": True}
-    (folder / "evaluation" / "summary.json").write_text(json.dumps(summary))
-    return folder
+from report_runs import (
+    GROUPS,
+    NAMES,
+    SELECTION,
+    as_schema_1,
+    make_config,
+    make_evaluation,
+    make_facts,
+    make_run,
+)
 
 
 @pytest.fixture(scope="module")
@@ -262,13 +120,16 @@ def test_headline_and_facts(pages, runs):
     text = Page(pages["volume"].read_text()).text
     summary = json.loads((runs["volume"] / "evaluation/summary.json").read_text())
     mean = summary["protocols"]["standard"]["mean"]["dice"]
-    assert f"volume-run mean Dice {mean:.3f} standard protocol; missed: 1, false pos" in text
+    low, high = summary["protocols"]["standard"]["mean_interval"]["dice"]
+    interval = f"95 % interval {low:.3f}–{high:.3f}"
+    assert f"volume-run mean Dice {mean:.3f} standard protocol; {interval}; missed: 1, f" in text
     facts = ["1.23 M", "6 volumes", "Epochs 40", "of epoch 38, validation Dice 0.876"]
     facts += [f"Encoder {MODELS['msa2net_pico'].encoder} ", "12 min 34 s to the kept weights"]
     facts += ["Seed 1234", "Device cpu", "Precision 32-true", "128 × 128", "Batch size 8"]
     facts += ["Loss 1 × boundary_dou + 0.5 × cross_entropy", "Learning rate 0.0005, cosine"]
     facts += ["Versions msa2net 0.1.0, torch 2.11.0 ", "Scored with python"]
     facts += ["synapse, not the same as in training", "Data hash " + "cd" * 8 + " "]
+    facts += [f"Predictions hash {'a1' * 8} Labels hash {'b2' * 8} Split hash {'d4' * 8} "]
     facts.append(f"Weights hash {sha256(runs['volume'] / 'model.safetensors')[:16]} ")
     assert [fact for fact in facts if fact not in text] == []
 
@@ -330,11 +191,8 @@ def test_both_protocols_stand_side_by_side(pages, runs, kind, published, other):
     first = protocols["standard"]["classes"][name]["dice"]
     second = protocols["isic" if kind == "photograph" else "transunet"]["classes"][name]["dice"]
     assert first["missed"] == 1
-    distances = protocols["standard"]["classes"][name]
-    far = [distances[metric]["mean"] for metric in ("hd95_mm", "hd95_voxels")]
-    shown = "".join(f"{value:.2f} " for value in far if value is not None)
-    line = f"{name} {first['mean']:.4f} {first['median']:.4f} {shown}{first['n']} 1 0 "
-    assert f"{line}{second['mean']:.4f}" in text
+    rest = f"{first['n']} {first['not_applicable']} 1 0 "
+    assert f"{rest}{second['mean']:.4f} {between(second['interval'])} " in text
     assert "false positive: predicted, not in the truth 0 " in text
 
 
@@ -343,6 +201,20 @@ def test_only_rules_that_differ_are_listed(pages):
     assert "both empty not applicable 0" in text
     assert "ignored pixels" not in text
     assert "both non-empty" not in text
+
+
+def between(ends, digits=3):
+    low, high = ends
+    return f"{low:.{digits}f}–{high:.{digits}f}"
+
+
+def far_between(ends):
+    """Of distances: two decimals suffice, and one from 10 on."""
+    return between(ends, 2 if ends[1] < 10 else 1)
+
+
+def quartiles(figure):
+    return between((figure["lower_quartile"], figure["upper_quartile"]))
 
 
 def scores_of(text):
@@ -355,30 +227,41 @@ def test_distances_stand_beside_dice(pages, runs):
     standard, transunet = (summary["protocols"][name] for name in ("standard", "transunet"))
     own, published = standard["classes"]["liver"], transunet["classes"]["liver"]
     dice, mm, voxels = (own[metric] for metric in ("dice", "hd95_mm", "hd95_voxels"))
-    line = f"liver {dice['mean']:.4f} {dice['median']:.4f} {mm['mean']:.2f} {voxels['mean']:.2f} 6"
+    line = (
+        f"liver {dice['mean']:.4f} {between(dice['interval'])} "
+        f"{dice['median']:.4f} {quartiles(dice)} "
+        f"{mm['mean']:.2f} {far_between(mm['interval'])} "
+        f"{voxels['mean']:.2f} {far_between(voxels['interval'])} 6 0 0 0 "
+    )
     text = scores_of(page.text)
     assert line in text
-    published_line = f"{published['dice']['median']:.4f} {published['hd95_voxels']['mean']:.2f} 6"
+    published_line = (
+        f"{published['dice']['median']:.4f} {quartiles(published['dice'])} "
+        f"{published['hd95_voxels']['mean']:.2f} "
+    )
     assert published_line in text
-    headings = "HD95 mm HD95 vox n Missed False pos. Dice Median HD95 vox n Missed"
+    headings = "HD95 mm HD95 vox n N/A Missed False pos. Dice Median HD95 vox n N/A Missed"
     assert f"Class Dice Median {headings}" in text
     assert "in millimetres or in voxels" in text
     assert "distance: missed or false positive the image's diagonal" in text
-    mean = standard["mean"]
-    assert (
-        f"Mean over classes {mean['dice']:.4f} {mean['hd95_mm']:.2f} {mean['hd95_voxels']:.2f}"
-        in text
-    )
+    mean, interval = standard["mean"], standard["mean_interval"]
+    shown = f"{mean['dice']:.4f} {between(interval['dice'])} {mean['hd95_mm']:.2f} "
+    assert f"Mean over classes {shown}{far_between(interval['hd95_mm'])} " in text
     # Near 1 for any organ, found or not: the page leaves them to summary.json.
     assert "Specificity" not in text
     assert "Accuracy" not in text
-    assert "Class IoU Sensitivity Precision" in text
-    assert f"mean HD95 {mean['hd95_mm']:.1f} mm standard protocol; a failure" in page.text
+    assert "Class IoU Sensitivity Precision Volume diff. %" in text
+    assert (
+        f"mean HD95 {mean['hd95_mm']:.1f} mm standard protocol; a failure counts the image's "
+        "diagonal, between corner voxels" in page.text
+    )
 
 
 def test_cards_have_the_distance_of_what_was_found(pages, runs):
     text = Page(pages["volume"].read_text()).text
-    worst = text[text.index("worst case-00") : text.index("worst case-01")]
+    cards = text[text.index("Worst, median and best cases") :]
+    worst = cards[cards.index("worst Dice 0.") : cards.index("case-01")]
+    assert " case-00 " in worst
     rows = read_cases_csv(runs["volume"] / "evaluation/cases.csv")
     for row in (row for row in rows if row["case"] == "case-00"):
         shown = f"{row['class']} {row['dice']:.3f} {row['hd95_mm']:.1f} mm"
@@ -399,10 +282,12 @@ def test_groups_stand_side_by_side(pages, runs):
         line = "spleen"
         for group in GROUPS:
             figures = summary["groups"][group]["protocols"][name]["classes"]["spleen"]
-            line += f" {figures['dice']['mean']:.4f}"
-            line += f" {figures['hd95_mm']['mean']:.2f}" if name == "standard" else ""
-            line += f" {figures['hd95_voxels']['mean']:.2f} 3 0 0"
-        assert line in table
+            for metric in ("dice", "hd95_mm", "hd95_voxels"):
+                if metric in figures:
+                    shown = f"{figures[metric]['mean']:.{4 if metric == 'dice' else 2}f}"
+                    line += rf" {shown} [\d.]+–[\d.]+"
+            line += " 3 0 0 0"
+        assert re.search(line, table)
 
 
 def test_selection_on_test_is_a_warning(pages, runs, tmp_path):
@@ -424,18 +309,19 @@ def test_evaluations_from_before_distances_still_render(runs, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(runs["volume"], run)
     summary = json.loads((run / "evaluation/summary.json").read_text())
+    summary = as_schema_1(summary)
     for key in ("groups", "selection", "flattering"):
         del summary[key]
+    later = ("hd", "assd", "surface_dice", "volume_difference")
     for entry in summary["protocols"].values():
         for table in (*entry["classes"].values(), entry["mean"], entry["mean_over"]):
-            for metric in ("hd95_mm", "hd95_voxels"):
-                table.pop(metric, None)
+            for metric in [name for name in table if name.startswith(later)]:
+                del table[metric]
     (run / "evaluation/summary.json").write_text(json.dumps(summary))
     with (run / "evaluation/cases.csv").open() as file:
         rows = list(csv.DictReader(file))
-    later = ("group", "hd95_mm", "hd95_voxels", "hd95_voxels_transunet")
     with (run / "evaluation/cases.csv").open("w", newline="") as file:
-        columns = [column for column in rows[0] if column not in later]
+        columns = [name for name in rows[0] if name != "group" and not name.startswith(later)]
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
@@ -445,6 +331,159 @@ def test_evaluations_from_before_distances_still_render(runs, tmp_path):
     assert "stomach missed" in ours
 
 
+def test_schema_1_has_no_intervals_and_says_nothing_of_them(runs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs["volume"], run)
+    summary = as_schema_1(json.loads((run / "evaluation/summary.json").read_text()))
+    (run / "evaluation/summary.json").write_text(json.dumps(summary))
+    text = Page(write_report(run).read_text()).text
+    ours = text[: text.index("Reference results")]
+    assert not re.search(r"nterval|quartile|Worst cases of each class|is below 20|hash a1", ours)
+    liver = summary["protocols"]["standard"]["classes"]["liver"]
+    dice = liver["dice"]
+    assert f"liver {dice['mean']:.4f} {dice['median']:.4f} {liver['hd95_mm']['mean']:.2f}" in ours
+    assert "a failure counts the image's diagonal" in ours  # as its rules say
+
+
+def test_intervals_are_explained_and_few_cases_warned_of(pages):
+    text = scores_of(Page(pages["volume"].read_text()).text)
+    assert "its 95 % interval (BCa bootstrap over cases, 10,000 resamples)" in text
+    warning = "n = 6 is below 20: such an interval is too narrow"
+    assert text.count(warning) == 1  # once for all classes of both protocols
+    assert f"Interval, Standard and TransUNet: {warning}" in text
+    assert "is below 20" not in Page(pages["photograph"].read_text()).text  # 40 cases
+
+
+def test_warnings_name_what_they_are_of(runs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs["volume"], run)
+    path = run / "evaluation/summary.json"
+    summary = json.loads(path.read_text())
+    for entry in summary["protocols"].values():
+        entry["mean_warning"] = {}
+        for figures in entry["classes"].values():
+            for figure in figures.values():
+                figure["warning"] = None
+    classes = summary["protocols"]["standard"]["classes"]
+    classes["liver"]["dice"]["warning"] = classes["spleen"]["dice"]["warning"] = "first"
+    classes["liver"]["hd95_mm"]["warning"] = classes["aorta"]["dice"]["warning"] = "second"
+    summary["protocols"]["standard"]["mean_warning"] = {"dice": "third"}
+    (run / "evaluation/summary.json").write_text(json.dumps(summary))
+    text = scores_of(Page(write_report(run).read_text()).text)
+    assert "Interval, Standard: Dice of liver and spleen: first." in text
+    assert "Interval, Standard: Dice of aorta and HD95 mm of liver: second." in text
+    assert "Interval, Standard: Dice of the mean over classes: third." in text
+
+
+def test_a_warning_of_every_interval_is_not_one_of_those_there_are_not(runs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs["volume"], run)
+    path = run / "evaluation/summary.json"
+    summary = json.loads(path.read_text())
+    pancreas = summary["protocols"]["standard"]["classes"]["pancreas"]["dice"]
+    pancreas |= {"interval": None, "warning": "no interval: all 6 values are the same"}
+    path.write_text(json.dumps(summary))
+    text = scores_of(Page(write_report(run).read_text()).text)
+    assert "Interval, Standard and TransUNet: n = 6 is below 20" in text
+    assert "Interval, Standard: Dice of pancreas: no interval: all 6 values are the same." in text
+
+
+def test_pooled_figures_have_an_interval_and_no_quartiles(pages):
+    text = scores_of(Page(pages["photograph"].read_text()).text)
+    assert re.search(r" 40 0 1 0 0\.\d{4} 0\.\d{3}–0\.\d{3} 40 0 1 0 ", text)
+    headings = "Class Dice Median n N/A Missed False pos. Dice n N/A Missed False pos."
+    assert headings in text
+
+
+def test_further_distances_are_folded(pages, runs):
+    html = pages["volume"].read_text()
+    folded = html[html.index('<details class="distances">') :]
+    text = Page(folded[: folded.index("</details>") + len("</details>")]).text
+    summary = json.loads((runs["volume"] / "evaluation/summary.json").read_text())
+    stomach = summary["protocols"]["standard"]["classes"]["stomach"]
+    for unit, suffix, tolerance in (("millimetres", "mm", "2mm"), ("voxels", "voxels", "2voxels")):
+        table = text[text.index(f"In {unit}") :]
+        assert "Class HD HD95 directed ASSD Surface Dice 2 aorta" in table
+        metrics = ("hd", "hd95_directed", "assd")
+        distances = [stomach[f"{name}_{suffix}"]["mean"] for name in metrics]
+        pattern = " ".join(f"{value:.2f} \\S+" for value in distances)
+        share = stomach[f"surface_dice_{tolerance}"]["mean"]
+        assert re.search(f"stomach {pattern} {share:.4f} ", table)
+    assert '<details class="distances">' not in pages["photograph"].read_text()
+
+
+@pytest.mark.parametrize("way", ["inf", "nan"])
+def test_failed_distances_are_told_in_the_words_of_their_policy(tmp_path, way):
+    run = make_run(tmp_path / "run", "volume", way)
+    text = Page(write_report(run).read_text()).text
+    words = FAILED_DISTANCES[way]
+    assert f"the standard protocol's distance is: {words}." in text
+    assert f"a failure counts {words}" in text
+    assert f"distance: missed or false positive {words} 0, as if perfect" in text
+    assert "the image's diagonal" not in text
+    table = scores_of(text)
+    table = table[: table.index("By group")]
+    stomach = table[table.index("stomach ") :]
+    if way == "inf":
+        assert "mean HD95 ∞ mm" in text
+        assert re.match(r"stomach [\d.]+ \S+ [\d.]+ \S+ ∞ ∞ 6 0 1 0 ", stomach)
+        assert "1 of 6 values is infinite" in text
+    else:  # over five cases, and so it is said in the cell
+        assert re.match(r"stomach (\S+ ){4}[\d.]+ \S+, n 5 [\d.]+ \S+, n 5 6 0 1 0 ", stomach)
+    assert not re.search(r"\bnan\b|\binf\b|Infinity", text)
+
+
+def test_worst_cases_are_listed_by_class(pages, runs):
+    page = Page(pages["volume"].read_text())
+    start = page.text.index("Worst cases of each class")
+    text = page.text[start : page.text.index("Worst, median and best")]
+    worst = json.loads((runs["volume"] / "evaluation/summary.json").read_text())["worst"]
+    assert len(worst) == 8
+    for label, cases in worst.items():
+        assert len(cases) == 5
+        names = {"scored": "scored", "missed": "missed", "false_positive": "false positive"}
+        rows = [f"{c['case']} {c['dice']:.4f} {names[c['outcome']]}" for c in cases]
+        assert f"{label} Case Dice Outcome {' '.join(rows)}" in text
+    assert "case-00 0.0000 missed" in text
+    assert "case-01 0.0000 false positive" in text
+    assert len(page.named("td", "failed")) == 2
+
+
+def test_an_evaluation_of_folders_is_a_page_of_its_own(tmp_path):
+    folder = make_evaluation(tmp_path / "outcome", "volume")
+    path = write_report(folder)
+    assert path == folder / "report.html"
+    page = Page(path.read_text())
+    text = page.text
+    assert "outcome – MSA²Net evaluation MSA²Net evaluation report outcome" in text
+    assert "What was scored" in text
+    facts = ["Predictions masks of <ours> Labels masks of the expert Scored 6 volumes"]
+    facts += [
+        f"Predictions hash {'a1' * 8} Labels hash {'b2' * 8} Protocols standard and transunet"
+    ]
+    facts += ["Scored with python", "The published columns are of the given masks."]
+    assert [fact for fact in facts if fact not in text] == []
+    without = r"this folder has no|Learning curves|configuration|network|parameters|Weights|split"
+    assert not re.search(without, text[: text.index("Scores Dice lies")])
+    assert "Worst cases of each class" in text
+    assert len(page.named("svg", "view")) == 5
+
+
+def test_one_protocol_alone_stands_alone(runs, tmp_path):
+    for name in ("standard", "transunet"):
+        run = tmp_path / name
+        shutil.copytree(runs["volume"], run)
+        path = run / "evaluation/summary.json"
+        summary = json.loads(path.read_text())
+        for entry in (summary, *summary["groups"].values()):
+            entry["protocols"] = {name: entry["protocols"][name]}
+        (run / "evaluation/summary.json").write_text(json.dumps(summary))
+        text = Page(write_report(run).read_text()).text
+        assert ("Standard: every case" in text) == (name == "standard")
+        assert ("TransUNet: the" in text) == (name == "transunet")
+        assert "Why the two differ" not in text
+
+
 def test_names_from_outside_are_escaped(pages, runs, tmp_path):
     html = pages["photograph"].read_text()
     assert "&lt;b&gt;lesion&lt;/b&gt; &amp; skin" in html
@@ -452,7 +491,8 @@ def test_names_from_outside_are_escaped(pages, runs, tmp_path):
     run = tmp_path / "<script>alert(1)<"
     shutil.copytree(runs["photograph"], run)
     config = run / "config.yaml"
-    config.write_text(config.read_text() + "# </pre><script>alert(2)</script>\n")
+    encoder = 'encoder: "</pre><script>alert(2)</script>"'
+    config.write_text(config.read_text().replace("encoder: null", encoder))
     page = Page(write_report(run, tmp_path / "page.html").read_text())
     assert [tag for tag, _ in page.tags].count("script") == 1
     assert "</pre><script>alert(2)</script>" in page.text
@@ -473,7 +513,10 @@ def test_worst_case_comes_first_with_its_failure(pages):
     text = Page(pages["volume"].read_text()).text
     cards = text[text.index("Worst, median and best cases") :]
     assert (
-        cards.index("worst case-00") < cards.index("median case-03") < cards.index("best case-05")
+        cards.index(" case-00")
+        < cards.index(" case-01")
+        < cards.index(" case-03")
+        < cards.index(" case-05")
     )
     assert "stomach missed" in cards
     assert "gallbladder false pos." in cards
@@ -543,6 +586,9 @@ def test_a_real_run_fills_every_row(tmp_path):
         "Image size": "32 × 32",
         "Data": "phantom",
         "Data hash": summary["data"]["hash"][:16],
+        "Predictions hash": summary["hashes"]["predictions"][:16],
+        "Labels hash": summary["hashes"]["labels"][:16],
+        "Split hash": summary["hashes"]["split"][:16],
         "Scored on": "test split, 1 volume",
         "Epochs": "2",
         "Device": "cpu",
@@ -579,7 +625,7 @@ def test_no_reference_no_section(runs, tmp_path):
         ("config.yaml", "image_size: 32", "config.yaml: the setting 'data' is missing"),
         ("model.json", "{", "model.json is not valid JSON"),
         ("model.json", '{"schema_version": 1}', "model.json is damaged: .*network"),
-        ("evaluation/summary.json", '{"schema": 2}', "schema 2 and this version reads 1"),
+        ("evaluation/summary.json", '{"schema": 3}', "schema 3 and this version reads 1 and 2"),
         ("evaluation/summary.json", "[]", "summary.json has schema None"),
         ("evaluation/summary.json", '{"schema": 1}', "summary.json is damaged: split: "),
         ("evaluation/cases.csv", "case,class\n", "cases.csv is not"),
@@ -671,49 +717,3 @@ def test_out_and_return_value(runs, tmp_path):
     out = tmp_path / "deep" / "page.html"
     assert write_report(runs["photograph"], out) == out
     assert out.read_bytes() == write_report(runs["photograph"]).read_bytes()  # and repeatable
-
-
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-)
-FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
-PROBE = """<script>
-const card = document.querySelector(".card"), say = document.documentElement.dataset;
-const slider = card.querySelector("input[type=range]"), box = card.querySelector("[name=truth]");
-const shown = () => ["truth", "prediction"].map(layer => [...card.querySelectorAll(`.${layer} > g`)]
-  .flatMap((g, z) => getComputedStyle(g).display === "none" ? [] : [z]).join()).join("/");
-say.before = shown();
-slider.value = 3; slider.dispatchEvent(new Event("input"));
-say.after = shown();
-say.y = card.querySelector("image").getAttribute("y");
-say.output = card.querySelector("output").value;
-box.click();
-say.truth = getComputedStyle(card.querySelector(".view .truth")).display;
-say.wide = document.documentElement.scrollWidth > innerWidth;
-</script>"""
-
-
-@pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed")
-@pytest.mark.parametrize("width", [1280, 500])  # chromium has no narrower window
-def test_script_in_a_browser(pages, tmp_path, width):
-    html = pages["volume"].read_text()
-    page = tmp_path / "page.html"
-    page.write_text(html.replace("</body>", PROBE + "</body>"))
-    profile = f"--user-data-dir={tmp_path / 'profile'}"
-    command = [CHROMIUM, *FLAGS, profile, f"--window-size={width},900", "--dump-dom", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
-    root = re.search(r"<html[^>]*>", done.stdout.decode())
-    assert root, done.stderr.decode()[-500:]
-    said = dict(re.findall(r'data-(\w+)="([^"]*)"', root[0]))
-    assert said == {
-        "script": "on",
-        "before": "12/12",  # the middle slice, of truth and of prediction
-        "after": "2/2",
-        "y": str(-2 * 2 * 128),  # two slices up, in half pixels
-        "output": "3 of 24",
-        "truth": "none",
-        "wide": "false",  # nothing sticks out: wide tables scroll inside themselves
-    }

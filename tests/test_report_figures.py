@@ -223,3 +223,10 @@ def test_strip_places_dots_and_rings():
     assert re.findall(r"M(\d+) ", dots) == ["250", "500", "750"]
     assert re.findall(r"M(\d+) ", ring) == ["0"]
     assert 'd="M375 4V36"' in svg  # the median of all four: failures count
+
+
+@pytest.mark.parametrize(("points", "lone"), [([(1, 0.5)], True), ([(1, 0.5), (2, 0.6)], False)])
+def test_a_lone_epoch_is_a_dot_that_can_be_seen(points, lone):
+    svg = curve_chart([Curve("line", points)], title="x")
+    assert ('class="line lone"' in svg) == lone
+    assert ("h0" in svg) == lone

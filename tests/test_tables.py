@@ -1,5 +1,9 @@
 """Tables for people and the paper's printed numbers."""
 
+import copy
+import functools
+import json
+import math
 import re
 
 import numpy as np
@@ -8,7 +12,13 @@ from rich.console import Console
 
 from msa2net.evaluation.reference import reference_for
 from msa2net.evaluation.tables import console_table, markdown_table
-from msa2net.metrics import case_rows, summarise, summarise_groups
+from msa2net.metrics import (
+    case_rows,
+    interval_facts,
+    standard_protocol,
+    summarise,
+    summarise_groups,
+)
 
 ORGANS = (
     *("background", "aorta", "gallbladder", "left_kidney", "right_kidney"),
@@ -58,7 +68,8 @@ def photographs():
     return summary_of(("background", "lesion"), "photograph", "isic2018", cases)
 
 
-def random_volumes(names, **options):
+@functools.cache
+def volumes_once(names, **options):
     rng = np.random.default_rng(0)
     cases = []
     for i in range(4):
@@ -69,6 +80,10 @@ def random_volumes(names, **options):
             truth[truth == 1] = 0  # so a false positive
         cases.append((prediction, truth))
     return summary_of(names, "volume", "synapse", cases, **options)
+
+
+def random_volumes(names, **options):
+    return copy.deepcopy(volumes_once(names, **options))  # tests change what they get
 
 
 @pytest.fixture
@@ -86,6 +101,26 @@ def rename_lesion(summary, name):
     summary["label_names"][1] = name
     for protocol in summary["protocols"].values():
         protocol["classes"][name] = protocol["classes"].pop("lesion")
+
+
+def interval(summary, protocol, label="lesion", metric="dice"):
+    low, high = summary["protocols"][protocol]["classes"][label][metric]["interval"]
+    digits = 2 if metric.startswith("hd95") else 4
+    return f"{low:.{digits}f}–{high:.{digits}f}"
+
+
+def schema_1(summary):
+    """The same summary as an older version wrote it."""
+    old = copy.deepcopy(summary)
+    own = [group["protocols"] for group in old.get("groups", {}).values()]
+    for protocols in (old["protocols"], *own):
+        for entry in protocols.values():
+            del entry["mean_interval"], entry["mean_warning"]
+            for figures in entry["classes"].values():
+                for figure in figures.values():
+                    for key in ("sd", "lower_quartile", "upper_quartile", "interval", "warning"):
+                        del figure[key]
+    return {key: value for key, value in old.items() if key not in ("worst", "intervals")}
 
 
 def cells(table_row):
@@ -110,26 +145,22 @@ def printed(summary, width=80):
 def test_markdown_shows_both_protocols_by_hand(photographs):
     header, _, *lines = table_after(markdown_table(photographs), "# ")
     assert header == [
-        "class",
-        "protocol",
-        "DSC",
-        "IoU",
-        "SE",
-        "SP",
-        "ACC",
-        "n",
-        "missed",
-        "false pos.",
+        *("class", "protocol"),
+        *("DSC", "95 % interval", "IoU", "SE", "SP", "ACC"),
+        *("n", "missed", "false pos.", "not appl."),
     ]
     # Dice 1, 2/5, 0, 0: mean 0.35 over 4; SE 1, 1/3, 0: mean 4/9 over 3;
     # SP 1, 4/5, 1, 6/8, 1: mean 0.91 over 5; ACC 1, 5/8, 5/8, 6/8, 1: mean 0.8 over 5
     assert lines == [
         [
-            *("lesion", "standard", "0.3500", "0.3125", "0.4444 (3)", "0.9100 (5)", "0.8000 (5)"),
-            *("4", "1", "1"),
+            *("lesion", "standard", "0.3500", interval(photographs, "standard")),
+            *("0.3125", "0.4444 (3)", "0.9100 (5)", "0.8000 (5)", "4", "1", "1", "1"),
         ],
         # pooled: tp 3+1, fp 1+2, fn 2+3, tn 5+4+5+6+8
-        ["lesion", "isic", "0.5000", "0.3333", "0.4444", "0.9032", "0.8000", "5", "1", "1"],
+        [
+            *("lesion", "isic", "0.5000", interval(photographs, "isic")),
+            *("0.3333", "0.4444", "0.9032", "0.8000", "5", "1", "1", "0"),
+        ],
     ]
 
 
@@ -147,10 +178,14 @@ def test_markdown_mean_rows_and_what_they_leave_out(volumes):
     assert standard[:2] == ["**mean**", "**standard**"]
     mean = volumes["protocols"]["standard"]["mean"]["dice"]
     assert standard[2] == f"**{mean:.4f}**"
-    assert transunet[3:5] == ["**–**"] * 2  # transunet has Dice only
-    assert standard[-1] == "**1**"
-    assert lines[4][:4] == ["left_kidney", "standard", "–", "–"]
-    assert lines[4][5] == "0"
+    low, high = volumes["protocols"]["standard"]["mean_interval"]["dice"]
+    assert standard[3] == f"**{low:.4f}–{high:.4f}**"
+    assert transunet[4:6] == ["**–**"] * 2  # transunet has Dice only
+    # Four cases times eight organs: one organ nowhere, one lacking in one case but predicted.
+    assert standard[-4:] == ["**28**", "**0**", "**1**", "**4**"]
+    assert transunet[-4:] == ["**32**", "**0**", "**1**", "**0**"]
+    assert lines[4][:5] == ["left_kidney", "standard", "–", "–", "–"]
+    assert lines[4][6] == "0"
     assert "The standard means leave out classes with no applicable case: DSC over 7 of 8" in text
 
 
@@ -185,7 +220,8 @@ def test_markdown_of_a_foreign_prediction(photographs):
     del photographs["protocols"]["isic"]
     text = markdown_table(photographs)
     assert text.startswith("# isic2018, test split, 1 case\n")
-    assert "## " not in text  # nothing to compare with, nothing printed elsewhere
+    # Nothing to compare with, nothing printed elsewhere.
+    assert re.findall("^## (.*)", text, flags=re.MULTILINE) == ["Spread", "Further"]
     assert len(table_after(text, "# ")) == 3
 
 
@@ -257,8 +293,8 @@ def test_markdown_of_volumes_has_distances_in_both_units(measured):
     text = markdown_table(measured)
     header, _, *lines = table_after(text, "# ")
     assert header[2:] == [
-        *("DSC", "IoU", "SE", "HD95 mm", "HD95 vox"),
-        *("n", "missed", "false pos."),
+        *("DSC", "95 % interval", "IoU", "SE", "HD95 mm", "HD95 vox"),
+        *("n", "missed", "false pos.", "not appl."),
     ]
     for line, protocol in zip(lines[:2], ("standard", "transunet"), strict=True):
         figures = measured["protocols"][protocol]["classes"]["spleen"]
@@ -266,9 +302,9 @@ def test_markdown_of_volumes_has_distances_in_both_units(measured):
         voxels = f"{figures['hd95_voxels']['mean']:.2f}"
         own_n = figures["hd95_voxels"]["n"] != figures["dice"]["n"]
         assert not own_n
-        assert line[:2] + line[5:7] == ["spleen", protocol, mm, voxels]
-    assert lines[-1][5] == "**–**"
-    assert lines[-1][6] == f"**{measured['protocols']['transunet']['mean']['hd95_voxels']:.2f}**"
+        assert line[:2] + line[6:8] == ["spleen", protocol, mm, voxels]
+    assert lines[-1][6] == "**–**"
+    assert lines[-1][7] == f"**{measured['protocols']['transunet']['mean']['hd95_voxels']:.2f}**"
     words = text[: text.index("|")]
     assert "DSC (Dice), IoU and SE (sensitivity) are fractions from 0 to 1" in words
     assert "HD95 is the 95th percentile" in words
@@ -280,7 +316,7 @@ def test_markdown_of_volumes_has_distances_in_both_units(measured):
 
 def test_without_distances_there_is_no_word_of_them(volumes):
     text = markdown_table(volumes)
-    assert table_after(text, "# ")[0][2:5] == ["DSC", "IoU", "SE"]
+    assert table_after(text, "# ")[0][2:6] == ["DSC", "95 % interval", "IoU", "SE"]
     ours = text[: text.index("## As printed")]
     assert "HD95" not in ours
     assert "distance" not in ours
@@ -293,7 +329,7 @@ def test_without_distances_there_is_no_word_of_them(volumes):
 def test_millimetres_alone_may_be_unknown():
     summary = random_volumes(ORGANS, distances=True)
     text = markdown_table(summary)
-    assert table_after(text, "# ")[0][5:7] == ["HD95 vox", "n"]
+    assert table_after(text, "# ")[0][6:8] == ["HD95 vox", "n"]
     assert "in voxels (vox), and 0 is best" in text
 
 
@@ -309,15 +345,16 @@ def test_markdown_by_group(measured):
     for protocol in ("standard", "transunet"):
         header, _, *lines = table_after(text, f"### {protocol}")
         few = protocol == "transunet"
-        figures = ["DSC", "HD95 vox"] if few else ["DSC", "IoU", "SE", "HD95 mm", "HD95 vox"]
-        assert header == ["class", "group", *figures, "n", "missed", "false pos."]
+        figures = ["HD95 vox"] if few else ["IoU", "SE", "HD95 mm", "HD95 vox"]
+        counts = ["n", "missed", "false pos.", "not appl."]
+        assert header == ["class", "group", "DSC", "95 % interval", *figures, *counts]
         assert len(lines) == 2 * (13 + 1)
         for line, phase in zip(lines[:2], PHASES, strict=True):
             entry = measured["groups"][phase]["protocols"][protocol]
             own = entry["classes"]["spleen"]
             assert line[:3] == ["spleen", phase, f"{own['dice']['mean']:.4f}"]
-            assert line[-4] == f"{own['hd95_voxels']['mean']:.2f}"
-            assert line[-3] == str(own["dice"]["n"])
+            assert line[-5] == f"{own['hd95_voxels']['mean']:.2f}"
+            assert line[-4] == str(own["dice"]["n"])
         assert lines[-1][:2] == ["**mean**", "**end systole**"]
         assert lines[-1][2] == f"**{entry['mean']['dice']:.4f}**"
 
@@ -350,8 +387,8 @@ def test_long_organ_folds_beside_its_lines(measured):
         line.split(name)[0].strip()
         for line, name in zip(lines[first : first + 2], ("standard", "transunet"), strict=True)
     ]
-    assert label == ["portal and splenic", "vein"]  # no line more than two protocols need
-    assert "512.25 512.25 240" in lines[first]
+    assert label == ["portal and", "splenic vein"]  # no line more than two protocols need
+    assert re.search("512.25 512.25 +240 ", lines[first])
 
 
 def test_long_group_names_are_cut_in_the_terminal_only(measured):
@@ -384,6 +421,175 @@ def test_selection_on_test_is_never_silent(measured, volumes):
         assert markdown_table(absent) == markdown_table(volumes)
         assert printed(absent) == printed(volumes)
         assert "By group" not in markdown_table(absent)
+
+
+# --- spread, further figures, worst cases ------------------------------------------------------
+
+
+def test_spread_and_intervals_by_hand(photographs):
+    photographs["intervals"] = interval_facts(7)
+    text = markdown_table(photographs)
+    header, _, line = table_after(text, "## Spread")
+    # Dice 0, 0, 2/5 and 1: ranks 0.75, 1.5 and 2.25; deviations -.35, -.35, .05 and .65
+    quartiles = ["0.0000", "0.2000", "0.5500"]
+    spread = f"{math.sqrt((2 * 0.35**2 + 0.05**2 + 0.65**2) / 3):.4f}"
+    ends = interval(photographs, "standard")
+    assert line == ["lesion", "DSC", "0.3500", ends, spread, *quartiles, "4"]
+    assert header[3:] == [
+        *("95 % interval", "SD", "lower quartile", "median", "upper quartile", "n")
+    ]
+    assert "(a BCa bootstrap over cases, 10,000 resamples, seed 7)" in text
+    few = "Intervals over fewer than 20 cases are too narrow, and even with 20, 7 to 12 in 100"
+    assert f"\nstandard: {few} miss the true mean: n = 4.\n" in text
+    assert f"\nisic: {few} miss the true mean: n = 5.\n" in text
+    shown = " ".join(printed(photographs).split())
+    assert f"lesion {ends} {' '.join(quartiles)} 1 " in shown
+    assert f"{few} miss the true mean: n = 4." in shown
+    assert "n = 5" not in shown  # the console's intervals are of the standard protocol only
+
+
+def test_spread_of_volumes(measured):
+    lines = table_after(markdown_table(measured), "## Spread")[2:]
+    assert len(lines) == 2 * 13 + 2
+    classes = measured["protocols"]["standard"]["classes"]
+    for line, metric in zip(lines[:2], ("dice", "hd95_mm"), strict=True):
+        figure = classes["spleen"][metric]
+        digits = 4 if metric == "dice" else 2
+        keys = ("sd", "lower_quartile", "median", "upper_quartile")
+        assert line[1] == {"dice": "DSC", "hd95_mm": "HD95 mm"}[metric]
+        assert line[3] == interval(measured, "standard", "spleen", metric)
+        assert line[4:] == [*(f"{figure[key]:.{digits}f}" for key in keys), str(figure["n"])]
+    low, high = measured["protocols"]["standard"]["mean_interval"]["hd95_mm"]
+    assert lines[-1][3] == f"**{low:.2f}–{high:.2f}**"
+
+
+def test_why_there_is_no_interval():
+    names = ("background", "a", "b", "c")
+    full, none = np.array([1, 1, 2, 2]), np.array([1, 1, 0, 0])
+    summary = summary_of(names, "volume", "acdc", [(full, full), (full, full), (full, none)])
+    text = markdown_table(summary)
+    assert (
+        "standard: No interval of the DSC: a (all 3 values are the same, which does not say how "
+        "others vary); c (no applicable case)."
+    ) in text
+    summary = summary_of(names, "volume", "acdc", [(full, full)])
+    assert (
+        "standard: No interval of the DSC: a, b (one case does not say how others vary); c (no "
+        "applicable case)."
+    ) in markdown_table(summary)
+
+
+def test_twenty_cases_are_not_few():
+    cases = [(np.array([1, 1, 0, 0]), np.array([1, i % 2, 0, 0])) for i in range(20)]
+    names = ("background", "lesion")
+    assert "fewer than" in markdown_table(summary_of(names, "photograph", "x", cases[:19]))
+    assert "fewer than" not in markdown_table(summary_of(names, "photograph", "x", cases))
+
+
+def test_further_figures(measured, photographs):
+    text = markdown_table(measured)
+    header, _, *lines = table_after(text, "## Further")
+    assert header == [
+        *("class", "HD mm", "HD95 directed mm", "ASSD mm", "surface DSC 2 mm", "precision"),
+        *("volume diff. %", "n"),
+    ]
+    figures = measured["protocols"]["standard"]["classes"]["spleen"]
+    keys = ("hd_mm", "hd95_directed_mm", "assd_mm")
+    assert lines[0][1:4] == [f"{figures[key]['mean']:.2f}" for key in keys]
+    assert lines[0][4] == f"{figures['surface_dice_2mm']['mean']:.4f}"
+    difference = figures["volume_difference_percent"]
+    assert difference["n"] == figures["dice"]["n"] - 1  # in one case there is no spleen
+    assert lines[0][6] == f"{difference['mean']:+.1f} ({difference['n']})"
+    assert lines[-1][1] == f"**{measured['protocols']['standard']['mean']['hd_mm']:.2f}**"
+    assert "HD: the largest surface distance of both directions. HD95 directed: 95th" in text
+    assert "Volume difference: signed, in % of the truth's volume" in text
+
+    text = markdown_table(photographs)
+    # Precision 1, 1/2 and 0 of a false positive; volumes the same, a third less, and all missing.
+    assert table_after(text, "## Further")[2] == ["lesion", "0.5000 (3)", "-44.4 (3)", "4"]
+    assert "surface" not in text
+    voxels = table_after(markdown_table(random_volumes(ORGANS, distances=True)), "## Further")
+    assert voxels[0][1:5] == ["HD vox", "HD95 directed vox", "ASSD vox", "surface DSC 2 vox"]
+
+
+def test_worst_cases_are_listed(photographs):
+    photographs["worst"] = {
+        "lesion": [
+            {"case": "img|1", "dice": 0.0, "outcome": "missed"},
+            {"case": "img0", "dice": 0.0, "outcome": "false_positive"},
+            {"case": "img2", "dice": 0.5, "outcome": "scored"},
+        ]
+    }
+    (line,) = table_after(markdown_table(photographs), "## Worst cases")[2:]
+    assert line == [
+        "lesion",
+        r"img\|1 (0.0000, missed); img0 (0.0000, false positive); img2 (0.5000)",
+    ]
+    assert re.search(r"lesion +0\.\d+–0\.\d+ .* img\|1", printed(photographs))
+    photographs["worst"] = {"lesion": []}
+    assert table_after(markdown_table(photographs), "## Worst cases")[2] == ["lesion", "–"]
+    assert printed(photographs)
+
+
+# --- other summaries ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", SHOWN)
+def test_a_summary_of_the_first_schema_has_no_intervals(kind, request):
+    summary = request.getfixturevalue(kind)
+    old = schema_1(summary)
+    for text in (markdown_table(old), printed(old)):
+        assert "interval" not in text.replace("not applicable", "")
+        assert "Spread" not in text
+        assert "quart" not in text
+    new_lines, old_lines = (
+        table_after(markdown_table(content), "# ")[2:] for content in (summary, old)
+    )
+    assert [line[:3] + line[4:] for line in new_lines] == old_lines
+
+
+def test_two_folders_are_named_and_the_note_is_shown(photographs):
+    photographs |= {
+        **{"model": None, "split": None, "reference": None, "source": "folders", "cases": 40},
+        **{"data": {"format": "folders", "predictions": "masks [a]", "labels": "truth"}},
+        **{"note": "A note [b]."},
+    }
+    lines = markdown_table(photographs).splitlines()
+    assert (lines[0], lines[2]) == ("# masks [a] against truth, 40 cases", "A note [b].")
+    shown = printed(photographs)
+    assert shown.startswith("masks [a] against truth, 40 cases ")
+    assert "\nA note [b]. " in shown
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_infinite_distances(text):
+    nothing, some = np.zeros((2, 4, 4), int), np.ones((2, 4, 4), int)
+    rows = []
+    for i, prediction in enumerate((nothing, some, some)):
+        options = {"distances": True, "spacing_mm": (3, 1, 1), "failed_distance": "inf"}
+        rows += case_rows(f"case{i}", prediction, some, ("background", "a"), **options)
+    summary = random_volumes(ORGANS) | {"label_names": ["background", "a"]}
+    summary["protocols"] = {
+        "standard": summarise(rows, summary["label_names"], standard_protocol("inf"))
+    }
+    if text:  # as in the file: strict JSON has no infinity
+        entry = summary["protocols"]["standard"]
+        as_text = json.dumps(entry).replace(" Infinity", ' "Infinity"')
+        summary["protocols"]["standard"] = json.loads(as_text)
+    shown = markdown_table(summary)
+    line = table_after(shown, "# ")[2]
+    assert line[6:9] == ["∞", "∞", "3"]
+    assert table_after(shown, "## Spread")[3][2:8] == ["∞", "–", "–", "0.00", "0.00", "∞"]
+    assert "No interval of the HD95 mm: 1 of 3 values is infinite." in shown
+    assert "is infinity, and so is every mean with one such case in it." in shown
+    assert "∞" in printed(summary)
+
+
+def test_a_protocol_of_one_s_own_choice_is_shown(volumes):
+    volumes["protocols"] = {"isic": volumes["protocols"]["isic"]}
+    lines = table_after(markdown_table(volumes), "# ")[2:]
+    assert {line[1] for line in lines} == {"isic", "**isic**"}
+    assert " isic " in printed(volumes)
 
 
 # --- the paper's numbers ---------------------------------------------------------------------

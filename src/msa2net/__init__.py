@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from msa2net.data.case import Case, Geometry, Segmentation
     from msa2net.errors import ConfigError, DataError, Msa2NetError, WeightsError
     from msa2net.evaluation.evaluate import evaluate_run
+    from msa2net.evaluation.folders import evaluate
     from msa2net.inference.predictor import Predictor
     from msa2net.models.registry import create_model
     from msa2net.training.run import train
@@ -27,6 +28,7 @@ _HOME = {
     "Segmentation": "msa2net.data.case",
     "WeightsError": "msa2net.errors",
     "create_model": "msa2net.models.registry",
+    "evaluate": "msa2net.evaluation.folders",
     "evaluate_run": "msa2net.evaluation.evaluate",
     "load_config": "msa2net.config",
     "train": "msa2net.training.run",
@@ -44,6 +46,7 @@ __all__ = [
     "WeightsError",
     "__version__",
     "create_model",
+    "evaluate",
     "evaluate_run",
     "load_config",
     "train",

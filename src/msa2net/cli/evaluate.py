@@ -1,12 +1,12 @@
 """`msa2net evaluate`."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from msa2net.cli.console import (
     DeviceOption,
-    RunArgument,
     ThreadsOption,
     VerboseOption,
     console,
@@ -14,29 +14,126 @@ from msa2net.cli.console import (
     set_up,
     track,
 )
+from msa2net.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from msa2net.metrics import FailedDistance
+
+
+RunOrMasks = Annotated[
+    Path,
+    typer.Argument(
+        help="A run folder or, with --labels, a folder of masks.", metavar="RUN|PREDICTIONS"
+    ),
+]
+SplitOption = Annotated[
+    str | None, typer.Option(help="Of a run: train, val or test; test if not given.")
+]
+LabelsOption = Annotated[
+    Path | None, typer.Option(help="Folder of labels, called as the masks are.")
+]
+NamesOption = Annotated[
+    str | None,
+    typer.Option(help="Classes, background first (a,b,…), if no folder names them."),
+]
+ImagesOption = Annotated[
+    Path | None, typer.Option(help="Folder of the images, to show with the masks.")
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder for results on masks; PREDICTIONS-evaluation if not given."),
+]
+MissingOption = Annotated[
+    bool, typer.Option("--missing-as-empty", help="Score missing masks as empty ones.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=1, help="Masks in work at a time; all cores if not given.")
+]
+FailedOption = Annotated[
+    str, typer.Option(help="What a distance counts where a class failed: diagonal, inf, nan.")
+]
 
 
 def evaluate(
-    run: RunArgument,
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    run: RunOrMasks,
+    split: SplitOption = None,
+    labels: LabelsOption = None,
+    names: NamesOption = None,
+    images: ImagesOption = None,
+    out: OutOption = None,
+    missing_as_empty: MissingOption = False,
+    workers: WorkersOption = None,
+    failed_distance: FailedOption = "diagonal",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Score a run under the published protocol and an honest one, and write its report."""
-    set_up(threads, verbose)
-    from msa2net.evaluation.evaluate import evaluate_run
-    from msa2net.evaluation.tables import console_table
-    from msa2net.report.html import write_report
+    """Score a run, or masks against labels, by the published rules and by honest ones.
 
+    Masks and labels are NIfTI volumes or pictures, matched by name; nothing is resampled.
+    """
+    set_up(threads, verbose)
+    way = cast("FailedDistance", failed_distance)  # the library refuses what is none
+    if labels is None:
+        alone = {"names": names, "images": images, "out": out, "workers": workers}
+        given = [name for name, value in alone.items() if value is not None]
+        given += ["missing-as-empty"] * missing_as_empty
+        _evaluate_run(run, split or "test", device, way, given)
+        return
+    if split is not None:
+        raise ConfigError("--split is of runs, and with --labels two folders are scored; leave it")
+    from msa2net.evaluation.folders import evaluate as evaluate_folders
+
+    out = out or default_out(run)
+    summary = evaluate_folders(
+        run,
+        labels,
+        None if names is None else [name.strip() for name in names.split(",")],
+        failed_distance=way,
+        missing_as_empty=missing_as_empty,
+        images=images,
+        out=out,
+        workers=workers,
+        progress=lambda cases, total: track(cases, total, "evaluating"),
+    )
+    _show(summary, out, out)
+
+
+def default_out(predictions: Path) -> Path:
+    """Name the folder for results: beside the predictions, never in them."""
+    whole = predictions.resolve() if predictions.name in ("", "..") else predictions
+    return whole.with_name(f"{whole.name}-evaluation")
+
+
+def _evaluate_run(
+    run: Path, split: str, device: str, failed_distance: "FailedDistance", given: list[str]
+) -> None:
+    from msa2net.evaluation.evaluate import evaluate_run
+    from msa2net.inference.run_folder import MODEL_FILE
+
+    if given:
+        raise ConfigError(f"--{given[0]} is for a folder of masks; give --labels as well")
+    if not (run / MODEL_FILE).is_file():
+        raise DataError(
+            f"{run} is not a run folder: it has no {MODEL_FILE}; to score a folder of masks, give "
+            "the folder of their labels with --labels"
+        )
     summary = evaluate_run(
         run,
         split=split,
         device=device,
+        failed_distance=failed_distance,
         progress=lambda cases, total: track(cases, total, "evaluating"),
     )
+    _show(summary, run, run / "evaluation")
+
+
+def _show(summary: dict[str, Any], folder: Path, evaluation: Path) -> None:
+    from msa2net.evaluation.tables import console_table
+    from msa2net.report.html import write_report
+
     console().print(console_table(summary))
-    if not summary["data"]["same_as_training"]:
+    if summary["data"]["same_as_training"] is False:
         say("note: the prepared data changed since this network was trained")
-    say(f"\ncases, summary and table: {run / 'evaluation'}")
-    say(f"report: {write_report(run)}")
+    say(f"\ncases, summary and tables: {evaluation}")
+    say(f"report: {write_report(folder)}")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from msa2net.inference.predictor import Predictor
 
 CHANNEL = re.compile(r"(.+)_(\d{4})")  # nnU-Net's names of a channel's file
+LABELS_FILE = "labels.txt"  # class names of a folder of masks, see evaluation/masks.py
 
 
 def predict(
@@ -41,19 +42,23 @@ def predict(
 ) -> None:
     """Segment pictures and NIfTI volumes: a mask on each one's own grid, and an overlay.
 
-    A file that cannot be read is reported and skipped; the exit code is then 2.
+    The folder also gets labels.txt, the names of the classes. A file that cannot be read is
+    reported and skipped; the exit code is then 2.
     """
     set_up(threads, verbose)
     from msa2net.inference.predictor import Predictor
     from msa2net.inference.run_folder import read_facts
 
-    channels = read_facts(run).network.in_channels
-    jobs = plan_outputs(group_channels(find_inputs(inputs), channels), out, overwrite)
+    facts = read_facts(run)
+    images = group_channels(find_inputs(inputs), facts.network.in_channels)
+    require_same_names(out, facts.label_names)
+    jobs = plan_outputs(images, out, overwrite)
     predictor = Predictor.load(run, device)
     failures: list[str] = []
     for job in track(jobs, len(jobs), "predicting"):
         try:
             _predict_one(predictor, job, overlays)
+            _name_classes(out, facts.label_names)
         except DataError as error:
             failures.append(str(error))
     say(f"{len(jobs) - len(failures)} of {len(jobs)} images segmented; masks in {out}")
@@ -62,6 +67,34 @@ def predict(
         print_error(failure)
     if failures:
         raise typer.Exit(2)
+
+
+def require_same_names(out: Path, label_names: tuple[str, ...]) -> None:
+    """Refuse a folder whose masks have other classes, by its `labels.txt`.
+
+    Raises:
+        DataError: naming both.
+    """
+    from msa2net.files import read_lines
+
+    path = out / LABELS_FILE
+    if not _exists(path):
+        return
+    there = read_lines(path)
+    if there != [name.strip() for name in label_names]:
+        raise DataError(
+            f"{path} names the classes {', '.join(there)} and this network's are "
+            f"{', '.join(label_names)}; choose another --out"
+        )
+
+
+def _name_classes(out: Path, label_names: tuple[str, ...]) -> None:
+    """Write the names beside the masks, so that `evaluate` can tell classes by them."""
+    from msa2net.files import write_text
+
+    path = out / LABELS_FILE
+    if not _exists(path):
+        write_text(path, "".join(f"{name}\n" for name in label_names))
 
 
 @dataclass(frozen=True)

@@ -1,36 +1,40 @@
 """Scoring a run on one split of its data, under every protocol, with pictures to look at."""
 
-import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from msa2net.config import Config, DataConfig, load_config
-from msa2net.data.case import Case, Segmentation
+from msa2net.data.case import Case
 from msa2net.data.display import display_image
 from msa2net.data.prepare import open_prepared, prepare
 from msa2net.data.store import INDEX, Store
 from msa2net.errors import DataError
+from msa2net.evaluation.examples import (
+    PER_RANK,
+    example_name,
+    example_slices,
+    pack_example,
+    rank_cases,
+)
 from msa2net.evaluation.reference import reference_for
-from msa2net.evaluation.tables import markdown_table
-from msa2net.files import atomic_path, sha256, write_json, write_text
+from msa2net.evaluation.summary import (
+    About,
+    LabelsHash,
+    build_summary,
+    hash_of_names,
+    protocols_of,
+    write_evaluation,
+)
+from msa2net.files import sha256
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import CONFIG_FILE, WEIGHTS_FILE, read_facts, software_versions
-from msa2net.metrics import (
-    PUBLISHED,
-    CaseRow,
-    case_rows,
-    mean_dice,
-    summarise,
-    summarise_groups,
-    write_cases_csv,
-)
+from msa2net.metrics import CaseRow, FailedDistance, case_rows
 
 CaseProgress = Callable[[Iterable[Case], int], Iterable[Case]]
-
-MAX_EXAMPLE_SLICES = 24
 
 _WEIGHTS = {
     "best on val": "Weights: the best on the validation split.",
@@ -45,12 +49,14 @@ def evaluate_run(
     split: str = "test",
     data: DataConfig | None = None,
     device: str = "auto",
+    failed_distance: FailedDistance = "diagonal",
     progress: CaseProgress | None = None,
 ) -> dict[str, Any]:
     """Score a run on a split of the data it was trained on, or of other data.
 
     Writes `evaluation/` in the run folder: `cases.csv` (one row per case and class),
-    `summary.json`, `table.md`, and the worst, median and best cases under `examples/`.
+    `summary.json`, `table.md`, `table.tex`, and the worst, median and best cases under
+    `examples/`. Nothing is written before everything is scored.
 
     Args:
         run: a run folder of `train`.
@@ -58,12 +64,15 @@ def evaluate_run(
         data: other data with the same classes; they are prepared if that was not done. An
             imported network, which has no `config.yaml`, needs this.
         device: cpu, cuda, mps or auto.
+        failed_distance: what a distance counts where a class was missed or is a false positive,
+            by the standard protocol: `diagonal` of the image, `inf`, or `nan` (left out).
         progress: wraps the cases and their number, to show a bar.
 
     Returns:
-        The content of `summary.json`.
+        The content of `summary.json`; infinite distances are floats.
 
     Raises:
+        ConfigError: no such way to count a failure's distance.
         WeightsError: not a run folder.
         DataError: the prepared data are not there.
     """
@@ -75,15 +84,14 @@ def evaluate_run(
             f"{store.root} has the classes {', '.join(store.label_names)} and this network was "
             f"trained on {', '.join(facts.label_names)}; prepare data with these classes there"
         )
+    protocols = protocols_of(store.kind, failed_distance)
     predictor = Predictor.load(run, device, _batch_slices(run))
     ids = store.ids(split)
-    rows = score_cases(predictor, store, ids, progress)
-    summary = _summarise_run(run, split, predictor, store, rows)
-    out = run / "evaluation"
-    write_cases_csv(out / "cases.csv", rows)
-    write_json(out / "summary.json", summary)
-    write_text(out / "table.md", markdown_table(summary))
-    _write_examples(predictor, store, rows, out / "examples")
+    hashes = {"predictions": LabelsHash(), "labels": LabelsHash()}
+    rows = score_cases(predictor, store, ids, progress, failed_distance, hashes)
+    about = _about_run(run, split, predictor, store, hashes)
+    summary = build_summary(rows, store.label_names, store.kind, protocols, failed_distance, about)
+    write_evaluation(run / "evaluation", summary, rows, _examples(predictor, store, rows))
     return summary
 
 
@@ -108,23 +116,20 @@ def _batch_slices(run: Path) -> int:
     return Config.model_fields["batch_slices"].get_default()
 
 
-def _summarise_run(
-    run: Path, split: str, predictor: Predictor, store: Store, rows: list[CaseRow]
-) -> dict[str, Any]:
+def _about_run(
+    run: Path, split: str, predictor: Predictor, store: Store, hashes: dict[str, LabelsHash]
+) -> About:
     facts = read_facts(run)
-    shown = ("standard", PUBLISHED[store.kind])
     same_data = store.hash == facts.data.get("hash")
     flattering, selection = _selection(facts.training, split, same_data)
+    weights = sha256(run / WEIGHTS_FILE)
     return {
-        "schema": 1,
+        "source": "run",
         "split": split,
-        "cases": len({row["case"] for row in rows}),
-        "label_names": list(store.label_names),
-        "image_kind": store.kind,
         "model": {
             "name": facts.network.name,
             "parameters": sum(p.numel() for p in predictor.model.parameters()),
-            "weights_sha256": sha256(run / WEIGHTS_FILE),
+            "weights_sha256": weights,
         },
         "data": {
             "format": store.format,
@@ -134,8 +139,13 @@ def _summarise_run(
         "versions": software_versions(),
         "selection": selection,
         "flattering": flattering,
-        "protocols": {name: summarise(rows, store.label_names, name) for name in shown},
-        "groups": _summarise_groups(rows, store.label_names, shown),
+        "note": None,
+        "hashes": {
+            "predictions": hashes["predictions"].hexdigest(),
+            "labels": hashes["labels"].hexdigest(),
+            "weights": weights,
+            "split": hash_of_names(store.ids(split)),
+        },
         # The paper's table is of eight organs; BTCV's own thirteen do not compare with it.
         "reference": None if store.encoding == "btcv" else reference_for(store.format),
     }
@@ -152,27 +162,18 @@ def _selection(training: dict[str, Any], split: str, same_data: bool) -> tuple[b
     return False, _WEIGHTS.get(str(weights))
 
 
-def _summarise_groups(
-    rows: list[CaseRow], label_names: tuple[str, ...], protocols: tuple[str, ...]
-) -> dict[str, Any]:
-    by_protocol = {name: summarise_groups(rows, label_names, name) for name in protocols}
-    cases_of = {row["case"]: row["group"] for row in rows}
-    return {
-        group: {
-            "cases": sum(of_case == group for of_case in cases_of.values()),
-            "protocols": {name: groups[group] for name, groups in by_protocol.items()},
-        }
-        for group in by_protocol["standard"]
-    }
-
-
 def score_cases(
-    predictor: Predictor, store: Store, ids: list[str], progress: CaseProgress | None = None
+    predictor: Predictor,
+    store: Store,
+    ids: list[str],
+    progress: CaseProgress | None = None,
+    failed_distance: FailedDistance = "diagonal",
+    hashes: Mapping[str, LabelsHash] | None = None,
 ) -> list[CaseRow]:
     """Segment cases and score them under every protocol; one row per case and class.
 
     Volumes are brought back to their own grid in both ways, ours and the published one, from one
-    pass through the network.
+    pass through the network. `predictions` and `labels` of `hashes` take in every case.
     """
     cases: Iterable[Case] = (store.case(case_id) for case_id in ids)
     if progress is not None:
@@ -187,6 +188,9 @@ def score_cases(
     for case_id, (segmentation, published) in zip(ids, found, strict=True):
         truth = store.case(case_id).label
         assert truth is not None
+        if hashes is not None:
+            hashes["predictions"].add(case_id, segmentation.labels)
+            hashes["labels"].add(case_id, truth)
         rows += case_rows(
             case_id,
             segmentation.labels,
@@ -195,67 +199,28 @@ def score_cases(
             published=None if published is None else published.labels,
             spacing_mm=segmentation.geometry.spacing_mm,
             distances=volumes,
+            failed_distance=failed_distance,
             group=store.row(case_id).group,
         )
     return rows
 
 
-def _write_examples(predictor: Predictor, store: Store, rows: list[CaseRow], folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    count = 2 if store.kind == "photograph" else 1
-    ranked = rank_cases(rows, count)
+def _examples(predictor: Predictor, store: Store, rows: list[CaseRow]) -> dict[str, bytes]:
+    """Segment the cases to look at once more; returns name → content of their files."""
+    ranked = rank_cases(rows, PER_RANK[store.kind])
     cases = [store.case(case_id) for case_id in ranked]
+    packed = {}
     for case, segmentation in zip(cases, predictor.segment(cases), strict=True):
-        _write_example(predictor, case, segmentation, folder / f"{ranked[case.id]}-{case.id}.npz")
-
-
-def rank_cases(rows: list[CaseRow], count: int) -> dict[str, str]:
-    """Choose the worst, median and best cases by mean Dice; returns id → rank.
-
-    Cases without any applicable Dice are left out; no case is chosen twice.
-    """
-    by_case: dict[str, list[CaseRow]] = {}
-    for row in rows:
-        by_case.setdefault(row["case"], []).append(row)
-    dice = {case_id: mean_dice(own) for case_id, own in by_case.items()}
-    scored = {case_id: value for case_id, value in dice.items() if value is not None}
-    order = sorted(scored, key=lambda case_id: (scored[case_id], case_id))
-    middle = max(0, (len(order) - count) // 2)
-    chosen = dict.fromkeys(order[:count], "worst")
-    for rank, ids in (("best", order[-count:]), ("median", order[middle : middle + count])):
-        for case_id in ids:
-            chosen.setdefault(case_id, rank)
-    return chosen
-
-
-def _write_example(
-    predictor: Predictor, case: Case, segmentation: Segmentation, path: Path
-) -> None:
-    assert case.label is not None
-    chosen = example_slices(case.label, segmentation.labels)
-    low, high = predictor.preprocessing.intensity_range(case.image)
-    colour = case.image.dtype == np.uint8
-    pictures = display_image(
-        case.image[:, chosen], None if colour else low, None if colour else high
-    )
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(
-            file,
-            image=pictures,
-            truth=case.label[chosen],
-            prediction=segmentation.labels[chosen],
+        assert case.label is not None
+        chosen = example_slices(case.label, segmentation.labels)
+        pictures = display_image(case.image[:, chosen], *_window(predictor, case))
+        packed[example_name(ranked[case.id], case.id)] = pack_example(
+            pictures, np.asarray(case.label[chosen]), segmentation.labels[chosen]
         )
+    return packed
 
 
-def example_slices(truth_ZHW: Any, prediction_ZHW: Any) -> list[int]:
-    """Choose at most `MAX_EXAMPLE_SLICES`, evenly over the slices that hold any label."""
-    labelled = np.flatnonzero(
-        (truth_ZHW > 0).any(axis=(1, 2)) | (prediction_ZHW > 0).any(axis=(1, 2))
-    )
-    if not labelled.size:
-        return [truth_ZHW.shape[0] // 2]
-    count = min(MAX_EXAMPLE_SLICES, len(labelled))
-    return [
-        int(index)
-        for index in labelled[np.linspace(0, len(labelled) - 1, count).round().astype(int)]
-    ]
+def _window(predictor: Predictor, case: Case) -> tuple[ArrayLike | None, ArrayLike | None]:
+    if case.image.dtype == np.uint8:
+        return None, None
+    return predictor.preprocessing.intensity_range(case.image)

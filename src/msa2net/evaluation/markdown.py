@@ -8,8 +8,8 @@ def lay_out(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     Args:
         header: one heading a column.
-        rows: as many cells each. A column of numbers, dashes (–) and empty cells is one of
-            numbers; bold ones (`**1**`) too.
+        rows: as many cells each. A column of numbers (∞ and 0.1–0.2 are such), dashes (–) and
+            empty cells is one of numbers; bold ones (`**1**`) too.
     """
     lines = [[_escaped(cell) for cell in row] for row in (header, *rows)]
     widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(header))]
@@ -30,5 +30,5 @@ def _escaped(cell: str) -> str:
 
 
 def _is_number(cell: str) -> bool:
-    bare = cell.strip("*").replace("–", "")
+    bare = cell.strip("*").replace("–", "").replace("∞", "").lstrip("+-")
     return not bare or bare[0].isdigit()

@@ -25,14 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.errors import ConfigError, DataError
+from msa2net.metrics.bootstrap import FEW, RESAMPLES, mean_interval
 from msa2net.metrics.protocol import CaseRow, Protocol, get_protocol
 from msa2net.metrics.statistics import (
-    FEW,
-    RESAMPLES,
     Better,
     doubled_ranks,
     holm,
-    mean_interval,
     signed_rank_p,
     which_is_better,
 )

@@ -1,4 +1,4 @@
-"""What a run folder holds, read and checked for the report.
+"""What a run folder, or the folder of an evaluation alone, holds, read and checked for the report.
 
 A missing file is None or empty; a file that is there but broken is an error that names it.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
-from msa2net.config import Config, ModelConfig, load_config
+from msa2net.config import Config, ModelConfig, dump_config, load_config
 from msa2net.errors import DataError
 from msa2net.files import read_json
 from msa2net.inference.run_folder import (
@@ -30,10 +30,13 @@ from msa2net.metrics.protocol import CaseRow
 from msa2net.metrics.summary import read_cases_csv
 from msa2net.report.layouts import Summary, TrainingFacts
 
-SUMMARY_SCHEMA = 1
+SUMMARY_SCHEMAS = (1, 2)
+SUMMARY_FILE = "summary.json"
+LEFT_OUT = Path("left out of the report")  # in place of every path: its folders may name people
 RANKS = ("worst", "median", "best")
 
 Layout = TypeVar("Layout", bound=BaseModel)
+Section = TypeVar("Section", bound=BaseModel)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +60,13 @@ class Example:
 
 @dataclass(frozen=True, eq=False)
 class RunContent:
-    """A run folder's files.
+    """The files of a run folder, or of the folder of an evaluation alone.
 
     Attributes:
         name: of the folder.
+        is_run: False of the folder of an evaluation alone, which knows no network or training.
         labels: class names, background first, from whichever file has them.
-        config_text: config.yaml as it stands.
+        config_text: config.yaml without its paths.
         config: the same, checked; None for imported weights.
         model: model.json; None while no epoch has been validated yet.
         training: the part of `model` that is about training; empty without it.
@@ -73,6 +77,7 @@ class RunContent:
     """
 
     name: str
+    is_run: bool
     labels: tuple[str, ...]
     config_text: str
     config: Config | None
@@ -84,39 +89,41 @@ class RunContent:
     examples: list[Path]
 
     @property
-    def network(self) -> NetworkFacts | ModelConfig:
+    def network(self) -> NetworkFacts | ModelConfig | None:
         """The network as it was built, or as the configuration asks for it."""
         if self.model is not None:
             return self.model.network
-        assert self.config is not None  # `read_run` lets no folder without both pass
-        return self.config.model
+        return self.config.model if self.config else None
 
 
 def read_run(run: Path) -> RunContent:
-    """Read what a report needs from a run folder.
+    """Read what a report needs from a run folder, or from the folder of an evaluation alone.
 
     Raises:
-        DataError: `run` is not a run folder, or a table or summary in it is broken.
+        DataError: `run` is neither, or a table or summary in it is broken.
         ConfigError: config.yaml is broken.
         WeightsError: model.json is broken or newer than we are.
     """
     config_path, model_path = run / CONFIG_FILE, run / MODEL_FILE
-    if not config_path.is_file() and not model_path.is_file():
+    is_run = config_path.is_file() or model_path.is_file()
+    if not is_run and not (run / SUMMARY_FILE).is_file():
         raise DataError(
             f"{run} is not a run folder: it has neither {CONFIG_FILE} nor {MODEL_FILE}; give the "
-            "folder that `msa2net train` or `msa2net import-weights` wrote"
+            "folder that `msa2net train` or `msa2net import-weights` wrote, or one with the "
+            f"{SUMMARY_FILE} of `msa2net evaluate`"
         )
-    evaluation = run / "evaluation"
+    evaluation = run / "evaluation" if is_run else run
     metrics, cases = run / "metrics.csv", evaluation / "cases.csv"
     config = load_config(config_path) if config_path.is_file() else None
     model = read_facts(run) if model_path.is_file() else None
     epochs = _read_epochs(metrics) if metrics.is_file() else []
-    summary = _read_summary(evaluation / "summary.json")
+    summary = _read_summary(evaluation / SUMMARY_FILE)
     examples = [path for path in evaluation.glob("examples/*.npz") if _rank(path) in RANKS]
     return RunContent(
         name=run.resolve().name,
+        is_run=is_run,
         labels=_labels(summary, model, epochs),
-        config_text=_text(config_path) if config else "",
+        config_text=dump_config(_without_paths(config)) if config else "",
         config=config,
         model=model,
         training=_checked(TrainingFacts, model.training if model else {}, model_path),
@@ -137,7 +144,7 @@ def read_example(path: Path) -> Example:
         with np.load(path, allow_pickle=False) as arrays:
             image, truth, prediction = (arrays[k] for k in ("image", "truth", "prediction"))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"cannot read {path}: {error}; evaluate the run again") from error
+        raise DataError(f"cannot read {path}: {error}; evaluate again") from error
     grid = truth.shape
     fits = len(grid) == 3 and 0 not in grid
     fits = fits and prediction.shape == grid and image.shape == (*grid, 3)
@@ -145,9 +152,19 @@ def read_example(path: Path) -> Example:
         raise DataError(
             f"{path}: expected uint8 image (Z, H, W, 3), truth and prediction (Z, H, W), found "
             f"{image.dtype} {image.shape}, {truth.dtype} {grid}, "
-            f"{prediction.dtype} {prediction.shape}; evaluate the run again"
+            f"{prediction.dtype} {prediction.shape}; evaluate again"
         )
     return Example(_rank(path), path.stem.partition("-")[2], image, truth, prediction)
+
+
+def _without_paths(section: Section) -> Section:
+    kept: dict[str, object] = {}
+    for name, value in section:
+        if isinstance(value, Path):
+            kept[name] = LEFT_OUT
+        elif isinstance(value, BaseModel):
+            kept[name] = _without_paths(value)
+    return section.model_copy(update=kept)
 
 
 def _rank(path: Path) -> str:
@@ -171,10 +188,11 @@ def _read_summary(path: Path) -> Summary | None:
         return None
     content = read_json(path)
     schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != SUMMARY_SCHEMA:
+    if schema not in SUMMARY_SCHEMAS:
         raise DataError(
-            f"{path} has schema {schema} and this version reads {SUMMARY_SCHEMA}; evaluate the run "
-            "again with the version that writes the report"
+            f"{path} has schema {schema} and this version reads "
+            f"{' and '.join(map(str, SUMMARY_SCHEMAS))}; evaluate again with the version that "
+            "writes the report"
         )
     return _checked(Summary, content, path)
 

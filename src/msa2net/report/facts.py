@@ -1,26 +1,29 @@
 """What was run, in words: the headline numbers and the list of facts at the top of the page."""
 
+from msa2net.evaluation.columns import shown_protocols
 from msa2net.models.registry import MODELS
 from msa2net.report.content import RunContent
 from msa2net.report.layouts import Summary
+from msa2net.report.scores import distance_of_failure, interval_text, number
 
 
 def headline_tiles(run: RunContent) -> list[tuple[str, str, str]]:
     """Return the headline numbers: (value, what it is, a remark)."""
-    network = (run.network.name, "network", f"on {_format(run)}" if _format(run) else "")
-    if run.summary is None:
-        return [network]
-    count = run.summary.model.parameters
-    return [
-        *_score_tiles(run.summary),
-        (f"{run.summary.cases:,}", "cases", f"{run.summary.split} split"),
-        network,
-        (_short(count), "parameters", f"{count:,}"),
-    ]
+    summary = run.summary
+    tiles = []
+    if summary is not None:
+        scored = f"{summary.split} split" if summary.split else ""
+        tiles = [*_score_tiles(summary), (f"{summary.cases:,}", "cases", scored)]
+    if run.network is not None:
+        tiles.append((run.network.name, "network", f"on {_format(run)}" if _format(run) else ""))
+    if summary is not None and summary.model is not None:
+        count = summary.model.parameters
+        tiles.append((_short(count), "parameters", f"{count:,}"))
+    return tiles
 
 
 def run_facts(run: RunContent) -> list[tuple[str, str]]:
-    """Return what was run as (name, value); what no file knows is left out."""
+    """Return what was run, or scored, as (name, value); what no file knows is left out."""
     facts = _network_facts(run) | _data_facts(run) | _training_facts(run) | _origin_facts(run)
     return [(name, value) for name, value in facts.items() if value]
 
@@ -31,12 +34,15 @@ def _score_tiles(summary: Summary) -> list[tuple[str, str, str]]:
     if scores is None or mean is None:
         return []
     failures = f"missed: {scores.missed:,}, false positives: {scores.false_positives:,}"
-    tiles = [(f"{mean:.3f}", "mean Dice", f"standard protocol; {failures}")]
-    for metric, unit in (("hd95_mm", "mm"), ("hd95_voxels", "voxels")):
+    interval = interval_text("dice", scores.mean_interval.get("dice"))
+    between = f"95 % interval {interval}; " if interval else ""
+    tiles = [(f"{mean:.3f}", "mean Dice", f"standard protocol; {between}{failures}")]
+    for metric, unit in (("hd95_mm", "mm"), ("hd95_voxels", "vox")):
         distance = scores.mean.get(metric)
         if distance is not None:
-            remark = "standard protocol; a failure counts the image's diagonal"
-            return [*tiles, (f"{distance:.1f} {unit}", "mean HD95", remark)]
+            counted = distance_of_failure(scores.rules)
+            remark = "standard protocol" + (f"; a failure counts {counted}" if counted else "")
+            return [*tiles, (f"{number(distance, 1)} {unit}", "mean HD95", remark)]
     return tiles
 
 
@@ -56,13 +62,15 @@ def _format(run: RunContent) -> str:
 
 
 def _network_facts(run: RunContent) -> dict[str, str]:
+    if run.network is None:
+        return {}
     name, encoder = run.network.name, run.network.encoder
     if encoder is None and name in MODELS:  # a network that we do not know has no default either
         encoder = MODELS[name].encoder
     settings = run.config.model if run.config else None
     pretrained = settings is not None and (settings.pretrained or settings.pretrained_file)
     size = run.model.network if run.model else run.config
-    assert size is not None  # as in `RunContent.network`
+    assert size is not None  # one of them has the network
     return {
         "Network": name,
         "Encoder": f"{encoder}, from ImageNet weights" if encoder and pretrained else encoder or "",
@@ -75,14 +83,28 @@ def _data_facts(run: RunContent) -> dict[str, str]:
     if summary is None:
         trained_on = run.model.data.get("hash", "") if run.model else ""
         return {"Data": _format(run), "Data hash": trained_on[:16]}
-    changed = (
-        "" if summary.data.same_as_training else ", not the same as in training (another hash)"
-    )
     plural = "" if summary.cases == 1 else "s"
+    cases = f"{summary.cases:,} {summary.image_kind}{plural}"
+    hashes = summary.hashes
+    of_files = {
+        "Predictions hash": (hashes.predictions or "")[:16],
+        "Labels hash": (hashes.labels or "")[:16],
+        "Split hash": (hashes.split or "")[:16],
+    }
+    if summary.source == "folders":
+        return {
+            "Predictions": summary.data.predictions or "",
+            "Labels": summary.data.labels or "",
+            "Scored": cases,
+            **of_files,
+        }
+    changed = summary.data.same_as_training is False
     return {
-        "Data": summary.data.format + changed,
+        "Data": summary.data.format
+        + (", not the same as in training (another hash)" if changed else ""),
         "Data hash": summary.data.hash[:16],
-        "Scored on": f"{summary.split} split, {summary.cases:,} {summary.image_kind}{plural}",
+        "Scored on": f"{summary.split} split, {cases}" if summary.split else cases,
+        **of_files,
     }
 
 
@@ -141,17 +163,23 @@ def _training_time(run: RunContent) -> str:
     hours, minutes = divmod(minutes, 60)
     text = f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
     # model.json is written with the kept weights; only a count of epochs tells how far that is.
-    return f"{text} to the kept weights" if epochs is None else f"{text} for {epochs} epochs"
+    if epochs is None:
+        return f"{text} to the kept weights"
+    return f"{text} for {epochs} epoch{'' if epochs == 1 else 's'}"
 
 
 def _origin_facts(run: RunContent) -> dict[str, str]:
     """Tell which files and which software the weights and scores come from."""
+    summary = run.summary
     trained = _listed(run.model.versions) if run.model else ""
-    scored = _listed(run.summary.versions) if run.summary else ""
+    scored = _listed(summary.versions) if summary else ""
+    weights = summary.model.weights_sha256 if summary and summary.model else ""
+    protocols = shown_protocols(summary.image_kind, summary.protocols) if summary else []
     return {
+        "Protocols": "" if run.is_run else " and ".join(protocols),
         "Imported from": run.training.imported_from or "",
         "Its SHA-256": (run.training.sha256 or "")[:16],
-        "Weights hash": run.summary.model.weights_sha256[:16] if run.summary else "",
+        "Weights hash": weights[:16],
         "Versions": trained,
         "Scored with": "" if scored == trained else scored,
     }

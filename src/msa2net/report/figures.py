@@ -117,8 +117,11 @@ def outline_path(mask_HW: NDArray[np.bool_]) -> str:
     """
     following = _directed_edges(mask_HW)
     loops = []
-    while following:
-        loops.append(_loop(following, next(iter(following))))
+    # Not `next(iter(following))`: that walks over all that was deleted before, so the time of a
+    # ragged mask would grow with the square of its edges.
+    for start in list(following):
+        while start in following:
+            loops.append(_loop(following, start))
     return "".join(loops)
 
 
@@ -219,7 +222,9 @@ def curve_chart(curves: Sequence[Curve], *, title: str, mark_best: bool = False)
         placed = [place(*point) for point in curve.points]
         if placed:  # a lone epoch still shows: the round cap of a line of no length is a dot
             path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in placed)
-            _add(svg, "path", curve.style, d=path + ("h0" if len(placed) == 1 else ""))
+            lone = len(placed) == 1
+            style = curve.style + (" lone" if lone else "")
+            _add(svg, "path", style, d=path + ("h0" if lone else ""))
     if mark_best and curves[-1].points:
         best = max(curves[-1].points, key=lambda point: point[1])
         x, y = place(*best)

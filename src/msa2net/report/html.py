@@ -1,11 +1,10 @@
 """`write_report`: a run folder as one HTML page that needs nothing else, offline or printed.
 
-The page is report.html.jinja; here what a run folder holds is turned into what the page shows.
-A section whose file is missing becomes one sentence.
+The page is report.html.jinja with report.css and report.js written into it; here what a run folder
+holds is turned into what the page shows. A section whose file is missing becomes one sentence.
 """
 
 import math
-from importlib import resources
 from pathlib import Path
 from statistics import fmean
 from statistics import median as median_of
@@ -14,17 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msa2net.evaluation.tables import (
-    DISTANCES,
-    figure_text,
-    partial_means,
-    reference_rows,
-    selection_note,
-    shown_metrics,
-    shown_protocols,
-)
+from msa2net.evaluation.columns import reference_rows, selection_note
 from msa2net.files import write_text
-from msa2net.metrics.protocol import CaseRow, differing_rules
+from msa2net.metrics.protocol import CaseRow
 from msa2net.report.content import Example, RunContent, read_example, read_run
 from msa2net.report.facts import headline_tiles, run_facts
 from msa2net.report.figures import (
@@ -36,59 +27,54 @@ from msa2net.report.figures import (
     outline_path,
     strip_chart,
 )
-from msa2net.report.layouts import Figure, ProtocolScores, Reference, Summary
+from msa2net.report.layouts import Reference, Summary
+from msa2net.report.scores import score_tables, worst_tables
 
 MAX_SLICES = 24
 MAX_SIDE = 512
 MAX_PIXELS = MAX_SLICES * 192 * 192  # of one example, all slices: six volumes stay under 3 MB
 
-METRICS = {
-    "dice": "Dice",
-    "iou": "IoU",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "precision": "Precision",
-    "accuracy": "Accuracy",
-    "hd95_mm": "HD95 mm",
-    "hd95_voxels": "HD95 vox",
-}
-_IN_MAIN_TABLE = ("dice", *DISTANCES)
-
 
 def write_report(run: Path, out: Path | None = None) -> Path:
-    """Write a run folder as one self-contained HTML page.
+    """Write a run folder, or an evaluation of two folders, as one self-contained HTML page.
 
-    The page loads nothing: pictures, charts, style and script are inside it.
+    The page loads nothing: pictures, charts, style and script are inside it. It holds no path; it
+    does hold the folder's name, those of folders of masks, and the cases' ids.
 
     Args:
         run: folder with config.yaml or model.json and, as far as there are, metrics.csv and
-            evaluation/.
-        out: the file to write; report.html in the run folder by default.
+            evaluation/; or the folder of an evaluation alone, with summary.json and its like.
+        out: the file to write; report.html in the folder by default.
 
     Returns:
         The path of the page.
 
     Raises:
-        DataError: `run` is not a run folder, a file in it is broken, or the page cannot be written.
+        DataError: `run` is no such folder, a file in it is broken, or the page cannot be written.
         ConfigError: config.yaml is broken.
         WeightsError: model.json is broken or newer than we are.
     """
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
     content = read_run(run)
-    template = resources.files("msa2net.report").joinpath("report.html.jinja")
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("msa2net", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    text = environment.from_string(template.read_text(encoding="utf-8")).render(
+    text = environment.get_template("report.html.jinja").render(
         run=content,
         palette=PALETTE,
         classes=[(name, _style(index)) for index, name in enumerate(content.labels) if index],
+        styles={name: _style(index) for index, name in enumerate(content.labels)},
         tiles=headline_tiles(content),
         facts=run_facts(content),
         curves=_curves(content),
         selection=_selection(content.summary),
-        scores=_scores(content.summary) if content.summary else None,
+        scores=score_tables(content.summary) if content.summary else None,
+        worst=worst_tables(content.summary),
         strips=_strips(content),
         examples=[_card(read_example(path), content) for path in content.examples],
         reference=_reference(content.summary.reference) if content.summary else None,
@@ -132,83 +118,6 @@ def _curves(run: RunContent) -> list[tuple[str, str, str]]:
 def _selection(summary: Summary | None) -> tuple[bool, str]:
     """Whether the way the weights were chosen needs a warning, and a sentence that says it."""
     return (False, "") if summary is None else selection_note(summary.model_dump())
-
-
-def _scores(summary: Summary) -> dict[str, Any] | None:
-    """Lay out the standard and the published protocol, to stand side by side."""
-    names = shown_protocols(summary.image_kind, summary.protocols)
-    shown = [summary.protocols[name] for name in names]
-    if not shown:
-        return None
-    classes = [scores.model_dump()["classes"] for scores in shown]
-    metrics = shown_metrics(summary.image_kind, classes, METRICS)
-    distances = any(metric in DISTANCES for metric in metrics)
-    return {
-        "protocols": [_protocol_view(scores, metrics) for scores in shown],
-        "groups": _groups(summary, names, metrics),
-        "distances": distances,
-        "rules": differing_rules([scores.rules for scores in shown], distances=distances),
-    }
-
-
-def _groups(summary: Summary, names: list[str], metrics: list[str]) -> list[dict[str, Any]]:
-    """Lay out a table per protocol in which the groups of cases stand side by side."""
-    groups = summary.groups or {}
-    tables = []
-    for name in names if groups else []:
-        views = [
-            _table_view(entry.protocols[name], metrics, median=False)
-            | {"title": group, "unit": f"{entry.cases:,} case{'' if entry.cases == 1 else 's'}"}
-            for group, entry in groups.items()
-        ]
-        tables.append({"title": summary.protocols[name].title, "views": views})
-    return tables
-
-
-def _protocol_view(scores: ProtocolScores, metrics: list[str]) -> dict[str, Any]:
-    # Pooled figures have no median.
-    median = any(figures["dice"].median is not None for figures in scores.classes.values())
-    further = [name for name in metrics if name in scores.mean and name not in _IN_MAIN_TABLE]
-    return _table_view(scores, metrics, median=median) | {
-        "title": scores.title,
-        "unit": scores.unit,
-        "metrics": {METRICS[name]: name for name in further},
-        "further": {
-            label: {name: figure_text(name, figures[name].mean) for name in further}
-            for label, figures in scores.classes.items()
-        },
-        "further_mean": {name: figure_text(name, scores.mean[name]) for name in further},
-    }
-
-
-def _table_view(scores: ProtocolScores, metrics: list[str], *, median: bool) -> dict[str, Any]:
-    """Columns of the main table: Dice and its median, distances, and the counts."""
-    distances = [name for name in metrics if name in DISTANCES and name in scores.mean]
-    headings = ["Dice", *(["Median"] if median else []), *(METRICS[name] for name in distances)]
-    headings += ["n", "Missed", "False pos."]
-    return {
-        "headings": headings,
-        "columns": len(headings),
-        "rows": {
-            label: _cells(figures, distances, median) for label, figures in scores.classes.items()
-        },
-        "mean": [
-            *(figure_text("dice", scores.mean["dice"]), *([""] if median else [])),
-            *(figure_text(name, scores.mean[name]) for name in distances),
-            *("", f"{scores.missed:,}", f"{scores.false_positives:,}"),
-        ],
-        "partial": partial_means(
-            scores.mean_over, len(scores.classes), {name: METRICS[name] for name in metrics}
-        ),
-    }
-
-
-def _cells(figures: dict[str, Figure], distances: list[str], median: bool) -> list[str]:
-    dice = figures["dice"]
-    scores = [("dice", dice.mean), *([("dice", dice.median)] if median else [])]
-    scores += [(name, figures[name].mean) for name in distances]
-    counts = (dice.n, dice.missed, dice.false_positives)
-    return [*(figure_text(*score) for score in scores), *(f"{count:,}" for count in counts)]
 
 
 def _strips(run: RunContent) -> list[dict[str, Any]]:

@@ -3,7 +3,11 @@
 `evaluate` writes the `Summary` and `train` the `TrainingFacts`; what else is there is not shown.
 """
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, model_validator
+
+from msa2net.metrics.protocol import Outcome
 
 
 class _Layout(BaseModel):
@@ -42,17 +46,30 @@ class TrainingFacts(_Layout):
 
 
 class Figure(_Layout):
-    """One metric of one class under one protocol; see `msa2net.metrics.summarise`."""
+    """One metric of one class under one protocol; see `msa2net.metrics.summarise`.
+
+    What follows `false_positives` came with schema 2; `interval` is that of the mean.
+    """
 
     mean: float | None
     median: float | None
     n: int
     missed: int
     false_positives: int
+    not_applicable: int | None = None
+    lower_quartile: float | None = None
+    upper_quartile: float | None = None
+    interval: tuple[float, float] | None = None
+    warning: str | None = None
 
 
 class ProtocolScores(_Layout):
-    """The scores under one protocol; see `msa2net.metrics.summarise`."""
+    """The scores under one protocol; see `msa2net.metrics.summarise`.
+
+    Attributes:
+        mean_interval: metric → interval of the mean over classes; {} before schema 2.
+        mean_warning: metric → why it has none, or what is wrong with it.
+    """
 
     title: str
     unit: str
@@ -60,6 +77,8 @@ class ProtocolScores(_Layout):
     classes: dict[str, dict[str, Figure]]
     mean: dict[str, float | None]
     mean_over: dict[str, int]
+    mean_interval: dict[str, tuple[float, float] | None] = {}
+    mean_warning: dict[str, str | None] = {}
 
     @property
     def missed(self) -> int:
@@ -88,11 +107,44 @@ class ScoredModel(_Layout):
 
 
 class ScoredData(_Layout):
-    """The data it was evaluated on."""
+    """The data it was evaluated on.
+
+    Attributes:
+        same_as_training: None of folders, of whose training nothing is known.
+        predictions, labels: names of the two folders; None of a run.
+    """
 
     format: str
     hash: str
-    same_as_training: bool
+    same_as_training: bool | None
+    predictions: str | None = None
+    labels: str | None = None
+
+
+class Intervals(_Layout):
+    """How the intervals were made."""
+
+    level: float
+    resamples: int
+    seed: int
+    method: str
+
+
+class WorstCase(_Layout):
+    """A case of the list of worst ones."""
+
+    case: str
+    dice: float
+    outcome: Outcome
+
+
+class Hashes(_Layout):
+    """SHA-256 of what the scores come from, as hexadecimal digits; None where there is none."""
+
+    predictions: str | None = None
+    labels: str | None = None
+    weights: str | None = None
+    split: str | None = None
 
 
 class Reference(_Layout):
@@ -105,19 +157,27 @@ class Reference(_Layout):
 
 
 class Summary(_Layout):
-    """The content of summary.json, schema 1.
+    """The content of summary.json, schema 1 or 2; what came with 2 has a default.
+
+    An infinite figure is the text "Infinity" in the file.
 
     Attributes:
+        split: train, val or test; None of folders.
+        model: None of folders.
         groups: group → the scores of its cases; none where cases have no groups.
         selection: a sentence on how the weights were chosen.
         flattering: the scored cases themselves chose them, so the scores flatter.
+        source: a run, or two folders of masks.
+        intervals: how they were made; None where there are none.
+        worst: class → its worst cases under the standard protocol, worst first.
+        note: what else a reader must know.
     """
 
-    split: str
+    split: str | None
     cases: int
     label_names: tuple[str, ...]
     image_kind: str
-    model: ScoredModel
+    model: ScoredModel | None
     data: ScoredData
     versions: dict[str, str]
     protocols: dict[str, ProtocolScores]
@@ -125,6 +185,11 @@ class Summary(_Layout):
     groups: dict[str, GroupScores] | None = None
     selection: str | None = None
     flattering: bool = False
+    source: Literal["run", "folders"] = "run"
+    intervals: Intervals | None = None
+    worst: dict[str, list[WorstCase]] = {}
+    hashes: Hashes = Hashes()
+    note: str | None = None
 
     @model_validator(mode="after")
     def _every_class_has_every_metric(self) -> "Summary":

@@ -1,0 +1,301 @@
+"""Scoring masks against labels: any two folders of NIfTI volumes or pictures.
+
+Cases are worked on side by side in threads: unpacking, hashing, numpy and the distances' trees all
+leave the interpreter to others.
+"""
+
+import os
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msa2net.data.display import display_image
+from msa2net.data.geometry import Geometry
+from msa2net.data.grids import require_same_grid
+from msa2net.data.nifti import is_nifti
+from msa2net.data.readers import read_path
+from msa2net.errors import ConfigError, DataError
+from msa2net.evaluation.examples import (
+    PER_RANK,
+    example_name,
+    example_slices,
+    pack_example,
+    rank_cases,
+)
+from msa2net.evaluation.masks import Codings, class_indices, find_codings, read_values
+from msa2net.evaluation.pairs import Pair, image_kind, match_files, some_of
+from msa2net.evaluation.summary import (
+    BOTH,
+    About,
+    build_summary,
+    hash_of_files,
+    hash_of_names,
+    protocols_of,
+    write_evaluation,
+)
+from msa2net.files import sha256
+from msa2net.metrics import CaseRow, FailedDistance, Protocol, case_rows
+
+NameProgress = Callable[[Iterable[str], int], Iterable[str]]
+
+_BACK = "back to the case's own grid"  # a situation in the protocols' rules
+_AS_GIVEN = "nothing is resampled: the masks are scored as they are"
+
+
+class _Masks(NamedTuple):
+    """A case's arrays on one grid, class indices of the labels: (Z, H, W)."""
+
+    prediction: NDArray[np.uint8]
+    truth: NDArray[np.uint8]
+    geometry: Geometry
+
+
+class _Scored(NamedTuple):
+    """What is kept of a case: small."""
+
+    rows: list[CaseRow]
+    prediction_sha256: str | None
+    label_sha256: str
+
+
+def evaluate(
+    predictions: str | Path,
+    labels: str | Path,
+    label_names: Sequence[str] | None = None,
+    *,
+    protocol: str = BOTH,
+    failed_distance: FailedDistance = "diagonal",
+    missing_as_empty: bool = False,
+    images: str | Path | None = None,
+    out: str | Path | None = None,
+    workers: int | None = None,
+    progress: NameProgress | None = None,
+) -> dict[str, Any]:
+    """Score a folder of masks against a folder of labels, NIfTI volumes or pictures.
+
+    They are matched by name, see `match_files`. Nothing is resampled: a mask must lie on its
+    label's grid, by half a voxel, and millimetres are those of the label's header.
+
+    Args:
+        predictions: folder of masks. Classes are told by name where it names them: `labels.txt`
+            in it, as `predict` writes, or nnU-Net's `dataset.json` in it or beside it.
+        labels: folder of labels, whose names, found alike, are those of the result. If only one
+            folder names classes, that holds for both; if none does, masks must be black and
+            white. What 255 means: see `find_codings`.
+        label_names: one name per class, background first, for folders that have none.
+        protocol: which to sum up under: a name of `msa2net.metrics.PROTOCOLS`, or `both`, the
+            standard one and the published one of this kind of image.
+        failed_distance: what a distance counts where a class was missed or is a false positive,
+            by the standard protocol: `diagonal` of the image, `inf`, or `nan` (left out).
+        missing_as_empty: score a label without prediction as if nothing had been found there.
+        images: folder of the images, same stems or nnU-Net's `NAME_0000`: shown with examples.
+        out: folder to write cases.csv, summary.json, table.md, table.tex and examples/ into, when
+            all is scored; None writes nothing.
+        workers: cases in memory at the same time; by default one a processor core.
+        progress: wraps the names of the cases and their number, to show a bar.
+
+    Returns:
+        The content of summary.json; infinite distances are floats.
+
+    Raises:
+        ConfigError: an argument does not make sense, or `out` lies within a folder that is read.
+        DataError: names that do not match, files that cannot be used, grids that differ, values
+            without a name; the first such case ends the evaluation.
+    """
+    predictions, labels = Path(predictions), Path(labels)
+    images, out = (None if path is None else Path(path) for path in (images, out))
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers is {workers}; it must be 1 or more")
+    _check_out(out, [folder for folder in (predictions, labels, images) if folder])
+    pairs = match_files(predictions, labels, images, missing_as_empty=missing_as_empty)
+    kind = image_kind(pairs)
+    protocols = [_as_given(one) for one in protocols_of(kind, failed_distance, protocol)]
+    codings = find_codings(predictions, labels, label_names, (pair.label for pair in pairs))
+    scored = dict(_score_all(pairs, codings, failed_distance, workers, progress))
+    rows = [row for case in scored.values() for row in case.rows]
+    about = _about(predictions, labels, scored, codings, [p.name for p in protocols])
+    summary = build_summary(rows, codings.label_names, kind, protocols, failed_distance, about)
+    if out is not None:
+        write_evaluation(out, summary, rows, _examples(pairs, rows, codings, kind))
+    return summary
+
+
+def _as_given(protocol: Protocol) -> Protocol:
+    """Correct the rule about the way back to a case's grid: files have gone it already."""
+    rules = tuple((s, _AS_GIVEN if s == _BACK else rule) for s, rule in protocol.rules)
+    return replace(protocol, rules=rules)
+
+
+def _check_out(out: Path | None, read: Sequence[Path]) -> None:
+    if out is None:
+        return
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; name a folder as --out")
+    for folder in read:
+        if out.resolve().is_relative_to(folder.resolve()):
+            raise ConfigError(
+                f"{out} lies in {folder}, which is only read; name another folder as --out"
+            )
+
+
+def _score_all(
+    pairs: Sequence[Pair],
+    codings: Codings,
+    failed_distance: FailedDistance,
+    workers: int | None,
+    progress: NameProgress | None,
+) -> Iterator[tuple[str, _Scored]]:
+    """Yield every case's id and scores, in the order of the pairs; the first error ends it."""
+    names = [pair.id for pair in pairs]
+    shown = names if progress is None else progress(names, len(names))
+    with _pool(workers or os.cpu_count() or 1) as pool:
+        jobs: dict[str, Future[_Scored]] = {
+            pair.id: pool.submit(_score, pair, codings, failed_distance) for pair in pairs
+        }
+        for name in shown:
+            yield name, jobs.pop(name).result()
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Give threads; whatever ends the block, cases that were not begun are not begun any more."""
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="evaluate")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _score(pair: Pair, codings: Codings, failed_distance: FailedDistance) -> _Scored:
+    masks = _read_masks(pair, codings)
+    rows = case_rows(
+        pair.id,
+        masks.prediction,
+        masks.truth,
+        codings.label_names,
+        spacing_mm=masks.geometry.spacing_mm,
+        distances=is_nifti(pair.label),
+        failed_distance=failed_distance,
+    )
+    predicted = None if pair.prediction is None else sha256(pair.prediction)
+    return _Scored(rows, predicted, sha256(pair.label))
+
+
+def _read_masks(pair: Pair, codings: Codings) -> _Masks:
+    """Read a case's masks.
+
+    Raises:
+        DataError: naming the case.
+    """
+    try:
+        truth, geometry = read_values(pair.label)
+        grid = pair.label, truth.shape, geometry
+        truth = class_indices(truth, codings.labels, pair.label, codings.label_names)
+        if pair.prediction is None:
+            return _Masks(np.zeros(truth.shape, np.uint8), truth, geometry)
+        prediction, other = read_values(pair.prediction)
+        require_same_grid(pair.id, grid, (pair.prediction, prediction.shape, other))
+        prediction = class_indices(
+            prediction, codings.predictions, pair.prediction, codings.label_names
+        )
+        return _Masks(prediction, truth, geometry)
+    except DataError as error:
+        named = f"case {pair.id}: "
+        raise DataError(named + str(error).removeprefix(named)) from error
+
+
+def _about(
+    predictions: Path,
+    labels: Path,
+    scored: Mapping[str, _Scored],
+    codings: Codings,
+    protocols: Sequence[str],
+) -> About:
+    truths = hash_of_files({name: case.label_sha256 for name, case in scored.items()})
+    found = {n: case.prediction_sha256 for n, case in scored.items() if case.prediction_sha256}
+    missing = [name for name in scored if name not in found]
+    return {
+        "source": "folders",
+        "split": None,
+        "model": None,
+        "data": {
+            "format": "folders",
+            "hash": truths,
+            "same_as_training": None,
+            "predictions": predictions.resolve().name,
+            "labels": labels.resolve().name,
+            "missing": len(missing),
+        },
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("msa2net", "numpy", "scipy", "nibabel", "pillow")},
+        "selection": None,
+        "flattering": False,
+        "note": _note(missing, len(scored), codings.never_predicted, protocols),
+        "hashes": {
+            "predictions": hash_of_files(found),
+            "labels": truths,
+            "weights": None,
+            "split": hash_of_names(scored),
+        },
+        "reference": None,
+    }
+
+
+def _note(
+    missing: Sequence[str], cases: int, never_predicted: Sequence[str], protocols: Sequence[str]
+) -> str | None:
+    sentences = []
+    if missing:
+        sentences.append(
+            f"{len(missing)} of {cases} cases have no prediction and were scored as if it were "
+            f"empty: {some_of(missing)}."
+        )
+    if never_predicted:
+        sentences.append(
+            f"The predictions do not know the class {', '.join(never_predicted)}: wherever the "
+            "labels hold it, it counts as missed."
+        )
+    if "transunet" in protocols:
+        sentences.append(
+            "The figures by transunet are of the masks as they are: the published way back from "
+            "the network's size to the case's grid cannot be repeated from files."
+        )
+    return " ".join(sentences) or None
+
+
+def _examples(
+    pairs: Sequence[Pair], rows: list[CaseRow], codings: Codings, kind: str
+) -> dict[str, bytes]:
+    """Read the cases to look at once more; returns name → content of their files."""
+    ranked = rank_cases(rows, PER_RANK[kind])
+    packed = {}
+    for pair in pairs:
+        if pair.id not in ranked:
+            continue
+        masks = _read_masks(pair, codings)
+        chosen = example_slices(masks.truth, masks.prediction)
+        packed[example_name(ranked[pair.id], pair.id)] = pack_example(
+            _pictures(pair, masks, chosen), masks.truth[chosen], masks.prediction[chosen]
+        )
+    return packed
+
+
+def _pictures(pair: Pair, masks: _Masks, chosen: list[int]) -> NDArray[np.uint8]:
+    """Return (Z, H, W, 3): the chosen slices of the image, or black."""
+    if pair.image is None:
+        return np.zeros((len(chosen), *masks.truth.shape[1:], 3), np.uint8)
+    case = read_path(pair.image)
+    require_same_grid(
+        pair.id,
+        (pair.label, masks.truth.shape, masks.geometry),
+        (pair.image, case.image.shape[1:], case.geometry),
+    )
+    return display_image(case.image[:, chosen])
