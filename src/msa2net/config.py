@@ -5,6 +5,7 @@ name the nearest known one.
 """
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -27,6 +28,18 @@ def _as_pair(value: object) -> object:
     return (value, value) if isinstance(value, int) else value
 
 
+def _as_minutes(value: object) -> object:
+    """Read a limit on time: a number of minutes, or text such as 11:30:00 or 1-06:00:00."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)", value)
+    if found is None:
+        raise ValueError("minutes, or HOURS:MM:SS, or DAYS-HH:MM:SS are needed")
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return days * 1440 + hours * 60 + minutes + seconds / 60
+
+
+Minutes = Annotated[float, BeforeValidator(_as_minutes)]
 ImageSize = Annotated[tuple[int, int], BeforeValidator(_as_pair)]
 Range = tuple[float, float]
 
@@ -40,6 +53,17 @@ class _Section(BaseModel):
 
 
 Section = TypeVar("Section", bound=_Section)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 takes 11:30:00 for a number to the base of 60; here it stays text."""
+
+
+def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | str:
+    return node.value if ":" in node.value else loader.construct_yaml_int(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
 class ModelConfig(_Section):
@@ -115,6 +139,12 @@ class AugmentConfig(_Section):
     saturation: float = Field(0.0, ge=0, le=1, description="largest relative change; colour only")
     noise_std: float = Field(0.0, ge=0, le=1, description="of images in [0, 1]")
 
+    @property
+    def flips(self) -> list[str]:
+        """Name the directions in which samples are mirrored."""
+        chances = {"horizontal": self.horizontal_flip, "vertical": self.vertical_flip}
+        return [direction for direction, chance in chances.items() if chance > 0]
+
     @field_validator("scale")
     @classmethod
     def _ascending(cls, value: Range) -> Range:
@@ -146,6 +176,14 @@ class TrainConfig(_Section):
         "val", description="the split that is scored while training; test is for information only"
     )
     keep: Literal["best", "last"] = Field("best", description="the weights that become the run's")
+    checkpoint_minutes: float = Field(
+        1.0,
+        ge=0,
+        description="between checkpoints, and ten times what saving takes; 0: only between epochs",
+    )
+    max_time: Minutes | None = Field(
+        None, gt=0, description="stop before this is over: minutes, or 11:30:00, or 1-06:00:00"
+    )
     select_on_test: bool = Field(
         False, description="with monitor=test, let the test split choose; every report says so"
     )
@@ -193,7 +231,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -240,7 +278,7 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
     if not separator or not key:
         raise ConfigError(f"--set takes key=value, for example train.epochs=5; got '{override}'")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: the value is not valid YAML") from error
     *sections, last = key.split(".")

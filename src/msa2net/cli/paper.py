@@ -14,7 +14,6 @@ from msa2net.cli.console import (
     say,
     set_up,
     track,
-    training_bar,
 )
 from msa2net.errors import ConfigError, DataError, WeightsError
 
@@ -100,20 +99,12 @@ def train_as_published(
         ],
     )
     set_up(threads, verbose)
-    from msa2net.cli.train import print_result
-    from msa2net.training.run import train
+    from msa2net.cli.train import run_training
 
     try:
-        result = train(
-            config,
-            _next_run(output_dir, network),
-            device=device,
-            progress=lambda cases, total: track(cases, total, "preparing data"),
-            callbacks=[training_bar(verbose)],
-        )
+        run_training(config, _next_run(output_dir, network), device=device, verbose=verbose)
     except WeightsError as error:
         raise WeightsError(f"{error}; or start from random weights with --no-pretrained") from error
-    print_result(result)
     say(f"next: python test.py --volume_path {root_path.parent} --output_dir {output_dir}")
 
 

@@ -40,7 +40,7 @@ class Augmentation:
         # torchvision draws from torch's global generator: lend it one of our own, then put the
         # old state back, so that samples do not depend on who drew before.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_mix(key))
+            torch.manual_seed(mix(*key))
             image, mask = tv_tensors.Image(unit_Chw), tv_tensors.Mask(label_hw)
             for transform in self.geometric:
                 image, mask = transform(image, mask)
@@ -86,6 +86,6 @@ def _photometric(config: AugmentConfig) -> list[v2.Transform]:
     return transforms
 
 
-def _mix(key: tuple[int, int, int]) -> int:
-    """Hash (seed, epoch, index) to 63 bits; Python's tuple hash is fixed for integers."""
+def mix(*key: int) -> int:
+    """Hash integers to a seed of 63 bits; Python's hash of a tuple of integers never changes."""
     return hash(key) & (2**63 - 1)

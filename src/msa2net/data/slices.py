@@ -85,7 +85,7 @@ def build_slices(store: Store, preprocessing: Preprocessing, splits: Sequence[st
     Raises:
         DataError: the disk is full or the folder cannot be written.
     """
-    shape = preprocessing.model_dump_json(exclude={"mean", "std"})
+    shape = preprocessing.model_dump_json(exclude={"mean", "std", "orientation", "pixel_mm"})
     key = f"{store.hash} {' '.join(splits)} {shape}"
     folder = store.root / "slices" / hashlib.sha256(key.encode()).hexdigest()[:16]
     if not (folder / "origin.json").is_file():
@@ -182,20 +182,51 @@ class SliceDataset(Dataset[dict[str, Any]]):
 
 
 class EpochSampler(Sampler[Position]):
-    """A new order for each epoch, from (seed, epoch) only; yields (epoch, index)."""
+    """A new order for each epoch, from (seed, epoch) only; yields (epoch, index).
 
-    def __init__(self, length: int, seed: int) -> None:
+    Several processes share one order: with `world` of them, batch k of all together, each of
+    `batch / world` samples, holds what batch k of a single process holds. What does not divide
+    among them is left out.
+
+    Args:
+        length: number of samples.
+        seed: of the order.
+        rank: number of this process, counted from 0.
+        world: number of processes.
+        start: (epoch, count): the first epoch, and how many of this process's samples in it were
+            seen before an interruption and are left out.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        seed: int,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        start: tuple[int, int] = (0, 0),
+    ) -> None:
         self.length = length
         self.seed = seed
-        self.epoch = 0
+        self.rank = rank
+        self.world = world
+        self.start = start
+        self.epoch = start[0]
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch; Lightning calls this at the start of each."""
         self.epoch = epoch
 
+    @property
+    def _seen(self) -> int:
+        return self.start[1] if self.epoch == self.start[0] else 0
+
     def __len__(self) -> int:
-        return self.length
+        return self.length // self.world - self._seen
 
     def __iter__(self) -> Iterator[Position]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        return ((self.epoch, index) for index in order.tolist())
+        shared = order[: self.length // self.world * self.world]
+        own = shared[self.rank :: self.world][self._seen :]
+        epoch = self.epoch  # of this pass, even if it is set anew while somebody still reads
+        return ((epoch, index) for index in own.tolist())

@@ -1,94 +1,220 @@
-"""What happens at the end of an epoch: the table of metrics, and the best weights."""
+"""What happens around batches and epochs: counting, seeding, tables, checkpoints, leaving."""
 
-import csv
-import io
-import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from msa2net.config import TrainConfig
-from msa2net.errors import ConfigError
-from msa2net.files import write_text
+from msa2net.data.augment import mix
 from msa2net.metrics import summarise
+from msa2net.training.checkpoint import Checkpoints
+from msa2net.training.progress import Progress
+from msa2net.training.stopping import StopRequest, StopTraining
 from msa2net.training.task import SegmentationTask
 
 LAST = "last"
+SAVING_SHARE = 0.1  # of the time, at most
+STEP_STREAM = 1  # keeps the seeds of steps apart from those of samples
 
 
-class EpochLog(L.Callback):
-    """Writes `metrics.csv` after each epoch, and hands over weights to be kept.
+class Recorder(L.Callback):
+    """Keeps a training's progress, in memory and on disk, so that it can go on after any end.
 
-    These are the weights that score best on `train.monitor`, or, with `train.keep` last, those of
-    every epoch that is scored, so that a training that is cut off leaves something.
+    Lightning's own checkpoints are not used: resumed in the middle of an epoch they do not repeat
+    it exactly. A checkpoint here is the progress and the states of `SegmentationTask.parts`, taken
+    between two batches. Order, augmentation and dropout follow from (seed, epoch, step), so nothing
+    else has to be restored. While an epoch is validated the state is that of its last batch; an
+    interrupted validation is repeated.
 
     Args:
         run: the run folder.
         config: which split is scored (it names the columns), and which weights are kept.
+        progress: where the training stands.
+        images_per_step: of all processes together.
+        facts: what else a checkpoint holds.
+        checkpoints: where they are written.
+        stop: says when to leave.
         save: takes the network and what was reached; `weights` in it says who chose them.
-
-    Attributes:
-        best_dice: highest mean Dice (standard protocol) so far; None if nothing chooses.
-        best_epoch: counted from 1.
     """
 
     def __init__(
-        self, run: Path, config: TrainConfig, save: Callable[[nn.Module, dict[str, Any]], None]
+        self,
+        run: Path,
+        config: TrainConfig,
+        progress: Progress,
+        images_per_step: int,
+        facts: Mapping[str, Any],
+        checkpoints: Checkpoints,
+        stop: StopRequest,
+        save: Callable[[nn.Module, dict[str, Any]], None],
     ) -> None:
-        self.path = run / "metrics.csv"
-        self.split = config.monitor
-        # The configuration lets the test split choose only where that is asked for by name.
-        self.chosen_by_test = config.select_on_test
-        self.keep = config.keep
+        self.run = run
+        self.config = config
+        self.progress = progress
+        self.images_per_step = images_per_step
+        self.facts = facts
+        self.checkpoints = checkpoints
+        self.stop = stop
         self.save = save
-        self.table: list[dict[str, Any]] = []
-        self.best_dice: float | None = None
-        self.best_epoch = 0
+        self.restored: Mapping[str, Any] | None = None  # until training starts
+        self._writes = True  # one of several processes does
+        self._saved_at: tuple[int, int] | None = None
+        self._saved_when = self._mark = time.monotonic()
+        self._saving_seconds = 0.0
+        self._seconds_before, self._began = progress.seconds, time.monotonic()
+
+    # What happens when --------------------------------------------------------------------------
+
+    def go_on_from(self, restored: Mapping[str, Any]) -> None:
+        """Take over a checkpoint's states; they are loaded when training starts."""
+        self.restored = restored
+        self._saved_at = self.progress.position
+
+    def setup(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
+        """Let the first of several processes write, and nobody else."""
+        self._writes = trainer.is_global_zero
+
+    def on_train_start(self, _: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Load the states, or write the first checkpoint: it shows that the disk takes one."""
+        assert isinstance(pl_module, SegmentationTask)
+        if self.restored is not None:
+            pl_module.restore(self.restored, self.progress.step)
+            self.restored = None
+        if self._saved_at is None:
+            self._save_checkpoint(pl_module)
+        self._mark = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        """Keep the loader from here on; only the rest of an interrupted epoch needs its own."""
+        if self.progress.batch == 0:
+            set_loader_reuse(trainer, True)
+        self._mark = time.monotonic()
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        """Seed what the network draws, such as dropout, from (seed, step, process)."""
+        step = self.progress.step
+        torch.manual_seed(mix(self.config.seed, STEP_STREAM, step, trainer.global_rank))
+
+    def on_train_batch_end(
+        self, _: L.Trainer, pl_module: L.LightningModule, outputs: Any, *__: Any
+    ) -> None:
+        """Count the batch; save and leave if it is time."""
+        self.progress.count_batch(outputs["loss"])
+        now = time.monotonic()
+        self.progress.train_seconds += now - self._mark
+        self._mark = now
+        self._save_or_leave(pl_module)
+
+    def on_validation_start(self, *_: Any) -> None:
+        """Start the clock of a validation."""
+        self._mark = time.monotonic()
+
+    def on_validation_batch_end(self, _: L.Trainer, pl_module: L.LightningModule, *__: Any) -> None:
+        """Save and leave if it is time."""
+        now = time.monotonic()
+        self.progress.validation_seconds += now - self._mark
+        self._mark = now
+        self._save_or_leave(pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the epoch's row; hand over the weights if validation says they are the best.
+        """Finish the epoch, and leave if it is time.
 
         Raises:
             ConfigError: the loss is no longer a number.
         """
         assert isinstance(pl_module, SegmentationTask)
-        epoch = trainer.current_epoch + 1
-        loss = float(trainer.callback_metrics["train_loss_epoch"])
-        if not math.isfinite(loss):
-            raise ConfigError(
-                f"the training loss became {loss} in epoch {epoch}; lower train.learning_rate or "
-                "use train.precision=32-true"
-            )
-        validation = _scores(pl_module, self.split)
-        row = {
-            "epoch": epoch,
-            "step": trainer.global_step,
-            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
-            "train_loss": loss,
-        }
-        self.table.append(row | validation)
-        self._write()
-        column = f"{self.split}_dice"
-        dice = validation[column]
+        learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
+        self.finish_epoch(pl_module, learning_rate, _states(pl_module))
+        if self.stop.check(self._saving_seconds):
+            raise StopTraining
+
+    def on_exception(
+        self, _: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Save before leaving, where the states are those between two batches."""
+        if isinstance(exception, StopTraining | SIGTERMException):
+            self._save_checkpoint(pl_module)
+
+    # The end of an epoch ------------------------------------------------------------------------
+
+    def finish_epoch(
+        self, task: SegmentationTask, learning_rate: float, states: Mapping[str, Any]
+    ) -> None:
+        """Write the epoch's rows, its checkpoint, and then the weights if they are to be kept.
+
+        A kill before the checkpoint is there repeats the end of the epoch; one after it is made
+        good by `keep_weights` when the training goes on.
+        """
+        scores = _scores(task, self.config.monitor)
+        progress = self.progress
+        progress.finish_epoch(learning_rate, scores, progress.batch * self.images_per_step)
+        self._choose(scores[f"{self.config.monitor}_dice"])
+        if self._writes:
+            progress.write_tables(self.run)
+        self._write(states)
+        self.keep_weights(task.model)
+        self._mark = time.monotonic()
+
+    def keep_weights(self, model: nn.Module) -> None:
+        """Write the network to the run folder if this epoch's weights are those to be kept."""
+        kept = self.progress.kept
+        if self._writes and kept is not None and kept["best_epoch"] == self.progress.epoch:
+            self.save(model, kept)
+
+    def _choose(self, dice: float | None) -> None:
+        """Decide whether the weights of the epoch that was just finished are kept."""
+        progress, config = self.progress, self.config
         if dice is None:
             return
-        reached = {"best_epoch": epoch, column: dice}
-        if self.keep == LAST:
-            self.save(pl_module.model, reached | {"weights": LAST})
-        elif self.best_dice is None or dice > self.best_dice:
-            self.best_dice, self.best_epoch = dice, epoch
-            chosen_by = "test" if self.chosen_by_test else "val"
-            self.save(pl_module.model, reached | {"weights": f"best on {chosen_by}"})
+        reached = {"best_epoch": progress.epoch, f"{config.monitor}_dice": dice}
+        if config.keep == LAST:
+            progress.kept = reached | {"weights": LAST}
+        elif progress.best_dice is None or dice > progress.best_dice:
+            progress.best_dice = dice
+            # The configuration lets the test split choose only where that is asked for by name.
+            chosen_by = "test" if config.select_on_test else "val"
+            progress.kept = reached | {"weights": f"best on {chosen_by}"}
 
-    def _write(self) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(self.table[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.table)  # None becomes an empty cell
-        write_text(self.path, text.getvalue())
+    # Checkpoints --------------------------------------------------------------------------------
+
+    def _save_or_leave(self, task: L.LightningModule) -> None:
+        if self.stop.check(self._saving_seconds):
+            raise StopTraining
+        least = self._saving_seconds / SAVING_SHARE
+        wait = max(60 * self.config.checkpoint_minutes, least)
+        if self.config.checkpoint_minutes and time.monotonic() - self._saved_when >= wait:
+            self._save_checkpoint(task)
+
+    def _save_checkpoint(self, task: L.LightningModule) -> None:
+        assert isinstance(task, SegmentationTask)
+        if self.progress.position != self._saved_at:
+            self.progress.mean_loss()  # raises rather than replace a training that still works
+            self._write(_states(task))
+
+    def _write(self, states: Mapping[str, Any]) -> None:
+        progress, started = self.progress, time.monotonic()
+        progress.seconds = round(self._seconds_before + started - self._began, 3)
+        if self._writes:
+            content = {**self.facts, "progress": progress.state(), "states": dict(states)}
+            self.checkpoints.save(content, progress.epoch, progress.step)
+        self._saved_at = progress.position
+        self._saved_when = self._mark = time.monotonic()
+        self._saving_seconds = self._saved_when - started
+
+
+def set_loader_reuse(trainer: L.Trainer, reuse: bool) -> None:
+    """Let the next epoch have the same training loader, or ask the data for another."""
+    trainer.reload_dataloaders_every_n_epochs = int(not reuse)  # type: ignore[attr-defined]
+
+
+def _states(task: SegmentationTask) -> dict[str, Any]:
+    return {name: part.state_dict() for name, part in task.parts().items()}
 
 
 def _scores(task: SegmentationTask, split: str) -> dict[str, float | None]:
@@ -97,9 +223,9 @@ def _scores(task: SegmentationTask, split: str) -> dict[str, float | None]:
     rows, task.rows = task.rows, []
     if not rows:
         return dict.fromkeys([f"{split}_dice", *(f"{split}_dice_{name}" for name in names[1:])])
-    summary = summarise(rows, names, "standard")
-    per_class: dict[str, float | None] = {
-        f"{split}_dice_{name}": figures["dice"]["mean"]
-        for name, figures in summary["classes"].items()
-    }
-    return {f"{split}_dice": summary["mean"]["dice"]} | per_class
+    summary = summarise(rows, names, "standard", intervals=False)
+    dice = {name: figures["dice"]["mean"] for name, figures in summary["classes"].items()}
+    columns = {f"{split}_dice": summary["mean"]["dice"]}
+    columns |= {f"{split}_dice_{name}": value for name, value in dice.items()}
+    # Checkpoints hold plain numbers, no numpy ones.
+    return {name: None if value is None else float(value) for name, value in columns.items()}

@@ -1,5 +1,6 @@
 """Loaders: augmented slices for training, whole cases for validation."""
 
+import signal
 from typing import Any
 
 import lightning as L
@@ -29,7 +30,13 @@ class CaseDataset(Dataset[Case]):
 
 
 class SegmentationData(L.LightningDataModule):
-    """The training and validation loaders of a run."""
+    """The training and validation loaders of a run; builds its slices if that was not done yet.
+
+    Attributes:
+        batch_size: of all processes together, never more than there are slices.
+        steps_per_epoch: batches; an incomplete last one is left out.
+        start: (epoch, batches) that are done; the first epoch's loader holds the rest.
+    """
 
     def __init__(
         self,
@@ -39,26 +46,37 @@ class SegmentationData(L.LightningDataModule):
         training_splits: tuple[str, ...] = ("train",),
     ) -> None:
         super().__init__()
-        self.training_splits = training_splits
         self.config = config
         self.store = store
-        self.preprocessing = preprocessing
+        self.dataset = SliceDataset(
+            build_slices(store, preprocessing, training_splits),
+            preprocessing,
+            Augmentation(config.augment),
+            config.train.seed,
+        )
+        self.batch_size = min(config.train.batch_size, len(self.dataset))
+        self.steps_per_epoch = len(self.dataset) // self.batch_size
+        self.start = (0, 0)
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Load augmented slices; an incomplete last batch is left out."""
+        """Load the running epoch's augmented slices from `start` on."""
         train = self.config.train
-        dataset = SliceDataset(
-            build_slices(self.store, self.preprocessing, self.training_splits),
-            self.preprocessing,
-            Augmentation(self.config.augment),
-            train.seed,
+        rank, world, epoch = 0, 1, self.start[0]
+        if self.trainer is not None:
+            rank, world = self.trainer.global_rank, self.trainer.world_size
+            epoch = self.trainer.current_epoch
+        own_batch = self.batch_size // world
+        done = self.start[1] if epoch == self.start[0] else 0
+        sampler = EpochSampler(
+            len(self.dataset), train.seed, rank=rank, world=world, start=(epoch, done * own_batch)
         )
         return DataLoader(
-            dataset,
-            batch_size=min(train.batch_size, len(dataset)),
-            sampler=EpochSampler(len(dataset), train.seed),
+            self.dataset,
+            batch_size=own_batch,
+            sampler=sampler,
             num_workers=train.workers,
             persistent_workers=train.workers > 0,
+            worker_init_fn=_leave_signals_to_the_trainer,
             drop_last=True,
         )
 
@@ -75,3 +93,12 @@ class SegmentationData(L.LightningDataModule):
         if isinstance(batch, list):
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+
+def _leave_signals_to_the_trainer(_: int) -> None:
+    """Ignore what is sent to the whole process group: the running batch is to be finished.
+
+    A worker whose trainer is gone leaves by itself.
+    """
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)

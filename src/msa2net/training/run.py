@@ -1,50 +1,39 @@
 """Training, the whole protocol on a page."""
 
-import shutil
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
-from msa2net.config import Config, dump_config
-from msa2net.data.prepare import Progress, prepare
-from msa2net.data.preprocessing import Preprocessing
+from msa2net.config import Config
+from msa2net.data.prepare import Progress as ShowProgress
+from msa2net.data.prepare import prepare
 from msa2net.data.store import Store
 from msa2net.errors import ConfigError
-from msa2net.files import write_text
 from msa2net.inference.predictor import Predictor
-from msa2net.inference.run_folder import (
-    CONFIG_FILE,
-    MODEL_FILE,
-    WEIGHTS_FILE,
-    ModelFacts,
-    NetworkFacts,
-    choose_device,
-    save_run,
-    software_versions,
-)
+from msa2net.inference.run_folder import choose_device, save_run
 from msa2net.losses import create_loss
-from msa2net.models.registry import create_model, find_model, parse_image_size
-from msa2net.training.callbacks import LAST, EpochLog
+from msa2net.models.registry import find_model, parse_image_size
+from msa2net.training.callbacks import LAST, Recorder, set_loader_reuse
+from msa2net.training.checkpoint import Checkpoints, sync_folder
 from msa2net.training.datamodule import SegmentationData
-from msa2net.training.task import SegmentationTask, choose_precision
-
-# Everything a run folder holds; nothing else is ever removed from it.
-RUN_ENTRIES = (
-    CONFIG_FILE,
-    MODEL_FILE,
-    WEIGHTS_FILE,
-    "metrics.csv",
-    "evaluation",
-    "prediction",
-    "report.html",
+from msa2net.training.folder import check_run_folder, prepare_run_folder
+from msa2net.training.progress import Progress
+from msa2net.training.resume import check_same_training, training_facts
+from msa2net.training.setup import (
+    create_network,
+    create_preprocessing,
+    create_trainer,
+    training_splits,
+    validation_interval,
 )
+from msa2net.training.stopping import StopRequest, StopTraining, TrainingInterrupted
+from msa2net.training.task import SegmentationTask, choose_precision
 
 
 @dataclass(frozen=True)
@@ -56,13 +45,17 @@ class TrainingResult:
         best_dice: mean Dice of the kept weights on the monitored split; None if the last weights
             were kept, or nothing was scored.
         best_epoch: when they were reached, counted from 1.
-        seconds: duration of the training itself.
+        seconds: duration of the training itself, without its interruptions.
+        epochs: that are finished.
+        finished: False if `train.max_time` came first; `resume` goes on.
     """
 
     run: Path
     best_dice: float | None
     best_epoch: int
     seconds: float
+    epochs: int
+    finished: bool
 
 
 def train(
@@ -71,7 +64,10 @@ def train(
     *,
     device: str = "auto",
     overwrite: bool = False,
-    progress: Progress | None = None,
+    resume: bool = False,
+    accept_changes: bool = False,
+    progress: ShowProgress | None = None,
+    notices: Callable[[str], None] | None = None,
     callbacks: Sequence[L.Callback] = (),
 ) -> TrainingResult:
     """Prepare the data, train, and keep the weights with the best validation Dice (or the last).
@@ -81,169 +77,192 @@ def train(
         run: folder for the result; it becomes self-contained.
         device: cpu, cuda, mps or auto.
         overwrite: replace a run that is already there.
+        resume: go on from the run's last checkpoint, to the very result that a training without a
+            stop has; with more `train.epochs` than before, it is lengthened.
+        accept_changes: resume although other settings, or the data, were changed meanwhile.
         progress: wraps the cases while they are prepared, to show a bar.
+        notices: takes sentences about a resumed training that its owner should read.
         callbacks: Lightning callbacks besides our own, for example a progress bar.
 
     Raises:
-        ConfigError: the folder holds a run already, or a setting does not work.
-        DataError: a file of the data set cannot be used.
-        WeightsError: pre-trained weights cannot be had.
+        ConfigError: the folder holds a run already, or a setting does not work or was changed.
+        DataError: a file of the data set cannot be used, or the disk is full.
+        WeightsError: pre-trained weights cannot be had, or no checkpoint can be read.
+        TrainingInterrupted: SIGTERM or SIGINT came; the training was saved.
     """
-    run = Path(run)
-    target = choose_device(device)
-    loss = create_loss(config.loss)
-    parse_image_size(config.image_size)
-    find_model(config.model.name)
-    check_run_folder(run, overwrite)
+    run, target = Path(run), choose_device(device)
+    session = _Session(config, run, target, callbacks)
+    if accept_changes and not resume:
+        raise ConfigError("--accept-changes is about a run that goes on; add --resume")
+    check_run_folder(run, overwrite=overwrite, resume=resume)
+    notes = session.read_checkpoint() if resume else []
     store = prepare(config.data, progress)
     store.ids(config.train.monitor)  # says what to do if nobody is in it
-    splits = training_splits(config, store)
-    preprocessing = create_preprocessing(config, store)
-    model, facts = create_network(config, store, preprocessing)
-    _start_run_folder(run, config)  # not before everything that can be wrong was looked at
-    predictor = Predictor(model, preprocessing, store.label_names, config.batch_slices)
-    task = SegmentationTask(predictor, loss, config.train)
-    started = time.monotonic()
-
-    def save(model: nn.Module, reached: dict[str, Any]) -> None:
-        training = reached | {
-            "epochs": config.train.epochs,
-            "precision": choose_precision(config.train.precision, target),
-            "seed": config.train.seed,
-            "device": target.type,
-            "seconds": round(time.monotonic() - started, 1),
-            "trained_on": list(splits),
-        }
-        save_run(run, model, facts.model_copy(update={"training": training}))
-
-    log = EpochLog(run, config.train, save)
-    trainer = create_trainer(config, run, target, [log, *callbacks])
-    trainer.fit(task, SegmentationData(config, store, preprocessing, splits))
-    if log.best_dice is None:  # the last weights are wanted, or all there is
-        save(model, {"best_epoch": trainer.current_epoch, "weights": LAST})
-    return TrainingResult(run, log.best_dice, log.best_epoch, time.monotonic() - started)
+    notes += session.look_at(store, accept_changes)
+    session.build(store)
+    prepare_run_folder(run, config, keep=resume)  # not before all that can be wrong was looked at
+    for note in notes:
+        if notices is not None:
+            notices(note)
+    return session.run_all()
 
 
-def training_splits(config: Config, store: Store) -> tuple[str, ...]:
-    """Name the splits that are trained on: train, and val too where it is not held out.
+class _Session:
+    """One call of `train`: what its steps hand on to each other."""
 
-    Raises:
-        DataError: nobody is in them.
-    """
-    if config.data.hold_out:
-        store.ids("train")
-        return ("train",)
-    present = {case.split for case in store.cases}
-    splits = tuple(split for split in ("train", "val") if split in present)
-    if not splits:
-        store.ids("train")  # says what to do
-    return splits
+    def __init__(
+        self, config: Config, run: Path, target: torch.device, callbacks: Sequence[L.Callback]
+    ) -> None:
+        minutes = config.train.max_time
+        self.stop = StopRequest(None if minutes is None else 60 * minutes)
+        self.config, self.run, self.target, self.callbacks = config, run, target, callbacks
+        self.precision = choose_precision(config.train.precision, target)
+        self.loss = create_loss(config.loss)
+        parse_image_size(config.image_size)
+        find_model(config.model.name)
+        self.checkpoints = Checkpoints(run)
+        self.saved: dict[str, Any] | None = None
+        self.progress = Progress()
 
+    def read_checkpoint(self) -> list[str]:
+        """Read the last checkpoint that is whole; return what is to be told about it."""
+        self.saved, notes = self.checkpoints.load()
+        self.progress = Progress.from_state(self.saved["progress"])
+        return notes
 
-def create_trainer(
-    config: Config, run: Path, device: torch.device, callbacks: Sequence[L.Callback]
-) -> L.Trainer:
-    """Set up Lightning's loop: what it logs and saves by itself is off, our callbacks do that."""
-    every = config.train.validate_every
-    if config.train.keep == "best":
-        every = min(every, config.train.epochs)  # a short trial must have something to choose by
-    return L.Trainer(
-        default_root_dir=run,
-        accelerator="gpu" if device.type == "cuda" else device.type,
-        devices=1 if device.index is None else [device.index],
-        precision=choose_precision(config.train.precision, device),
-        max_epochs=config.train.epochs,
-        max_steps=config.train.max_steps or -1,
-        gradient_clip_val=config.train.clip_norm,
-        check_val_every_n_epoch=every,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
-        callbacks=list(callbacks),
-    )
+    def look_at(self, store: Store, accept_changes: bool) -> list[str]:
+        """Look whether a training that goes on is still the same; return what is to be told."""
+        self.facts = training_facts(self.config, store, self.precision, self.target.type)
+        if self.saved is None:
+            return []
+        notes = check_same_training(self.saved, self.facts, self.progress, accept_changes)
+        if self._finished():
+            notes.append(
+                f"the training in {self.run} is finished, after {self.progress.epoch} epochs; a "
+                "larger train.epochs lengthens it"
+            )
+        return notes
 
-
-def create_preprocessing(config: Config, store: Store) -> Preprocessing:
-    """Derive the network's preprocessing from the configuration and the data's own facts."""
-    return Preprocessing(
-        channels=store.channels,
-        image_size=config.image_size,
-        fit=config.data.fit,
-        crop=config.data.crop,
-        resampling=config.data.resampling,
-        intensity=store.intensity,
-        low=store.low,
-        high=store.high,
-    )
-
-
-def create_network(
-    config: Config, store: Store, preprocessing: Preprocessing
-) -> tuple[nn.Module, ModelFacts]:
-    """Build the network for a data set, its first weights drawn from `train.seed`."""
-    network = NetworkFacts(
-        name=config.model.name,
-        encoder=config.model.encoder,
-        num_classes=len(store.label_names),
-        in_channels=store.channels,
-        image_size=config.image_size,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(config.train.seed)
-        model = create_model(
-            **network.model_dump(),
-            pretrained=config.model.pretrained,
-            pretrained_file=config.model.pretrained_file,
+    def build(self, store: Store) -> None:
+        """Build data, network and loop, and bring them to where the training stands."""
+        config, saved, progress = self.config, self.saved, self.progress
+        splits = training_splits(config, store)
+        preprocessing = create_preprocessing(config, store)
+        self.data = SegmentationData(config, store, preprocessing, splits)
+        per_epoch = self.data.steps_per_epoch
+        self.total_steps = min(
+            config.train.epochs * per_epoch,
+            config.train.max_steps or config.train.epochs * per_epoch,
         )
-    facts = ModelFacts(
-        network=network,
-        label_names=store.label_names,
-        preprocessing=preprocessing,
-        data={"format": store.format, "hash": store.hash},
-        versions=software_versions(),
-    )
-    return model, facts
+        self.facts["steps_per_epoch"] = per_epoch
+        model, facts = create_network(config, store, preprocessing, pretrained=saved is None)
+        predictor = Predictor(model, preprocessing, store.label_names, config.batch_slices)
+        self.task = SegmentationTask(predictor, self.loss, config.train, self.total_steps)
 
+        def save(model: nn.Module, reached: dict[str, Any]) -> None:
+            training = reached | {
+                "epochs": config.train.epochs,
+                "epochs_run": progress.epoch,
+                "precision": self.precision,
+                "seed": config.train.seed,
+                "device": self.target.type,
+                "seconds": round(progress.seconds, 1),
+                "trained_on": list(splits),
+                "flips": config.augment.flips,
+            }
+            save_run(self.run, model, facts.model_copy(update={"training": training}))
+            sync_folder(self.run)
 
-def check_run_folder(run: Path, overwrite: bool) -> None:
-    """Refuse a folder that training must not write into.
-
-    Raises:
-        ConfigError: it is a file, holds something else, or holds a run and `overwrite` is off.
-    """
-    if run.exists() and not run.is_dir():
-        raise ConfigError(f"{run} is a file; name a folder for the run")
-    if not run.is_dir() or not any(run.iterdir()):
-        return
-    foreign = sorted(path.name for path in run.iterdir() if path.name not in RUN_ENTRIES)
-    if foreign:
-        raise ConfigError(
-            f"{run} holds something that is not of a run ({foreign[0]}); name a new folder"
-        )
-    if not overwrite and not (run / MODEL_FILE).is_file():
-        raise ConfigError(
-            f"{run} holds a training that did not come to any weights; replace it with "
-            "--overwrite, or name another folder with --out"
-        )
-    if not overwrite:
-        raise ConfigError(
-            f"{run} already holds a run; name another folder with --out, or replace it with "
-            "--overwrite"
+        self.save = save
+        self.recorder = Recorder(
+            self.run,
+            config.train,
+            progress,
+            self.data.batch_size,
+            self.facts,
+            self.checkpoints,
+            self.stop,
+            save,
         )
 
+    def run_all(self) -> TrainingResult:
+        """Train to the end, or until something stops it."""
+        config, progress, recorder = self.config, self.progress, self.recorder
+        if self.saved is not None:
+            self._go_on(self.saved)
+            self.saved = None  # as large as three networks
+        callbacks = [recorder, *self.callbacks]
+        trainer = create_trainer(config, self.run, self.target, callbacks, progress)
+        finished = self._run_loop(trainer)
+        if finished and progress.best_dice is None:  # the last weights are wanted, or all there is
+            self.save(self.task.model, {"best_epoch": progress.epoch, "weights": LAST})
+        if not finished and self.stop.signum is not None:
+            raise TrainingInterrupted(self.run, self.stop.signum, progress.epoch, progress.step)
+        chosen = progress.kept if progress.best_dice is not None else None
+        best = 0 if chosen is None else chosen["best_epoch"]
+        return TrainingResult(
+            self.run, progress.best_dice, best, progress.seconds, progress.epoch, finished
+        )
 
-def _start_run_folder(run: Path, config: Config) -> None:
-    """Remove an earlier run's files, and only those, then write `config.yaml`."""
-    for name in RUN_ENTRIES:
-        path = run / name
-        try:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            raise ConfigError(f"cannot remove {path} of the earlier run: {error}") from error
-    resolved = config.data.model_copy(update={"prepared": config.data.prepared.resolve()})
-    write_text(run / CONFIG_FILE, dump_config(config.model_copy(update={"data": resolved})))
+    def _go_on(self, saved: dict[str, Any]) -> None:
+        """Bring network and files to the state of a checkpoint."""
+        progress, per_epoch = self.progress, self.data.steps_per_epoch
+        self.task.model.load_state_dict(saved["states"]["model"])
+        self.recorder.go_on_from(saved["states"])
+        progress.write_tables(self.run)
+        if progress.batch == 0:  # killed between checkpoint and weights, they would be older ones
+            self.recorder.keep_weights(self.task.model)
+        if saved["steps_per_epoch"] != per_epoch:  # changed on purpose: its epoch starts again
+            progress.restart_epoch()
+            progress.step = progress.epoch * per_epoch
+
+    def _run_loop(self, trainer: L.Trainer) -> bool:
+        """Run what is left; return False if it was stopped."""
+        recorder = self.recorder
+        cuda = [self.target] if self.target.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda), self.stop:
+            try:
+                if recorder.restored is not None and self._epoch_ends():
+                    self._end_epoch(trainer, recorder.restored)
+                if not self._finished():
+                    self._start_at(trainer)
+                    trainer.fit(self.task, datamodule=self.data)
+            except StopTraining:
+                return self._finished()
+            except SIGTERMException:
+                if self.stop.signum is None:
+                    raise
+                return self._finished()
+        return True
+
+    def _finished(self) -> bool:
+        train, progress = self.config.train, self.progress
+        steps_done = train.max_steps is not None and progress.step >= train.max_steps
+        return progress.batch == 0 and (progress.epoch >= train.epochs or steps_done)
+
+    def _epoch_ends(self) -> bool:
+        """Tell whether all batches of the running epoch are done, but not its validation."""
+        done = self.progress.batch == self.data.steps_per_epoch
+        return self.progress.batch > 0 and (done or self.progress.step >= self.total_steps)
+
+    def _end_epoch(self, trainer: L.Trainer, states: Mapping[str, Any]) -> None:
+        """Repeat the validation of an epoch that was interrupted in it, and finish the epoch."""
+        progress = self.progress
+        complete = progress.batch == self.data.steps_per_epoch
+        if complete and (progress.epoch + 1) % validation_interval(self.config) == 0:
+            trainer.validate(self.task, datamodule=self.data, verbose=False)
+        learning_rate = states["optimizer"]["param_groups"][0]["lr"]
+        self.recorder.finish_epoch(self.task, learning_rate, states)
+
+    def _start_at(self, trainer: L.Trainer) -> None:
+        """Let Lightning count epochs from where the training stands.
+
+        Only the loader is shortened for the rest of an interrupted epoch; the next epoch asks for
+        a whole one. Lightning's own restarting is not used, see `Recorder`.
+        """
+        progress = self.progress
+        self.data.start = (progress.epoch, progress.batch)
+        counter = trainer.fit_loop.epoch_progress.current
+        counter.completed = progress.epoch
+        counter.processed = progress.epoch  # type: ignore[attr-defined]
+        set_loader_reuse(trainer, progress.batch == 0)

@@ -1,7 +1,7 @@
 """The training task: what happens with a batch, a validation case, and the learning rate."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import lightning as L
@@ -20,30 +20,32 @@ from msa2net.metrics import CaseRow, case_rows
 class SegmentationTask(L.LightningModule):
     """One network, one loss, one optimiser; validation is prediction on whole cases.
 
+    Args:
+        predictor: holds the network.
+        loss: of logits (B, K, h, w) and labels (B, h, w).
+        config: optimiser and schedule.
+        total_steps: of the whole training, on which the schedule depends.
+
     Attributes:
         rows: the scores of the last validation, one row per case and class.
     """
 
-    def __init__(self, predictor: Predictor, loss: nn.Module, config: TrainConfig) -> None:
+    def __init__(
+        self, predictor: Predictor, loss: nn.Module, config: TrainConfig, total_steps: int
+    ) -> None:
         super().__init__()
         self.model = predictor.model
         self.loss = loss
         self.predictor = predictor
         self.config = config
+        self.total_steps = total_steps
         self.rows: list[CaseRow] = []
 
     def training_step(self, batch: dict[str, Any]) -> Tensor:
         """Return the loss of a batch of slices (B, C, h, w) with labels (B, h, w)."""
         logits_BKhw = self.model(batch["image"])
         loss: Tensor = self.loss(logits_BKhw, batch["label"])
-        self.log(
-            "train_loss",
-            loss,
-            prog_bar=True,
-            on_step=True,
-            on_epoch=True,
-            batch_size=len(batch["image"]),
-        )
+        self.log("train_loss", loss, prog_bar=True)
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -60,15 +62,42 @@ class SegmentationTask(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build optimiser and per-step schedule."""
-        total_steps = int(self.trainer.estimated_stepping_batches)
         optimizer = create_optimizer(self.model, self.config, self.trainer.precision)
         schedule = LambdaLR(
-            optimizer, lambda step: learning_rate_factor(step, total_steps, self.config)
+            optimizer, lambda step: learning_rate_factor(step, self.total_steps, self.config)
         )
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def parts(self) -> dict[str, Any]:
+        """Name what a checkpoint holds besides counters; each part saves and loads a state."""
+        return {
+            "model": self.model,
+            "optimizer": self.trainer.optimizers[0],
+            "schedule": self.trainer.lr_scheduler_configs[0].scheduler,
+            "precision": self.trainer.precision_plugin,  # the scaler of 16-mixed
+        }
+
+    def restore(self, saved: Mapping[str, Any], step: int) -> None:
+        """Load the states of `parts`; rates and decays stay those of the configuration.
+
+        They are the same in a training that merely goes on. One that is lengthened, or whose
+        settings were changed on purpose, gets the new ones.
+        """
+        parts = self.parts()
+        optimizer, schedule = parts["optimizer"], parts["schedule"]
+        options = [{**group, "params": None} for group in optimizer.param_groups]
+        rates = schedule.base_lrs
+        for name, part in parts.items():
+            if saved.get(name):  # of a scaler there may be none
+                part.load_state_dict(saved[name])
+        schedule.base_lrs = rates
+        for group, own, rate in zip(optimizer.param_groups, options, rates, strict=True):
+            del own["params"]
+            factor = learning_rate_factor(step, self.total_steps, self.config)
+            group.update(own | {"lr": rate * factor})
 
 
 def create_optimizer(model: nn.Module, config: TrainConfig, precision: str) -> Optimizer:

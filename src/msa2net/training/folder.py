@@ -1,0 +1,82 @@
+"""The run folder of a training: what may be written into it, and what is removed."""
+
+import shutil
+from pathlib import Path
+
+from msa2net.config import Config, dump_config
+from msa2net.errors import ConfigError
+from msa2net.files import write_text
+from msa2net.inference.run_folder import CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE
+from msa2net.training.checkpoint import FOLDER, TEMPORARY, Checkpoints
+
+# Everything a run folder holds; nothing else is ever removed from it.
+RUN_ENTRIES = (
+    CONFIG_FILE,
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    "metrics.csv",
+    "timing.csv",
+    FOLDER,
+    "evaluation",
+    "prediction",
+    "report.html",
+)
+
+
+def check_run_folder(run: Path, *, overwrite: bool, resume: bool) -> None:
+    """Refuse a folder that training must not write into.
+
+    Raises:
+        ConfigError: it is a file, holds something else, or holds a run and neither `overwrite`
+            nor `resume` is on, or both are.
+    """
+    if overwrite and resume:
+        raise ConfigError("--resume goes on with a run and --overwrite replaces it; choose one")
+    if run.exists() and not run.is_dir():
+        raise ConfigError(f"{run} is a file; name a folder for the run")
+    names = {path.name for path in run.iterdir()} if run.is_dir() else set()
+    # Half-written files of a process that was killed are ours.
+    foreign = sorted(names - set(RUN_ENTRIES) - {name for name in names if _is_leftover(name)})
+    if foreign:
+        raise ConfigError(
+            f"{run} holds something that is not of a run ({foreign[0]}); name a new folder"
+        )
+    if not names or overwrite or resume:
+        return
+    go_on = "go on with it by --resume, " if Checkpoints(run).paths() else ""
+    if MODEL_FILE not in names:
+        raise ConfigError(
+            f"{run} holds a training that did not come to any weights; {go_on}replace it with "
+            "--overwrite, or name another folder with --out"
+        )
+    raise ConfigError(
+        f"{run} already holds a run; {go_on}name another folder with --out, or replace it with "
+        "--overwrite"
+    )
+
+
+def prepare_run_folder(run: Path, config: Config, *, keep: bool) -> None:
+    """Write `config.yaml`; remove what a killed process left, and an earlier run unless kept.
+
+    Raises:
+        ConfigError: something cannot be removed.
+    """
+    names = {path.name for path in run.iterdir()} if run.is_dir() else set()
+    # Checkpoints first: a kill in the middle must not leave a training that seems to go on.
+    for name in sorted(names, key=lambda name: name != FOLDER):
+        path = run / name
+        if not _is_leftover(name) and (keep or name not in RUN_ENTRIES):
+            continue
+        try:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigError(f"cannot remove {path} of the earlier run: {error}") from error
+    resolved = config.data.model_copy(update={"prepared": config.data.prepared.resolve()})
+    write_text(run / CONFIG_FILE, dump_config(config.model_copy(update={"data": resolved})))
+
+
+def _is_leftover(name: str) -> bool:
+    return name.startswith(TEMPORARY)

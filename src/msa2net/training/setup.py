@@ -1,0 +1,133 @@
+"""What a training is built from: data, network, Lightning's loop."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ProgressBar
+from torch import nn
+
+from msa2net.config import Config
+from msa2net.data.geometry import Geometry
+from msa2net.data.orientation import common_orientation
+from msa2net.data.preprocessing import Preprocessing
+from msa2net.data.store import Store
+from msa2net.inference.run_folder import ModelFacts, NetworkFacts, software_versions
+from msa2net.models.registry import create_model
+from msa2net.training.progress import Progress
+from msa2net.training.task import choose_precision
+
+
+def training_splits(config: Config, store: Store) -> tuple[str, ...]:
+    """Name the splits that are trained on: train, and val too where it is not held out.
+
+    Raises:
+        DataError: nobody is in them.
+    """
+    if config.data.hold_out:
+        store.ids("train")
+        return ("train",)
+    present = {case.split for case in store.cases}
+    splits = tuple(split for split in ("train", "val") if split in present)
+    if not splits:
+        store.ids("train")  # says what to do
+    return splits
+
+
+def create_preprocessing(config: Config, store: Store) -> Preprocessing:
+    """Derive the network's preprocessing from the configuration and the data's own facts.
+
+    Orientation and pixel size are those of all cases, so that folds share one preprocessing.
+    """
+    preprocessing = Preprocessing(
+        channels=store.channels,
+        image_size=config.image_size,
+        fit=config.data.fit,
+        crop=config.data.crop,
+        resampling=config.data.resampling,
+        intensity=store.intensity,
+        low=store.low,
+        high=store.high,
+    )
+    geometries = [Geometry.from_json(case.geometry) for case in store.cases]
+    slices = [
+        ((case.shape[2], case.shape[3]), at.spacing_mm and at.spacing_mm[1:])
+        for case, at in zip(store.cases, geometries, strict=True)
+    ]
+    return preprocessing.model_copy(
+        update={
+            "orientation": common_orientation(geometries).code,
+            "pixel_mm": preprocessing.training_pixel_mm(slices),
+        }
+    )
+
+
+def create_network(
+    config: Config, store: Store, preprocessing: Preprocessing, *, pretrained: bool = True
+) -> tuple[nn.Module, ModelFacts]:
+    """Build the network for a data set, its first weights drawn from `train.seed`.
+
+    Pre-trained weights are not asked for where `pretrained` is off: a training that goes on has
+    better ones.
+    """
+    network = NetworkFacts(
+        name=config.model.name,
+        encoder=config.model.encoder,
+        num_classes=len(store.label_names),
+        in_channels=store.channels,
+        image_size=config.image_size,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(config.train.seed)
+        model = create_model(
+            **network.model_dump(),
+            pretrained=config.model.pretrained and pretrained,
+            pretrained_file=config.model.pretrained_file if pretrained else None,
+        )
+    facts = ModelFacts(
+        network=network,
+        label_names=store.label_names,
+        preprocessing=preprocessing,
+        data={"format": store.format, "hash": store.hash},
+        versions=software_versions(),
+    )
+    return model, facts
+
+
+def validation_interval(config: Config) -> int:
+    """Return the number of epochs between validations."""
+    every = config.train.validate_every
+    if config.train.keep == "best":
+        every = min(every, config.train.epochs)  # a short trial must have something to choose by
+    return every
+
+
+def create_trainer(
+    config: Config,
+    run: Path,
+    device: torch.device,
+    callbacks: Sequence[L.Callback],
+    progress: Progress,
+) -> L.Trainer:
+    """Set up Lightning's loop: what it logs and saves by itself is off, our callbacks do that."""
+    steps_left = -1
+    if config.train.max_steps is not None:
+        steps_left = max(0, config.train.max_steps - progress.step)
+    return L.Trainer(
+        default_root_dir=run,
+        accelerator="gpu" if device.type == "cuda" else device.type,
+        devices=1 if device.index is None else [device.index],
+        precision=choose_precision(config.train.precision, device),
+        max_epochs=config.train.epochs,
+        max_steps=steps_left,
+        gradient_clip_val=config.train.clip_norm,
+        check_val_every_n_epoch=validation_interval(config),
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # ours shares the order out by itself
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+        callbacks=list(callbacks),
+    )

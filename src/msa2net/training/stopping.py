@@ -1,0 +1,89 @@
+"""Leaving a training early: signals, and a limit on time."""
+
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopTraining(Exception):  # noqa: N818
+    """Raised between two batches to leave Lightning's loop; never seen outside training."""
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """A signal ended a training; its state was saved and `resume` goes on from there.
+
+    Attributes:
+        run: the run folder.
+        signum: the signal.
+        epochs: that are finished.
+        steps: that are finished.
+    """
+
+    def __init__(self, run: Path, signum: int, epochs: int, steps: int) -> None:
+        super().__init__(f"{signal.Signals(signum).name} after step {steps}")
+        self.run, self.signum, self.epochs, self.steps = run, signum, epochs, steps
+
+
+class StopRequest:
+    """Says when to leave: a signal came, or the next batch might end after the limit.
+
+    As a context it takes SIGTERM and SIGINT, in the main thread only, and gives them back. The
+    first signal is noted; the second one ends the process at once.
+
+    Args:
+        seconds: the limit, counted from now; None for none.
+
+    Attributes:
+        signum: the signal that came.
+        out_of_time: the limit is near.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self.signum: int | None = None
+        self.out_of_time = False
+        self._seconds = seconds
+        self._started = self._last = time.monotonic()
+        self._longest = 0.0
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for signum in SIGNALS:
+                # Ignored on purpose, as by nohup or a shell's background jobs, stays ignored.
+                if signal.getsignal(signum) != signal.SIG_IGN:
+                    self._handlers[signum] = signal.signal(signum, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for signum, handler in self._handlers.items():
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+
+    def _note(self, signum: int, _: FrameType | None) -> None:
+        if self.signum is not None:
+            signal.signal(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
+        self.signum = signum
+
+    def check(self, saving_seconds: float) -> bool:
+        """Return whether to leave now; to be called after each batch and validation case.
+
+        Args:
+            saving_seconds: what saving took the last time; twice as much is set aside, and twice
+                the longest time between two calls.
+        """
+        now = time.monotonic()
+        self._longest, self._last = max(self._longest, now - self._last), now
+        if self._seconds is not None:
+            needed = 2 * (self._longest + saving_seconds)
+            self.out_of_time = now - self._started + needed >= self._seconds
+        return self.signum is not None or self.out_of_time

@@ -1,0 +1,182 @@
+"""A training in miniature that can be cut off anywhere; as a script, one that kills itself.
+
+`python resumed.py FOLDER RUN MOMENT COUNT` trains in FOLDER and sends itself SIGKILL at the
+COUNT-th moment of the kind MOMENT; with `slowly` it only takes its time, to be killed from outside.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+import lightning as L
+import torch
+from torch import nn
+
+from msa2net.config import Config, load_config
+from msa2net.training import run as training
+from msa2net.training import setup
+from msa2net.training.checkpoint import Checkpoints
+
+SETTINGS = """
+image_size: 32
+batch_slices: 4
+model: {name: msa2net, encoder: test_maxvit}
+data: {format: isic2018, root: ROOT, prepared: PREPARED, fit: stretch}
+augment: {horizontal_flip: 0.5, affine: 0.5, brightness: 0.2, noise_std: 0.05}
+train: {epochs: 2, batch_size: 2, learning_rate: 0.02, weight_decay: 0.01, checkpoint_minutes: 1e-9}
+"""
+
+
+class TinyNetwork(nn.Module):
+    """Has what a checkpoint can get wrong: running statistics and dropout."""
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(in_channels, 6, 3, padding=1)
+        self.norm = nn.BatchNorm2d(6)
+        self.dropout = nn.Dropout(0.2)
+        self.last = nn.Conv2d(6, num_classes, 3, padding=1)
+
+    def forward(self, image_BCHW: torch.Tensor) -> torch.Tensor:
+        return self.last(self.dropout(torch.relu(self.norm(self.first(image_BCHW)))))
+
+
+def tiny_network(*, in_channels: int, num_classes: int, **_) -> nn.Module:
+    return TinyNetwork(in_channels, num_classes)
+
+
+def settings(folder: Path, **changes) -> Config:
+    """Return the settings of a training on the lesions in `folder/raw`."""
+    text = SETTINGS.replace("ROOT", str(folder / "raw")).replace(
+        "PREPARED", str(folder / "prepared")
+    )
+    path = folder / f"settings-{os.getpid()}.yaml"
+    path.write_text(text)
+    return load_config(path, [f"{key}={value}" for key, value in changes.items()])
+
+
+def train(folder: Path, run: Path, *, tiny: bool = True, resume: bool = False, **options):
+    """Train on the CPU; a checkpoint after every batch unless the settings say otherwise."""
+    config = options.pop("config", None) or settings(folder)
+    with (
+        mock.patch.object(setup, "create_model", tiny_network if tiny else setup.create_model),
+        mock.patch("msa2net.training.callbacks.SAVING_SHARE", float("inf")),
+    ):
+        return training.train(config, run, device="cpu", resume=resume, **options)
+
+
+class Moments(L.Callback):
+    """Calls `act(kind)` wherever a training can end: in and between steps, while it validates."""
+
+    def __init__(self, act) -> None:
+        self.act = act
+
+    def on_train_epoch_start(self, trainer, pl_module) -> None:
+        self.act("epoch")
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        self.act("step")
+
+    def on_after_backward(self, trainer, pl_module) -> None:
+        self.act("step")
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+        self.act("step")
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        self.act("step")
+
+    def on_validation_batch_end(self, *_) -> None:
+        self.act("validation")
+
+    def on_validation_epoch_end(self, trainer, pl_module) -> None:
+        self.act("validation")
+
+    def on_train_epoch_end(self, trainer, pl_module) -> None:
+        self.act("epoch")
+
+
+def writing(act):
+    """Call `act` in the middle of writing a checkpoint, and around its renaming."""
+    save, replace, keep = torch.save, Path.replace, training.save_run
+
+    def half_saved(state, file) -> None:
+        save(state, file)
+        whole = file.tell()
+        file.truncate(whole // 2)
+        file.flush()
+        act("saving")
+        file.seek(0)
+        save(state, file)
+
+    def replaced(path: Path, target: Path) -> Path:
+        if target.suffix != ".ckpt":
+            return replace(path, target)
+        act("renaming")
+        result = replace(path, target)
+        act("renaming")
+        return result
+
+    def kept(*arguments) -> None:
+        act("keeping")
+        keep(*arguments)
+
+    return (
+        mock.patch.object(torch, "save", half_saved),
+        mock.patch.object(Path, "replace", replaced),
+        mock.patch.object(training, "save_run", kept),
+    )
+
+
+def states(run: Path) -> dict:
+    """Return everything in the last checkpoint that time does not change."""
+    content = torch.load(Checkpoints(run).paths()[0], weights_only=True)
+    for name in ("seconds", "timing", "train_seconds", "validation_seconds"):
+        del content["progress"][name]
+    return {"states": content["states"], "progress": content["progress"]}
+
+
+def equal(one, two) -> bool:
+    """Compare nested states bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, two)
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(equal(one[key], two[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(two) and all(map(equal, one, two))
+    return one == two
+
+
+def main() -> None:
+    folder, run, moment, count = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+    slowly, left = moment == "slowly", [count]
+
+    def act(kind: str) -> None:
+        if slowly:
+            time.sleep(0.03)
+        elif kind == moment:
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    for patch in writing(act):
+        patch.start()
+    sys.stdout.write("training\n")
+    sys.stdout.flush()
+    changes = {"train.epochs": 4} if slowly else {}
+    train(
+        folder,
+        run,
+        tiny=slowly,
+        resume=bool(Checkpoints(run).paths()),
+        overwrite=run.exists() and not Checkpoints(run).paths(),
+        config=settings(folder, **changes),
+        callbacks=[Moments(act)],
+    )
+
+
+if __name__ == "__main__":
+    main()
