@@ -91,7 +91,7 @@ def test_broken_pictures_are_one_sentence(tmp_path: Path):
         ("text.png", "not a picture"),
         ("empty.jpg", "not a picture"),
         ("none.png", "there is no file"),
-        ("scan.dcm", "files ending in '.dcm' are not read"),
+        ("scan.dcm", "there is no file"),
         ("case0001.npy.h5", "become a data set with msa2net prepare synapse"),
     ):
         with pytest.raises(DataError, match=message) as caught:

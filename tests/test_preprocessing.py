@@ -135,3 +135,72 @@ def test_every_channel_has_a_scale_of_its_own():
     unit = p.unit_slices(image, p.intensity_range(image))
     np.testing.assert_allclose(unit[0, 0], ramp[0], atol=1e-5)
     np.testing.assert_allclose(unit[0, 1], ramp[0], atol=1e-5)
+
+
+def test_the_pixel_size_of_training_by_hand():
+    """512 pixels of 0.8 mm on 256 are 1.6 mm; 128 of 3.6 mm are 1.8 mm; √(1.6 × 1.8) = 1.697."""
+    p = preprocessing((256, 256))
+    assert p.training_pixel_mm([((512, 512), (0.8, 0.8))]) == pytest.approx((1.6, 1.6))
+    two = p.training_pixel_mm([((512, 512), (0.8, 0.8)), ((128, 128), (3.6, 3.6))])
+    assert two == pytest.approx((2.88**0.5, 2.88**0.5))
+    # The longer side fills 256; the other is reduced as much, and surrounded.
+    assert p.training_pixel_mm([((512, 256), (0.8, 0.5))]) == pytest.approx((1.6, 1.0))
+    stretched = preprocessing((256, 128), fit="stretch", crop=0.5)
+    assert stretched.training_pixel_mm([((512, 512), (0.8, 0.8))]) == pytest.approx((0.8, 1.6))
+    assert p.training_pixel_mm([((512, 512), (0.8, 0.8)), ((512, 512), None)]) is None
+    assert p.training_pixel_mm([]) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(SIDES, SIDES, st.floats(0.3, 4.0), st.sampled_from(["stretch", "pad"]))
+def test_windows_of_the_training_scale_are_the_resized_image(height, width, mm, fit):
+    """At the pixel size that one case gives, that case is looked at as it was when resized."""
+    p = preprocessing(fit=fit)
+    spacing_mm = (mm, 2 * mm)
+    pixel_mm = p.training_pixel_mm([((height, width), spacing_mm)])
+    windows = p.model_copy(update={"pixel_mm": pixel_mm})
+    down, across = windows.window_placement((height, width), spacing_mm)
+    resized = p.placement((height, width))
+    assert (down.inner, across.inner) == (resized.down.inner, resized.across.inner)
+    unit = _unit((2, height, width))
+    looked_at = p.unit_slices(unit, (0, 1), windows.window_placement((height, width), spacing_mm))
+    in_full = p.unit_slices(unit, (0, 1))
+    shown = (..., resized.down.filled, resized.across.filled)
+    np.testing.assert_array_equal(looked_at, in_full[shown])
+
+
+def test_windows_of_unknown_scale_slide_over_the_image_as_it_is():
+    p = preprocessing(resampling="spline", clip=False)
+    unit = _unit((2, 70, 90))
+    placement = p.window_placement((70, 90), (0.3, 0.7))
+    assert placement.size == (70, 90)
+    np.testing.assert_array_equal(p.unit_slices(unit, (0, 1), placement)[:, 0], unit[0])
+    values = np.random.default_rng(0).random((2, 3, 70, 90), dtype=np.float32)
+    assert np.array_equal(p.invert(values, (70, 90), placement=placement), values)
+
+
+def test_the_middle_is_cut_out_before_windows_slide():
+    p = preprocessing((32, 32), fit="stretch", crop=0.5)
+    unit = _unit((1, 80, 60))
+    placement = p.window_placement((80, 60), None)
+    seen = p.unit_slices(unit, (0, 1), placement)
+    np.testing.assert_allclose(seen[0, 0], unit[0, 0, 20:60, 15:45], atol=1e-6)
+    back = p.invert(seen, (80, 60), placement=placement)[0, 0]
+    np.testing.assert_allclose(back[20:60, 15:45], unit[0, 0, 20:60, 15:45], atol=1e-6)
+    assert back.sum() == pytest.approx(seen.sum(), rel=1e-5)
+    labels = p.invert_labels(np.ones((1, 40, 30), np.uint8), (80, 60), placement)
+    assert labels.sum() == 40 * 30
+
+
+def test_an_orientation_names_three_directions():
+    assert preprocessing(orientation="RAS").orientation == "RAS"
+    for wrong in ("LP", "LRS", "LPX", "lps", "LPSA"):
+        with pytest.raises(ValueError, match="three letters"):
+            preprocessing(orientation=wrong)
+    with pytest.raises(ValueError, match="greater than 0"):
+        preprocessing(pixel_mm=(1.0, 0.0))
+
+
+def test_what_older_runs_wrote_is_read_as_it_was():
+    content = preprocessing().model_dump(exclude={"orientation", "pixel_mm"})
+    assert Preprocessing.model_validate(content) == preprocessing()

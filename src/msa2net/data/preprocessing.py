@@ -6,13 +6,14 @@ The same matrices serve numpy arrays and torch tensors on any device, forward an
 Axes: C channels, Z slices, H rows, W columns, K classes; h, w are the network's rows and columns.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PositiveFloat, field_validator
 from scipy import ndimage
 from scipy.sparse import csr_array
 
@@ -39,6 +40,11 @@ class Preprocessing(BaseModel):
         intensity: `fixed` maps [low, high] in the file's units to [0, 1] and clips; `percentile`
             does so with each case's and channel's own percentiles, low and high in percent.
         mean, std: subtracted from and divided into the image in [0, 1].
+        orientation: which way columns, rows and slices of the training arrays run in the patient,
+            such as LPS, see `orientation`; a case that lies otherwise is turned. None: every
+            array is taken as it lies.
+        pixel_mm: (rows, columns), how far apart the pixels of the input were in training, on
+            average over the cases; None if unknown. Sliding windows are cut at this scale.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +60,16 @@ class Preprocessing(BaseModel):
     high: float = 255.0
     mean: float = 0.5
     std: float = 0.5
+    orientation: str | None = None
+    pixel_mm: tuple[PositiveFloat, PositiveFloat] | None = None
+
+    @field_validator("orientation")
+    @classmethod
+    def _three_directions(cls, code: str | None) -> str | None:
+        pairs = ("LR", "PA", "SI")
+        if code is not None and [sum(map(code.count, pair)) for pair in pairs] != [1, 1, 1]:
+            raise ValueError("three letters are needed, one of LR, one of PA and one of SI")
+        return code
 
     def check_channels(self, channels: int) -> None:
         """Refuse a number of channels that the network cannot take; grey is repeated for colour.
@@ -90,10 +106,20 @@ class Preprocessing(BaseModel):
         low_C, high_C = ends_C2.T
         return low_C, np.where(high_C > low_C, high_C, low_C + 1.0)
 
-    def unit_slices(self, image_CZHW: NDArray[Any], value_range: ValueRange) -> Float:
+    def unit_slices(
+        self,
+        image_CZHW: NDArray[Any],
+        value_range: ValueRange,
+        placement: "Placement | None" = None,
+    ) -> Float:
         """Return (Z, channels, h, w) float32 in [0, 1]: scaled, clipped, resampled; padding is 0.
 
         Without `clip`, splines leave values outside [0, 1].
+
+        Args:
+            image_CZHW: (C, Z, H, W) in the file's units.
+            value_range: what `intensity_range` found for the whole case.
+            placement: where the image's pixels go; None is into the network's input.
 
         Raises:
             DataError: the image has channels that the network cannot take.
@@ -107,7 +133,7 @@ class Preprocessing(BaseModel):
         unit_ZCHW -= low_C11
         unit_ZCHW /= high_C11 - low_C11
         np.clip(unit_ZCHW, 0.0, 1.0, out=unit_ZCHW)
-        unit_ZChw = self._resample(unit_ZCHW)
+        unit_ZChw = self._resample(unit_ZCHW, placement)
         if self.clip:
             np.clip(unit_ZChw, 0.0, 1.0, out=unit_ZChw)  # splines overshoot, and sums round
         return np.repeat(unit_ZChw, self.channels // channels, axis=1)
@@ -119,7 +145,7 @@ class Preprocessing(BaseModel):
     def label_slices(self, label_ZHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return (Z, h, w): the label at the input's size, by nearest neighbour; padding is 0."""
         height, width = label_ZHW.shape[1:]
-        down, across = self._placement(height, width)
+        down, across = self.placement((height, width))
         rows = nearest_index(height, down.inner)[down.visible]
         columns = nearest_index(width, across.inner)[across.visible]
         placed_Zhw = np.zeros((label_ZHW.shape[0], *self.image_size), dtype=np.uint8)
@@ -131,6 +157,7 @@ class Preprocessing(BaseModel):
         values_ZKhw: Any,
         size: tuple[int, int],
         convert: Callable[[Float], Any] = lambda matrix: matrix,
+        placement: "Placement | None" = None,
     ) -> Any:
         """Resample values (Z, K, h, w), such as probabilities, to the original `size` (H, W).
 
@@ -138,14 +165,20 @@ class Preprocessing(BaseModel):
             values_ZKhw: a numpy array or a torch tensor.
             size: (H, W) of the case.
             convert: makes a matrix usable beside the values (for tensors, to their device).
+            placement: the one that `unit_slices` was given.
         """
-        down, across = self._placement(*size)
+        down, across = placement or self.placement(size)
+        if down.keeps(size[0]) and across.keeps(size[1]):
+            return values_ZKhw
         rows = _embedded(size[0], down, "linear", inverse=True)
         columns = _embedded(size[1], across, "linear", inverse=True)
         return apply_matrices(values_ZKhw, convert(rows), convert(columns))
 
     def invert_labels(
-        self, labels_Zhw: NDArray[np.uint8], size: tuple[int, int]
+        self,
+        labels_Zhw: NDArray[np.uint8],
+        size: tuple[int, int],
+        placement: "Placement | None" = None,
     ) -> NDArray[np.uint8]:
         """Bring labels (Z, h, w) to the original `size` (H, W) as the published protocol does.
 
@@ -154,7 +187,8 @@ class Preprocessing(BaseModel):
         (`invert`). What the input did not show becomes background.
         """
         placed_ZHW = labels_Zhw
-        for axis, (length, place) in enumerate(zip(size, self._placement(*size), strict=True), 1):
+        places = placement or self.placement(size)
+        for axis, (length, place) in enumerate(zip(size, places, strict=True), 1):
             known = np.zeros(place.inner, dtype=np.intp)
             known[place.visible] = np.arange(place.filled.start, place.filled.stop)
             shown = np.zeros(place.inner, dtype=bool)
@@ -166,10 +200,12 @@ class Preprocessing(BaseModel):
                 np.moveaxis(placed_ZHW, axis, 0)[outside] = 0
         return placed_ZHW
 
-    def _resample(self, values_ZCHW: Float) -> Float:
+    def _resample(self, values_ZCHW: Float, placement: "Placement | None") -> Float:
         """Bring (Z, C, H, W) to the input's size; what lies outside the image is 0."""
         height, width = values_ZCHW.shape[2:]
-        down, across = self._placement(height, width)
+        down, across = placement or self.placement((height, width))
+        if down.keeps(height) and across.keeps(width):
+            return values_ZCHW
         rows = _embedded(height, down, self.resampling)
         columns = _embedded(width, across, self.resampling)
         if self.resampling == "spline":
@@ -180,15 +216,66 @@ class Preprocessing(BaseModel):
             _contract(values_ZCHW, csr_array(rows), axis=2), csr_array(columns), axis=3
         )
 
-    def _placement(self, height: int, width: int) -> tuple["_Place", "_Place"]:
-        """Return where the image's rows and columns lie in the input's."""
-        h, w = self.image_size
+    def placement(self, size: tuple[int, int]) -> "Placement":
+        """Return where an image's rows and columns (H, W) lie in the network's input."""
+        (height, width), (h, w) = size, self.image_size
         if self.fit == "stretch":
             inner_h, inner_w = round(h / self.crop), round(w / self.crop)
         else:
             factor = min(h / height, w / width) / self.crop
             inner_h, inner_w = max(1, round(height * factor)), max(1, round(width * factor))
-        return _Place(h, inner_h), _Place(w, inner_w)
+        return Placement(_Place(h, inner_h), _Place(w, inner_w))
+
+    def window_placement(
+        self, size: tuple[int, int], spacing_mm: tuple[float, float] | None
+    ) -> "Placement":
+        """Return where an image's rows and columns lie in what windows of the input slide over.
+
+        That is the share of the image that the input would show (`crop`), not at the input's size
+        but at its scale: at `pixel_mm`, or pixel by pixel where that is unknown.
+
+        Args:
+            size: (H, W) of the image.
+            spacing_mm: between its rows and its columns; None if unknown.
+
+        Raises:
+            DataError: the training's pixel size is known and the image's is not.
+        """
+        scale = (1.0, 1.0)
+        if self.pixel_mm is not None:
+            if spacing_mm is None:
+                raise DataError(
+                    f"the image has no spacing, and windows slide over pixels of "
+                    f"{self.pixel_mm[0]:.3g}×{self.pixel_mm[1]:.3g} mm as in training; give its "
+                    "spacing, or let it be resized"
+                )
+            scale = spacing_mm[0] / self.pixel_mm[0], spacing_mm[1] / self.pixel_mm[1]
+        places = []
+        for length, factor, place in zip(size, scale, self.placement(size), strict=True):
+            shown = (place.visible.stop - place.visible.start) / place.inner
+            inner = max(1, round(length * factor))
+            places.append(_Place(max(1, round(inner * shown)), inner))
+        return Placement(*places)
+
+    def training_pixel_mm(
+        self, slices: Iterable[tuple[tuple[int, int], tuple[float, float] | None]]
+    ) -> tuple[float, float] | None:
+        """Return what `pixel_mm` is for training slices of these sizes (H, W) and spacings.
+
+        The geometric mean over the slices' kinds, since scales are ratios; None if a spacing is
+        unknown.
+        """
+        logarithms: list[tuple[float, float]] = []
+        for size, spacing_mm in slices:
+            if spacing_mm is None:
+                return None
+            ways = zip(size, spacing_mm, self.placement(size), strict=True)
+            down, across = (math.log(mm * length / place.inner) for length, mm, place in ways)
+            logarithms.append((down, across))
+        if not logarithms:
+            return None
+        down, across = np.exp(np.mean(logarithms, axis=0)).tolist()
+        return down, across
 
 
 class _Place(NamedTuple):
@@ -210,6 +297,22 @@ class _Place(NamedTuple):
     def visible(self) -> slice:
         """The pixels of the resampled image that the input holds."""
         return slice(self.filled.start - self._start, self.filled.stop - self._start)
+
+    def keeps(self, length: int) -> bool:
+        """Return whether an axis of `length` pixels stays as it is."""
+        return length == self.inner == self.outer
+
+
+class Placement(NamedTuple):
+    """Where both axes of an image lie in what a network looks at: rows, then columns."""
+
+    down: _Place
+    across: _Place
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of what it looks at."""
+        return self.down.outer, self.across.outer
 
 
 def apply_matrices(values: Any, rows: Any, columns: Any) -> Any:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from msa2net.data.case import Case
+from msa2net.data.dicom import read_series
+from msa2net.data.dicom_files import DICOM_SUFFIXES, is_dicom
 from msa2net.data.grids import require_same_grid
 from msa2net.data.nifti import NIFTI_SUFFIXES, is_nifti, read_nifti_image
 from msa2net.errors import DataError
@@ -68,12 +70,14 @@ def read_mask(path: Path) -> NDArray[Any]:
 
 
 def read_path(path: Path) -> Case:
-    """Read any supported image file, chosen by its suffix: a picture or a NIfTI volume.
+    """Read any supported image: a picture, a NIfTI volume, or a folder or file of DICOM.
 
-    The case's id is the file's name without its suffix.
+    Pictures and NIfTI are known by their suffix, DICOM by its content. The case's id is the
+    file's name without its suffix, or the folder's name.
 
     Raises:
-        DataError: unknown suffix or an unreadable file.
+        DataError: unknown suffix, an unreadable file, or a folder with none or several series,
+            among which `dicom.read_series` chooses.
     """
     if is_nifti(path):
         image_CZHW, geometry = read_nifti_image(path)
@@ -83,12 +87,14 @@ def read_path(path: Path) -> Case:
             f"{path}: arrays without a place in space are not segmented; TransUNet's files become "
             "a data set with msa2net prepare synapse, which test.py and msa2net evaluate score"
         )
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
-        raise DataError(
-            f"{path}: files ending in '{path.suffix}' are not read; supported are "
-            f"{', '.join(IMAGE_SUFFIXES + NIFTI_SUFFIXES)}"
-        )
-    return read_image(path)
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return read_image(path)
+    if path.is_dir() or path.suffix.lower() in DICOM_SUFFIXES or is_dicom(path):
+        return read_series(path)
+    raise DataError(
+        f"{path} is no DICOM, and files ending in '{path.suffix}' are not read; supported are "
+        f"{', '.join(IMAGE_SUFFIXES + NIFTI_SUFFIXES)}"
+    )
 
 
 def read_channels(paths: Sequence[Path], case_id: str) -> Case:

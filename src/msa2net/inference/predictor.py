@@ -3,49 +3,40 @@
 Axes: C channels, Z slices, H rows, W columns, K classes; h, w are the network's rows and columns.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from msa2net.data.case import Case, Geometry, Segmentation
-from msa2net.data.preprocessing import Preprocessing, ValueRange
+from msa2net.data.orientation import note_on_slices
+from msa2net.data.preprocessing import Preprocessing
 from msa2net.data.readers import read_channels, read_path, stem
-from msa2net.errors import DataError
-from msa2net.inference.run_folder import load_run
-
-WayBack = Literal["probabilities", "labels"]
-"""What is resampled to a case's own grid: class probabilities, or only the most probable class."""
-
-
-@dataclass
-class _Pending:
-    """A case of which some slices are still on their way through the network.
-
-    Attributes:
-        case: it.
-        labels: (Z, H, W) for each way back to the case's grid that is asked for.
-        done: slices finished.
-    """
-
-    case: Case
-    labels: dict[WayBack, NDArray[np.uint8]]
-    done: int = 0
+from msa2net.errors import ConfigError, DataError
+from msa2net.inference.engine import Engine, Pending, Slice, WayBack
+from msa2net.inference.ensemble import group_members, load_members
+from msa2net.inference.networks import Flip, Member, Mode, sliding_window_inference
 
 
 class Predictor:
-    """A network with everything needed to apply it.
+    """One network, or several whose probabilities are averaged, with all it takes to apply them.
+
+    It may be called from several threads; one at a time computes. A network that is being trained
+    is in evaluation mode while it predicts, and no longer.
 
     Attributes:
-        model: the network, in evaluation mode and on its device while predicting.
-        preprocessing: how images become inputs.
+        model: the first network.
+        preprocessing: how images become its inputs.
         label_names: one name per class, background first.
-        batch_slices: slices that go through the network at once; they may be of several cases.
+        mode: `resize` brings slices to the network's size, as in training. `sliding` lays windows
+            of that size over slices whose pixels are as large as in training, or, if that is not
+            known (`Preprocessing.pixel_mm`), over the pixels as they are: then only for networks
+            that were trained on images of this resolution. Slices smaller than a window are
+            surrounded as by `fit: pad`.
+        overlap: of neighbouring windows, as a share of their sides.
     """
 
     def __init__(
@@ -53,28 +44,97 @@ class Predictor:
         model: nn.Module,
         preprocessing: Preprocessing,
         label_names: tuple[str, ...],
-        batch_slices: int = 16,
+        batch_slices: int | None = None,
+        *,
+        flips: tuple[Flip, ...] = (),
+        others: Sequence[Member] = (),
+        mode: Mode = "resize",
+        overlap: float = 0.5,
     ) -> None:
+        """Make a predictor of networks in memory; `load` makes one of run folders.
+
+        Args:
+            model: (B, C, h, w) → logits (B, K, h, w).
+            preprocessing: how images become its inputs.
+            label_names: one name per class, background first.
+            batch_slices: slices (or windows) that go through a network at once, perhaps of
+                several cases; None chooses for the device.
+            flips: mirrored copies of an input whose answers are averaged with the plain one's.
+            others: networks with the same classes and channels, averaged with the first.
+            mode: see the class.
+            overlap: see the class.
+
+        Raises:
+            ConfigError: no such mode, an overlap outside [0, 1), no slices in a batch, MONAI
+                missing for sliding windows, or networks trained in different orientations.
+        """
         self.model = model
         self.preprocessing = preprocessing
         self.label_names = label_names
-        self.batch_slices = batch_slices
+        self.mode = mode
+        self.overlap = overlap
+        if mode not in ("resize", "sliding"):
+            raise ConfigError(f"there is no mode '{mode}'; use resize or sliding")
+        if not 0 <= overlap < 1:
+            raise ConfigError(f"windows cannot overlap by {overlap}; use 0 or more, below 1")
+        if batch_slices is not None and batch_slices < 1:
+            raise ConfigError(f"a batch of {batch_slices} slices is none; use 1 or more")
+        if mode == "sliding":
+            sliding_window_inference()  # missing, it is said before anything is read
+        groups = group_members([Member(model, preprocessing, flips), *others])
+        self._engine = Engine(groups, batch_slices, mode, overlap)
 
     @classmethod
-    def load(cls, run: str | Path, device: str = "auto", batch_slices: int = 16) -> "Predictor":
-        """Load a run folder's network.
+    def load(
+        cls,
+        run: str | Path | Sequence[str | Path],
+        device: str = "auto",
+        batch_slices: int | None = None,
+        *,
+        mode: Mode = "resize",
+        overlap: float = 0.5,
+        flips: bool = False,
+    ) -> "Predictor":
+        """Load a run folder's network, or several folders' as an ensemble.
 
         Args:
-            run: folder with `model.json` and `model.safetensors`.
+            run: folder with `model.json` and `model.safetensors`, or a list of them, such as the
+                folds of a cross-validation: their probabilities are averaged.
             device: cpu, cuda, cuda:1, mps, or auto (the best there is).
-            batch_slices: lower it when memory runs out.
+            batch_slices: None chooses for the device, and halves it where memory runs out.
+            mode: `resize` or `sliding`, see the class.
+            overlap: of neighbouring windows, as a share of their sides.
+            flips: average with the answers to mirrored images, along the axes that were mirrored
+                in training.
 
         Raises:
             WeightsError: not a run folder, or its weights do not fit.
-            ConfigError: no such device.
+            ConfigError: no such device or mode, runs that cannot be averaged, flips that were not
+                trained with, or MONAI is missing for sliding windows.
         """
-        loaded = load_run(Path(run), device)
-        return cls(loaded.model, loaded.preprocessing, loaded.label_names, batch_slices)
+        runs = [run] if isinstance(run, str | Path) else run
+        members, label_names = load_members([Path(one) for one in runs], device, flips)
+        first, *others = members
+        return cls(
+            first.model,
+            first.preprocessing,
+            label_names,
+            batch_slices,
+            flips=first.flips,
+            others=others,
+            mode=mode,
+            overlap=overlap,
+        )
+
+    @property
+    def flips(self) -> tuple[Flip, ...]:
+        """The mirrored copies of an input that the first network answers too."""
+        return self._engine.groups[0].members[0].flips
+
+    @property
+    def batch_slices(self) -> int:
+        """Slices, or windows of slices, that go through a network at once."""
+        return self._engine.batch
 
     def __call__(
         self,
@@ -89,7 +149,9 @@ class Predictor:
             spacing_mm: of an array's voxels along (Z, H, W); None if unknown.
 
         Raises:
-            DataError: unreadable, or of another kind than the network was trained for.
+            DataError: unreadable, of another kind than the network was trained for, or a spacing
+                that is none.
+            ConfigError: a single slice does not fit into the device's memory.
         """
         if isinstance(source, str | Path):
             case = read_path(Path(source))
@@ -106,7 +168,8 @@ class Predictor:
         """Segment cases one after another, filling batches across their borders.
 
         Memory holds one batch of slices and the labels of the cases in it; class probabilities
-        exist for one batch only. Results come in the order of the cases.
+        exist for one batch only. A batch that does not fit into an accelerator's memory is halved,
+        as are those after it. Results come in the order of the cases.
         """
         return (segmentation for (segmentation,) in self._segment(cases, ("probabilities",)))
 
@@ -117,99 +180,51 @@ class Predictor:
 
         The published evaluation of volumes takes the most probable class at the network's size
         and enlarges that by nearest neighbour, see `Preprocessing.invert_labels`.
+
+        Raises:
+            ConfigError: of networks with different preprocessing, whose labels lie on no common
+                grid before they are brought back.
         """
+        if len(self._engine.groups) > 1:
+            raise ConfigError(
+                "networks with different preprocessing have no labels in common to enlarge as "
+                "published; score them one by one"
+            )
         found = self._segment(cases, ("probabilities", "labels"))
         return ((own, published) for own, published in found)
+
+    def note(self, case: Case) -> str | None:
+        """Say in one sentence if a case is not cut into its own slices; None if it is."""
+        return note_on_slices(case.geometry, self.preprocessing.orientation)
 
     def _segment(
         self, cases: Iterable[Case], ways: tuple[WayBack, ...]
     ) -> Iterator[tuple[Segmentation, ...]]:
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            yield from self._segment_in_evaluation_mode(cases, ways)
-        finally:
-            self.model.train(was_training)
-
-    def _segment_in_evaluation_mode(
-        self, cases: Iterable[Case], ways: tuple[WayBack, ...]
-    ) -> Iterator[tuple[Segmentation, ...]]:
-        pending: list[_Pending] = []
-        queue: list[tuple[_Pending, int, NDArray[np.float32]]] = []
+        engine = self._engine
+        pending: list[Pending] = []
+        queue: list[Slice] = []
         for case in cases:
-            shape = case.image.shape[1:]
-            owner = _Pending(case, {way: np.zeros(shape, dtype=np.uint8) for way in ways})
+            owner = engine.begin(case, ways)
             pending.append(owner)
-            value_range = self._value_range(case)
-            for index in range(shape[0]):
-                image = case.image[:, index : index + 1]
-                queue.append((owner, index, self.preprocessing.unit_slices(image, value_range)))
-                if len(queue) == self.batch_slices:
-                    self._run(queue)
-                    queue.clear()
-            while pending and pending[0].done == pending[0].case.image.shape[1]:
+            depth = owner.image.shape[1]
+            for index in range(depth):
+                queue.append(engine.prepare(owner, index))
+                if sum(entry.owner.windows for entry in queue) >= engine.batch:
+                    engine.run(queue)
+            if depth >= engine.batch:
+                engine.run(queue)
+            del case, owner  # a volume is not kept while the next is being read
+            while pending and pending[0].done == pending[0].image.shape[1]:
                 yield self._finish(pending.pop(0))
-        if queue:
-            self._run(queue)
+        engine.run(queue)
         yield from map(self._finish, pending)
 
-    def _value_range(self, case: Case) -> ValueRange:
-        """Look at the whole image once, before any of it is segmented."""
-        try:
-            self.preprocessing.check_channels(case.image.shape[0])
-            return self.preprocessing.intensity_range(case.image)
-        except DataError as error:
-            raise DataError(f"{case.source or case.id}: {error}") from error
-
-    def _run(self, queue: list[tuple[_Pending, int, NDArray[np.float32]]]) -> None:
-        unit_BChw = np.concatenate([unit for _, _, unit in queue])
-        probability_BKhw = self._probabilities(torch.from_numpy(unit_BChw))
-        for start, end in _same_owner(queue):
-            owner, first = queue[start][:2]
-            for way, labels_ZHW in owner.labels.items():
-                back = self._back_to_grid(probability_BKhw[start:end], labels_ZHW.shape[1:], way)
-                labels_ZHW[first : first + end - start] = back
-            owner.done += end - start
-
-    @torch.inference_mode()
-    def _probabilities(self, unit_BChw: Tensor) -> Tensor:
-        device = next(self.model.parameters()).device
-        image_BChw = self.preprocessing.standardise(unit_BChw.to(device))
-        logits_BKhw: Tensor = self.model(image_BChw)
-        return logits_BKhw.float().softmax(dim=1)
-
-    @torch.inference_mode()
-    def _back_to_grid(
-        self, probability_ZKhw: Tensor, size: tuple[int, ...], way: WayBack
-    ) -> NDArray[np.uint8]:
-        """Return labels (Z, H, W) of the case's size (H, W)."""
-        if way == "labels":
-            labels_Zhw = probability_ZKhw.argmax(dim=1).to(torch.uint8).cpu().numpy()
-            return self.preprocessing.invert_labels(labels_Zhw, (size[0], size[1]))
-        device = probability_ZKhw.device
-        resized_ZKHW = self.preprocessing.invert(
-            probability_ZKhw,
-            (size[0], size[1]),
-            convert=lambda matrix: torch.tensor(matrix, device=device),
-        )
-        labels: NDArray[np.uint8] = resized_ZKHW.argmax(dim=1).to(torch.uint8).cpu().numpy()
-        return labels
-
-    def _finish(self, pending: _Pending) -> tuple[Segmentation, ...]:
+    def _finish(self, pending: Pending) -> tuple[Segmentation, ...]:
         case = pending.case
         return tuple(
-            Segmentation(case.id, labels_ZHW, self.label_names, case.geometry)
-            for labels_ZHW in pending.labels.values()
+            Segmentation(case.id, labels, self.label_names, case.geometry)
+            for labels in pending.labels.values()
         )
-
-
-def _same_owner(queue: list[tuple[_Pending, int, Any]]) -> Iterator[tuple[int, int]]:
-    """Yield (start, end) of the runs of slices that belong to the same case."""
-    start = 0
-    for end in range(1, len(queue) + 1):
-        if end == len(queue) or queue[end][0] is not queue[start][0]:
-            yield start, end
-            start = end
 
 
 def _case_from_array(array: NDArray[Any], spacing_mm: tuple[float, ...] | None) -> Case:
@@ -227,5 +242,10 @@ def _case_from_array(array: NDArray[Any], spacing_mm: tuple[float, ...] | None) 
         )
     if spacing_mm is None:
         return Case("array", image_CZHW)
-    depth, height, width = spacing_mm
+    if len(spacing_mm) != 3 or not all(0 < mm < math.inf for mm in spacing_mm):
+        raise DataError(
+            f"a spacing of {spacing_mm} is not understood: give three lengths in mm, between "
+            "slices, rows and columns"
+        )
+    depth, height, width = (float(mm) for mm in spacing_mm)
     return Case("array", image_CZHW, geometry=Geometry.from_spacing((depth, height, width)))

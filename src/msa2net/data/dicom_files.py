@@ -1,0 +1,214 @@
+"""What is believed of a DICOM file's header, and one sentence where it cannot be.
+
+Needs pydicom (`pip install "msa2net[dicom]"`), imported where it is used.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msa2net.data.dicom_grid import Slice
+from msa2net.data.guards import reading
+from msa2net.errors import DataError
+
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+"""Usual endings; files are known by their content, since scanners often give them none."""
+
+_EXTRA = 'pip install "msa2net[dicom]"'
+_LOSSLESS_JPEG = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+
+# What is kept of a header. Positions come first, then how values are stored.
+_TAGS = [
+    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription"),
+    *("Modality", "ImageType", "NumberOfFrames", "FrameOfReferenceUID", "ImagePositionPatient"),
+    *("ImageOrientationPatient", "PixelSpacing", "SliceThickness", "Rows", "Columns"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "SamplesPerPixel"),
+    *("PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
+]
+
+_MACROS = (  # parts of a frame's description, each a sequence of one item
+    *("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"),
+    *("PixelValueTransformationSequence", "CTImageFrameTypeSequence", "MRImageFrameTypeSequence"),
+)
+
+
+def is_dicom(path: Path) -> bool:
+    """Tell by its first bytes, or failing that by its name, whether a file is DICOM."""
+    if path.name.startswith(".") or not path.is_file():
+        return False
+    return path.suffix.lower() in DICOM_SUFFIXES or _has_preamble(path)
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Tell whether there is a DICOM file anywhere in a folder."""
+    return any(is_dicom(path) for path in find_files(folder))
+
+
+def require(part: str = "pydicom") -> Any:
+    """Import pydicom, or a module of it, when it is needed."""
+    try:
+        return import_module(part)
+    except ImportError as error:
+        raise DataError(f"DICOM needs the package {error.name or part}: {_EXTRA}") from error
+
+
+@contextmanager
+def parsing(path: Path) -> Iterator[None]:
+    """Turn whatever pydicom stumbles over in `path` into one sentence, as `reading` does."""
+    errors = require("pydicom.errors")
+    with reading(path, "DICOM"):
+        try:
+            yield
+        except (errors.BytesLengthException, errors.InvalidDicomError) as error:
+            raise ValueError(str(error)) from error
+
+
+def find_files(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder and of all folders in it, sorted, without hidden ones."""
+
+    def stop(error: OSError) -> None:
+        raise DataError(f"cannot list {error.filename}: {error.strerror}") from error
+
+    for place, folders, names in os.walk(folder, onerror=stop):
+        folders.sort()
+        yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _has_preamble(path: Path) -> bool:
+    with reading(path, "DICOM"), path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def read_header(path: Path) -> Any:
+    """Return the kept part of an image's header; None if the file is no DICOM image."""
+    if not is_dicom(path):
+        return None
+    with parsing(path):
+        # Old files lack the preamble; then their name is what calls them DICOM.
+        header = require().dcmread(
+            path, stop_before_pixels=True, specific_tags=_TAGS, force=not _has_preamble(path)
+        )
+        # A DICOMDIR, the table of contents of a disc, names its class in its first lines only.
+        kinds = [header.file_meta.get("MediaStorageSOPClassUID"), header.get("SOPClassUID")]
+        named = [require("pydicom.uid").UID(kind) for kind in kinds if kind]
+        # The name of a class that pydicom does not know, such as a vendor's, is its number.
+        known = any(kind.name != kind for kind in named)
+        image = any("Image Storage" in kind.name for kind in named)
+        if not image and (known or ("SeriesInstanceUID" in header and "Rows" not in header)):
+            return None
+        missing = [tag for tag in ("SeriesInstanceUID", "Rows", "Columns") if not header.get(tag)]
+    if missing:
+        raise DataError(
+            f"{path} is a DICOM file without {missing[0]}, it is damaged or truncated and could be "
+            "a slice of any series here; copy it again, or take it away if it is not needed"
+        )
+    return header
+
+
+def check_storage(path: Path, header: Any) -> None:
+    """Refuse values that are no plain measurements, and what nothing here can unpack."""
+    pydicom = require()
+    photometric = str(header.get("PhotometricInterpretation") or "MONOCHROME2")
+    if photometric == "MONOCHROME1":
+        raise DataError(
+            f"{path} stores its greys inverted (MONOCHROME1), as X-rays do; convert it to "
+            "MONOCHROME2"
+        )
+    if photometric != "MONOCHROME2" or int(header.get("SamplesPerPixel") or 1) != 1:
+        raise DataError(
+            f"{path} holds colours ({photometric}), not measured values; give the scan itself, "
+            "or save the pictures as PNG"
+        )
+    if header.get("ModalityLUTSequence"):
+        raise DataError(
+            f"{path} turns stored values into measured ones by a table (ModalityLUTSequence), "
+            "which is not read; export it with RescaleSlope and RescaleIntercept"
+        )
+    syntax = header.file_meta.get("TransferSyntaxUID") or pydicom.uid.ImplicitVRLittleEndian
+    try:
+        available = pydicom.pixels.get_decoder(syntax).is_available
+    except NotImplementedError:
+        raise DataError(
+            f"{path} is packed as {syntax.name} ({syntax}), which is not read; convert it to "
+            "Explicit VR Little Endian"
+        ) from None
+    if not available:
+        # For lossless JPEG there are a GPL plug-in and this one, which asks nothing in return.
+        package = "pip install python-gdcm" if syntax in _LOSSLESS_JPEG else _EXTRA
+        raise DataError(
+            f"{path} is packed as {syntax.name} ({syntax}), and no decoder for that is installed: "
+            f"{package}"
+        )
+
+
+def slices_of(path: Path, header: Any) -> Iterator[Slice]:
+    """Yield the file's image, or each frame of an enhanced multi-frame file."""
+    frames = int(header.get("NumberOfFrames") or 1)
+    groups = header.get("PerFrameFunctionalGroupsSequence")
+    if groups is None:
+        if frames > 1:
+            raise DataError(
+                f"{path} holds {frames} frames that do not say where they lie; export the series "
+                "as one file a slice, or as an enhanced multi-frame file"
+            )
+        yield _slice(path, None, [header], header)
+        return
+    if len(groups) != frames:
+        raise DataError(f"{path} holds {frames} frames and describes {len(groups)}; it is damaged")
+    shared = header.get("SharedFunctionalGroupsSequence") or []
+    for index, own in enumerate(groups):
+        places = [group[name][0] for group in (own, *shared) for name in _MACROS if group.get(name)]
+        yield _slice(path, index, [*places, header], header)
+
+
+def _slice(path: Path, frame: int | None, places: Sequence[Any], header: Any) -> Slice:
+    """Make a Slice of the first of `places` that has each tag."""
+
+    def find(tag: str) -> Any:
+        for place in places:
+            if place.get(tag) not in (None, ""):
+                return place.get(tag)
+        return None
+
+    def need(tag: str, count: int) -> NDArray[np.float64]:
+        value = find(tag)
+        if value is None:
+            raise DataError(
+                f"{path} lacks {tag}, so where its image lies in the patient is unknown; export "
+                "the series again, with all of its headers"
+            )
+        numbers = np.array([float(number) for number in value])
+        if len(numbers) != count:
+            raise DataError(f"{path} has {len(numbers)} numbers in {tag} where {count} belong")
+        return numbers
+
+    with parsing(path):
+        directions = need("ImageOrientationPatient", 6).reshape(2, 3)
+        row_mm, column_mm = need("PixelSpacing", 2).tolist()
+        thickness, slope, intercept = map(
+            find, ("SliceThickness", "RescaleSlope", "RescaleIntercept")
+        )
+        slope, intercept = float(1 if slope is None else slope), float(intercept or 0)
+        if slope == 0 or not np.isfinite([slope, intercept]).all():
+            raise DataError(
+                f"{path} scales its values by {slope:g} and adds {intercept:g}; it is damaged"
+            )
+        return Slice(
+            path=path,
+            frame=frame,
+            position_mm=need("ImagePositionPatient", 3),
+            directions=directions,
+            pixel_mm=(row_mm, column_mm),
+            shape=(int(header.Rows), int(header.Columns)),
+            thickness_mm=None if thickness is None else float(thickness),
+            slope=slope,
+            intercept=intercept,
+            localiser="LOCALIZER" in (find("FrameType") or find("ImageType") or ()),
+            reference=str(header.get("FrameOfReferenceUID") or ""),
+        )

@@ -1,0 +1,242 @@
+"""Slices through networks and back: batches, windows, and what to do when memory runs out.
+
+Axes: C channels, Z slices, H rows, W columns, K classes; h, w are rows and columns of what a
+network looks at. Z, H and W are those of the training orientation (see `orientation`): a case that
+lies otherwise is looked at along its axes, and its labels are written through the same view.
+"""
+
+import math
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from msa2net.data.case import Case
+from msa2net.data.orientation import view_along
+from msa2net.data.preprocessing import Placement, ValueRange
+from msa2net.errors import DataError
+from msa2net.inference.batches import choose_batch, is_out_of_memory, smaller_batch
+from msa2net.inference.networks import Group, Mode, count_windows, device_of
+
+WayBack = Literal["probabilities", "labels"]
+"""What is resampled to a case's own grid: class probabilities, or only the most probable class."""
+
+_BLOCK_BYTES = 128 * 2**20  # of probabilities on a case's own grid at any one time
+
+
+@dataclass(eq=False)
+class Pending:
+    """A case of which some slices are still on their way through the networks.
+
+    Attributes:
+        case: it.
+        image: (C, Z, H, W), its image, along the training orientation.
+        ranges, placements: for each group of networks.
+        windows: that a slice takes, of all networks the most.
+        labels: in the case's own layout, for each way back to its grid that is asked for.
+        views: the same arrays along the training orientation.
+        done: slices finished.
+    """
+
+    case: Case
+    image: NDArray[np.generic]
+    ranges: list[ValueRange]
+    placements: list[Placement]
+    windows: int
+    labels: dict[WayBack, NDArray[np.uint8]]
+    views: dict[WayBack, NDArray[np.uint8]]
+    done: int = 0
+
+
+@dataclass(eq=False)
+class Slice:
+    """One slice ready for the networks.
+
+    Attributes:
+        owner: its case.
+        index: in the case.
+        units: (1, C, h, w) for each group of networks.
+    """
+
+    owner: Pending
+    index: int
+    units: list[NDArray[np.float32]]
+
+
+class Engine:
+    """Groups of networks at work; may be used from several threads, of which one computes.
+
+    Attributes:
+        groups: their probabilities are averaged, every network with the same weight.
+        mode: see `Predictor`.
+        overlap: of neighbouring windows, as a share of their sides.
+    """
+
+    def __init__(
+        self, groups: tuple[Group, ...], batch_slices: int | None, mode: Mode, overlap: float
+    ) -> None:
+        self.groups = groups
+        self.mode = mode
+        self.overlap = overlap
+        self._batch = batch_slices
+        self._lock = threading.RLock()
+
+    @property
+    def batch(self) -> int:
+        """Windows that go through a network at once; a resized slice is one window."""
+        with self._lock:
+            if self._batch is None:
+                self._batch = choose_batch(self._device, self._probe)
+            return self._batch
+
+    @property
+    def _device(self) -> torch.device:
+        return device_of(self.groups[0].members[0].model)
+
+    def begin(self, case: Case, ways: tuple[WayBack, ...]) -> Pending:
+        """Look at the whole image once, before any of it is segmented."""
+        try:
+            view = view_along(case.geometry, self.groups[0].preprocessing.orientation)
+            image_CZHW = view.of(case.image)
+            spacing_mm = view.spacing_mm(case.geometry)
+            size = image_CZHW.shape[2], image_CZHW.shape[3]
+            ranges, placements, windows = [], [], 1
+            for preprocessing in (group.preprocessing for group in self.groups):
+                preprocessing.check_channels(len(image_CZHW))
+                ranges.append(preprocessing.intensity_range(image_CZHW))
+                placement = preprocessing.placement(size)
+                if self.mode == "sliding":
+                    in_plane = None if spacing_mm is None else spacing_mm[1:]
+                    placement = preprocessing.window_placement(size, in_plane)
+                    count = count_windows(placement.size, preprocessing.image_size, self.overlap)
+                    windows = max(windows, count)
+                placements.append(placement)
+        except DataError as error:
+            raise DataError(f"{case.source or case.id}: {error}") from error
+        labels = {way: np.zeros(case.image.shape[1:], dtype=np.uint8) for way in ways}
+        views_ZHW = {way: view.of(array) for way, array in labels.items()}
+        return Pending(case, image_CZHW, ranges, placements, windows, labels, views_ZHW)
+
+    def prepare(self, owner: Pending, index: int) -> Slice:
+        """Bring one slice of a case to what the networks look at."""
+        image_C1HW = owner.image[:, index : index + 1]
+        each = zip(self.groups, owner.ranges, owner.placements, strict=True)
+        return Slice(
+            owner, index, [g.preprocessing.unit_slices(image_C1HW, r, p) for g, r, p in each]
+        )
+
+    def run(self, queue: list[Slice]) -> None:
+        """Segment the slices of a queue and empty it, in smaller batches where memory runs out."""
+        while queue:
+            batch = self.batch
+            part = _first_windows(queue, batch)
+            try:
+                with self._lock:
+                    self._run_at_once(part, batch)
+                del queue[: len(part)]
+                continue
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside of `except`: the error holds the tensors that are to be freed.
+            with self._lock:
+                if self._batch == batch:  # no other thread was faster
+                    self._batch = smaller_batch(batch, self._device)
+
+    def _run_at_once(self, part: list[Slice], batch: int) -> None:
+        finished = []
+        for _, same in groupby(part, key=lambda entry: [unit.shape for unit in entry.units]):
+            entries = list(same)
+            found = []  # probabilities (B, K, h, w) of each group of networks
+            for number, group in enumerate(self.groups):
+                unit_BChw = np.concatenate([entry.units[number] for entry in entries])
+                found.append(
+                    group.probabilities(torch.from_numpy(unit_BChw), batch, self.mode, self.overlap)
+                )
+            for start, end in _same_owner(entries):
+                owner, first = entries[start].owner, entries[start].index
+                own = [probability_BKhw[start:end] for probability_BKhw in found]
+                finished += [
+                    (owner, first, way, self._back_to_grid(own, owner, way)) for way in owner.labels
+                ]
+        for owner, first, way, labels_ZHW in finished:
+            owner.views[way][first : first + len(labels_ZHW)] = labels_ZHW
+        for entry in part:
+            entry.owner.done += 1
+
+    @torch.inference_mode()
+    def _back_to_grid(
+        self, found_ZKhw: list[Tensor], owner: Pending, way: WayBack
+    ) -> NDArray[np.uint8]:
+        """Return labels (Z, H, W) of the case's size (H, W)."""
+        size = owner.image.shape[2], owner.image.shape[3]
+        if way == "labels":
+            labels_Zhw = found_ZKhw[0].argmax(dim=1).to(torch.uint8).cpu().numpy()
+            return self.groups[0].preprocessing.invert_labels(labels_Zhw, size, owner.placements[0])
+        total, classes = found_ZKhw[0].shape[:2]
+        at_once = max(1, _BLOCK_BYTES // (4 * classes * math.prod(size)))
+        blocks = [
+            self._mean_on_grid([found[z : z + at_once] for found in found_ZKhw], size, owner)
+            .argmax(dim=1)
+            .to(torch.uint8)
+            .cpu()
+            .numpy()
+            for z in range(0, total, at_once)
+        ]
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+    def _mean_on_grid(
+        self, found_ZKhw: list[Tensor], size: tuple[int, int], owner: Pending
+    ) -> Tensor:
+        """Return the sum over all networks, (Z, K, H, W); the largest stays so undivided."""
+        sum_ZKHW: Tensor | None = None
+        for group, own_ZKhw, placement in zip(
+            self.groups, found_ZKhw, owner.placements, strict=True
+        ):
+            resized_ZKHW: Tensor = group.preprocessing.invert(
+                own_ZKhw,
+                size,
+                convert=partial(torch.tensor, device=own_ZKhw.device),
+                placement=placement,
+            )
+            if len(self.groups) > 1:
+                resized_ZKHW = resized_ZKHW * len(group.members)
+            if sum_ZKHW is None:
+                sum_ZKHW = resized_ZKHW
+            else:
+                sum_ZKHW = sum_ZKHW + resized_ZKHW.to(sum_ZKHW.device)
+        assert sum_ZKHW is not None
+        return sum_ZKHW
+
+    def _probe(self, count: int) -> None:
+        """Send slices of nothing through every network, to measure the memory it takes."""
+        for group in self.groups:
+            p = group.preprocessing
+            group.probabilities(torch.zeros(count, p.channels, *p.image_size), count)
+
+
+def _first_windows(queue: list[Slice], batch: int) -> list[Slice]:
+    """Return the first slices of a queue that take at most `batch` windows, at least one."""
+    count = windows = 0
+    for entry in queue:
+        windows += entry.owner.windows
+        if count and windows > batch:
+            break
+        count += 1
+    return queue[:count]
+
+
+def _same_owner(entries: list[Slice]) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) of the runs of slices that belong to the same case."""
+    start = 0
+    for end in range(1, len(entries) + 1):
+        if end == len(entries) or entries[end].owner is not entries[start].owner:
+            yield start, end
+            start = end
