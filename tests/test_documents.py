@@ -5,6 +5,8 @@ import shlex
 import shutil
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -47,6 +49,10 @@ def workplace(tmp_path_factory) -> Path:
     write_phantom("acdc", root / "data" / "acdc", cases=6)
     write_phantom("nnunet", root / "data" / "mine-nnunet", cases=5)
     shutil.copy(next((root / "data" / "RawData" / "img").iterdir()), root / "scan.nii.gz")
+    for folder in (root / "my-masks", root / "data" / "labels"):
+        folder.mkdir()
+        labels = np.random.default_rng(0).integers(0, 3, (8, 8, 4), np.uint8)
+        nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), folder / "patient.nii.gz")
     prepare(DataConfig(format="btcv", root=root / "data/RawData", prepared=root / "prepared/btcv"))
     torch.save(published_state(GOLDEN / "github_manifest.json"), root / "synapse.pth")
     (root / "configs").mkdir()
