@@ -441,11 +441,11 @@ def test_worst_cases_are_listed_by_class(pages, runs):
     assert len(worst) == 8
     for label, cases in worst.items():
         assert len(cases) == 5
-        names = {"scored": "scored", "missed": "missed", "false_positive": "false positive"}
-        rows = [f"{c['case']} {c['dice']:.4f} {names[c['outcome']]}" for c in cases]
-        assert f"{label} Case Dice Outcome {' '.join(rows)}" in text
-    assert "case-00 0.0000 missed" in text
-    assert "case-01 0.0000 false positive" in text
+        names = {"scored": "", "missed": "missed, ", "false_positive": "false positive, "}
+        rows = [f"{c['case']} {names[c['outcome']]}{c['dice']:.4f}" for c in cases]
+        assert f"{label} Case Dice {' '.join(rows)}" in text
+    assert "case-00 missed, 0.0000" in text
+    assert "case-01 false positive, 0.0000" in text
     assert len(page.named("td", "failed")) == 2
 
 
@@ -567,6 +567,7 @@ def test_a_real_run_fills_every_row(tmp_path):
         model: {{name: msa2net, encoder: test_maxvit}}
         data: {{format: phantom, prepared: {tmp_path / "prepared"}, phantom_cases: [1, 1, 1],
                phantom_shape: [8, 64, 64]}}
+        augment: {{horizontal_flip: 0.5}}
         train: {{epochs: 2, batch_size: 8, learning_rate: 0.001}}
         """
     )
@@ -593,6 +594,7 @@ def test_a_real_run_fills_every_row(tmp_path):
         "Epochs": "2",
         "Device": "cpu",
         "Trained on": "train",
+        "Mirrored": "horizontal",
         "Precision": "32-true",
         "Seed": "1234",
         "Batch size": "8",

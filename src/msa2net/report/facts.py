@@ -115,6 +115,7 @@ def _training_facts(run: RunContent) -> dict[str, str]:
         "Training time": _training_time(run),
         "Device": run.training.device or "",
         "Trained on": " and ".join(run.training.trained_on),
+        "Mirrored": " and ".join(run.training.flips),
         "Precision": run.training.precision or "",
         "Seed": "" if run.training.seed is None else str(run.training.seed),
     }

@@ -22,6 +22,7 @@ class TrainingFacts(_Layout):
         val_dice, test_dice: of that epoch, on the split that chose it; None if none did.
         weights: how they were chosen: best on val, best on test, last.
         trained_on: the splits whose cases were trained on.
+        flips: the directions in which samples were mirrored.
         epochs: planned.
         epochs_run: done when the file was written.
         seconds: of training until the file was written.
@@ -35,6 +36,7 @@ class TrainingFacts(_Layout):
     test_dice: float | None = None
     weights: str | None = None
     trained_on: tuple[str, ...] = ()
+    flips: tuple[str, ...] = ()
     epochs: int | None = None
     epochs_run: int | None = None
     seconds: float | None = None
