@@ -16,7 +16,7 @@ from commands import assert_one_sentence, msa2net
 from msa2net.errors import ConfigError, DataError
 from msa2net.evaluation.compare import compare_evaluations, console_comparison, markdown_comparison
 from msa2net.files import write_json
-from msa2net.metrics import write_cases_csv
+from msa2net.metrics import case_rows, write_cases_csv
 from msa2net.metrics.comparison import compare
 from msa2net.metrics.statistics import holm, mean_interval, signed_rank_p
 from msa2net.metrics.summary import COLUMNS
@@ -401,7 +401,7 @@ def test_compare_of_the_cases_that_all_have(runs: Path, three):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (("a/seed0",), ("there are 1 evaluations to compare; give two or more",)),
+        (("a/seed0",), ("one evaluation has nothing to be compared with; give two or more",)),
         (("a/seed0", "a/seed0/evaluation"), ("seed0 is given twice",)),
         (("a/seed0", "a"), ("a holds no evaluation", "a/evaluation/cases.csv", "msa2net evaluate")),
         (("a/seed0", "no/cases.csv"), ("there is no no/cases.csv",)),
@@ -441,3 +441,45 @@ def test_the_widest_table_fits_a_terminal(metric):
     assert "[bold]" in text
     cells = [line for line in markdown_comparison(result).splitlines() if "bladder" in line]
     assert "[bold]gall\\|bladder" in cells[0]
+
+
+def evaluated(folder: Path, shifts, *, failed_distance="diagonal") -> Path:
+    """Write the cases.csv of a square, moved (None: missed), once for each shift."""
+    truth = np.zeros((4, 8, 8), np.uint8)
+    truth[1:3, 2:6, 2:6] = 1
+    rows = []
+    for index, shift in enumerate(shifts):
+        moved = np.zeros_like(truth) if shift is None else np.roll(truth, shift, axis=2)
+        options = {"distances": True, "failed_distance": failed_distance}
+        rows += case_rows(f"case{index}", moved, truth, ("background", "square"), **options)
+    folder.mkdir()
+    write_cases_csv(folder / "cases.csv", rows)
+    return folder
+
+
+def test_misses_that_flatter_distances_are_said_first(tmp_path: Path):
+    shifted = evaluated(tmp_path / "shifted", [1] * 8)
+    empty = evaluated(tmp_path / "empty", [None] * 8)
+    options = {"metric": "hd95_voxels", "protocol": "transunet"}
+    result = compare_evaluations([shifted, empty], **options)
+    (warning,) = result["warnings"]
+    assert warning.startswith("Warning: empty missed or invented a class 8 times, which this")
+    assert "as perfect" in warning
+    text = markdown_comparison(result)
+    assert text.index(warning) < text.index("## B against A")
+    assert compare_evaluations([shifted, empty], metric="hd95_voxels")["warnings"] == []
+    assert compare_evaluations([shifted, empty])["warnings"] == []  # Dice counts them as 0
+
+    found = evaluated(tmp_path / "found", [1] * 8, failed_distance="nan")
+    half = evaluated(tmp_path / "half", [0] * 4 + [None] * 4, failed_distance="nan")
+    (warning,) = compare_evaluations([found, half], metric="hd95_voxels")["warnings"]
+    assert "half missed or invented a class 4 times" in warning
+    assert "counts not at all" in warning
+
+
+def test_failures_counted_differently_are_not_compared(tmp_path: Path):
+    one = evaluated(tmp_path / "one", [1, 1, 1, None])
+    other = evaluated(tmp_path / "other", [1, 1, 1, None], failed_distance="inf")
+    with pytest.raises(DataError, match=r"counted differently \(one as diagonal, other as inf\)"):
+        compare_evaluations([one, other], metric="hd95_voxels")
+    assert compare_evaluations([one, other])["comparisons"]

@@ -147,6 +147,8 @@ def test_comments_say_by_which_rules_of_how_many_and_how_sure(lesions):
     text = "\n".join(comments)
     assert f"% isic: the 95 % interval of the DSC is {low:.4f}–{high:.4f} (as fractions)" in text
     assert "4 scores, 1 missed, 1 false positives, 1 not applicable." in text
+    assert "% standard: the SE is a mean of 3 scores." in text
+    assert "isic: the SE is a mean" not in text
     assert "% standard: Intervals over fewer than 20 cases are too narrow" in text
     for name, entry in lesions["protocols"].items():
         for situation, counted in entry["rules"]:

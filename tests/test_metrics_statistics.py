@@ -363,6 +363,7 @@ def test_pooled_intervals_agree_with_every_resample():
         ([[[4, 1, 1]]], "one case does not say how others vary"),
         ([[[4, 1, 1]], [[8, 2, 2]]], "leaving out any one case changes nothing"),
         ([[[4, 1, 1]], [[0, 0, 0]]], "one case does not say how others vary"),
+        ([[[4, 1, 1]], [[0, 0, 0]], [[0, 0, 0]]], "one case does not say how others vary"),
     ],
 )
 def test_why_a_pooled_figure_has_no_interval(counts, why):
@@ -373,7 +374,7 @@ def test_why_a_pooled_figure_has_no_interval(counts, why):
 
 
 def test_pooled_interval_holds_the_true_figure():
-    """Cases of unequal sizes, each with its own share of hits; twenty of them."""
+    """Cases of unequal sizes, each with its own share of hits; thirty of them."""
     rng = np.random.default_rng(0)
     held = 0
     for seed in range(400):

@@ -412,7 +412,7 @@ def test_published_distance_agrees_with_the_reference(name):
     stored = GOLDEN_CASES[name]
     # 1e-9: the same distances, rounded along another way
     assert row["hd95_voxels_transunet"] == pytest.approx(stored["transunet_hd95_voxel"], abs=1e-9)
-    if row["outcome"] == "scored":
+    if row["outcome"] == "scored" and 1 not in truth.shape:  # one slice: see the standard rules
         assert row["hd95_voxels"] == row["hd95_voxels_transunet"]
         for column in ("hd_mm", "hd95_mm", "assd_mm"):
             assert row[column] == pytest.approx(stored["medpy"][column], abs=1e-9), column
@@ -561,7 +561,7 @@ def test_rules_about_distances_stand_in_both_volume_protocols():
     ]
     further = {f"distance: {m}" for m in ("hd", "hd95_directed", "assd", "surface_dice")}
     assert [situation for situation in about[0] if situation not in further] == list(about[1])
-    assert len(about[1]) == 5
+    assert len(about[1]) == 6
     assert further < {*about[0]}
     rules = [PROTOCOLS[name].rules for name in ("standard", "transunet")]
     situations = [row[0] for row in differing_rules(rules)]
@@ -818,3 +818,21 @@ def test_csv_from_before_further_distances(tmp_path):
 def test_missing_csv(tmp_path):
     with pytest.raises(DataError, match=r"cannot read .*nowhere\.csv"):
         read_cases_csv(tmp_path / "nowhere.csv")
+
+
+def test_a_volume_of_one_slice_is_measured_as_a_picture():
+    """In 3-D every voxel of a single slice is surface, and a shift would hardly be seen."""
+    truth = np.zeros((1, 40, 40), np.uint8)
+    truth[0, 5:25, 5:25] = 1
+    prediction = np.roll(truth, 2, axis=2)
+    spacing = (9.0, 1.5, 0.5)
+    kwargs = {"label_names": ("background", "square"), "distances": True}
+    (row,) = case_rows("one", prediction, truth, spacing_mm=spacing, **kwargs)
+    (flat,) = case_rows("one", prediction[0], truth[0], spacing_mm=spacing[1:], **kwargs)
+    assert row["hd_voxels"] == 2
+    assert row["hd_mm"] == 1  # two columns of 0.5 mm
+    assert row["hd95_voxels_transunet"] < row["hd95_voxels"]
+    del row["hd95_voxels_transunet"], flat["hd95_voxels_transunet"]
+    assert row == flat
+    with pytest.raises(DataError, match="one positive number for each of the 3 axes"):
+        case_rows("one", prediction, truth, spacing_mm=(9.0, 1.5, 0.5, 1.0), **kwargs)

@@ -14,8 +14,8 @@ from msa2net.errors import DataError, Msa2NetError
 from msa2net.evaluation.evaluate import evaluate_run
 from msa2net.files import sha256
 from msa2net.inference.run_folder import NetworkFacts, software_versions
-from msa2net.metrics import read_cases_csv
-from msa2net.metrics.protocol import FAILED_DISTANCES
+from msa2net.metrics import read_cases_csv, summarise
+from msa2net.metrics.protocol import FAILED_DISTANCES, PROTOCOLS
 from msa2net.models.registry import MODELS
 from msa2net.report import write_report
 from msa2net.report.layouts import TrainingFacts
@@ -198,9 +198,13 @@ def test_both_protocols_stand_side_by_side(pages, runs, kind, published, other):
 
 def test_only_rules_that_differ_are_listed(pages):
     text = Page(pages["volume"].read_text()).text
-    assert "both empty not applicable 0" in text
-    assert "ignored pixels" not in text
-    assert "both non-empty" not in text
+    start = text.index("All rules")
+    differing, every = text[:start], text[start:]
+    assert "both empty not applicable 0" in differing
+    assert "ignored pixels" not in differing
+    assert "both non-empty" not in differing
+    for situation, *_ in PROTOCOLS["standard"].rules + PROTOCOLS["transunet"].rules:
+        assert situation in every
 
 
 def between(ends, digits=3):
@@ -247,6 +251,11 @@ def test_distances_stand_beside_dice(pages, runs):
     mean, interval = standard["mean"], standard["mean_interval"]
     shown = f"{mean['dice']:.4f} {between(interval['dice'])} {mean['hd95_mm']:.2f} "
     assert f"Mean over classes {shown}{far_between(interval['hd95_mm'])} " in text
+    counts = standard["mean_counts"]["dice"]
+    sums = [counts[key] for key in ("n", "not_applicable", "missed", "false_positives")]
+    row = text[text.index(f"Mean over classes {shown}") :]
+    voxels = f"{mean['hd95_voxels']:.2f} {far_between(interval['hd95_voxels'])}"
+    assert f" {voxels} {' '.join(map(str, sums))} " in row[:200]
     # Near 1 for any organ, found or not: the page leaves them to summary.json.
     assert "Specificity" not in text
     assert "Accuracy" not in text
@@ -430,7 +439,27 @@ def test_failed_distances_are_told_in_the_words_of_their_policy(tmp_path, way):
         assert "1 of 6 values is infinite" in text
     else:  # over five cases, and so it is said in the cell
         assert re.match(r"stomach (\S+ ){4}[\d.]+ \S+, n 5 [\d.]+ \S+, n 5 6 0 1 0 ", stomach)
+        mean = table[table.index("Mean over classes ") :]
+        counts = json.loads((run / "evaluation/summary.json").read_text())
+        counts = counts["protocols"]["standard"]["mean_counts"]
+        assert counts["hd95_mm"]["n"] < counts["dice"]["n"]
+        few = rf"[\d.]+ \S+, n {counts['hd95_mm']['n']}"
+        assert re.match(rf"Mean over classes \S+ \S+ {few} {few} {counts['dice']['n']} ", mean)
     assert not re.search(r"\bnan\b|\binf\b|Infinity", text)
+
+
+def test_a_protocol_of_one_s_own_choice_is_shown(runs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs["volume"], run)
+    path = run / "evaluation/summary.json"
+    summary = json.loads(path.read_text())
+    rows = read_cases_csv(run / "evaluation/cases.csv")
+    for own in (summary, *summary["groups"].values()):
+        own["protocols"] = {"isic": summarise(rows, summary["label_names"], "isic")}
+    path.write_text(json.dumps(summary))
+    text = Page(write_report(run).read_text()).text
+    assert "No scores" not in text
+    assert "ISIC 2018 as published" in scores_of(text)
 
 
 def test_worst_cases_are_listed_by_class(pages, runs):

@@ -183,6 +183,8 @@ def test_markdown_mean_rows_and_what_they_leave_out(volumes):
     assert transunet[4:6] == ["**–**"] * 2  # transunet has Dice only
     # Four cases times eight organs: one organ nowhere, one lacking in one case but predicted.
     assert standard[-4:] == ["**28**", "**0**", "**1**", "**4**"]
+    # Of the false positive there is nothing to find.
+    assert standard[5] == f"**{volumes['protocols']['standard']['mean']['sensitivity']:.4f} (27)**"
     assert transunet[-4:] == ["**32**", "**0**", "**1**", "**0**"]
     assert lines[4][:5] == ["left_kidney", "standard", "–", "–", "–"]
     assert lines[4][6] == "0"
@@ -221,7 +223,7 @@ def test_markdown_of_a_foreign_prediction(photographs):
     text = markdown_table(photographs)
     assert text.startswith("# isic2018, test split, 1 case\n")
     # Nothing to compare with, nothing printed elsewhere.
-    assert re.findall("^## (.*)", text, flags=re.MULTILINE) == ["Spread", "Further"]
+    assert re.findall("^## (.*)", text, flags=re.MULTILINE) == ["Spread", "Further", "All rules"]
     assert len(table_after(text, "# ")) == 3
 
 
@@ -500,7 +502,10 @@ def test_further_figures(measured, photographs):
     difference = figures["volume_difference_percent"]
     assert difference["n"] == figures["dice"]["n"] - 1  # in one case there is no spleen
     assert lines[0][6] == f"{difference['mean']:+.1f} ({difference['n']})"
-    assert lines[-1][1] == f"**{measured['protocols']['standard']['mean']['hd_mm']:.2f}**"
+    mean = measured["protocols"]["standard"]["mean"]
+    assert lines[-1][1] == f"**{mean['hd_mm']:.2f}**"
+    n = int(lines[-1][-1].strip("*"))
+    assert lines[-1][6] == f"**{mean['volume_difference_percent']:+.1f} ({n - 1})**"
     assert "HD: the largest surface distance of both directions. HD95 directed: 95th" in text
     assert "Volume difference: signed, in % of the truth's volume" in text
 

@@ -80,8 +80,11 @@ def evaluate(
         given += ["missing-as-empty"] * missing_as_empty
         _evaluate_run(run, split or "test", device, way, given)
         return
-    if split is not None:
-        raise ConfigError("--split is of runs, and with --labels two folders are scored; leave it")
+    for name, given_here in (("split", split is not None), ("device", device != "auto")):
+        if given_here:
+            raise ConfigError(
+                f"--{name} is of runs, and with --labels two folders are scored; leave it"
+            )
     from msa2net.evaluation.folders import evaluate as evaluate_folders
 
     out = out or default_out(run)

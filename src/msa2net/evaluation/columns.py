@@ -1,7 +1,7 @@
 """What tables call a figure, how they write it, and which figures are worth a column."""
 
 import math
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from msa2net.metrics.bootstrap import FEW
@@ -51,9 +51,13 @@ FEW_CASES = f"Intervals over fewer than {FEW} cases are too narrow"
 DISCLAIMER = "Research use only; not a medical device."
 
 
-def shown_protocols(image_kind: str, present: Container[str]) -> list[str]:
-    """Name standard and the published one for this kind of image, as far as they are present."""
-    return [name for name in ("standard", PUBLISHED.get(image_kind, "")) if name in present]
+def shown_protocols(image_kind: str, present: Collection[str]) -> list[str]:
+    """Name standard and the published one for this kind of image, as far as they are present.
+
+    If neither is, because another was asked for, all that are present.
+    """
+    both = ("standard", PUBLISHED.get(image_kind, ""))
+    return [name for name in both if name in present] or list(present)
 
 
 def shown_metrics(

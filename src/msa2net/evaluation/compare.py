@@ -12,11 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from msa2net.errors import ConfigError, DataError
+from msa2net.evaluation.columns import DISCLAIMER, NOT_APPLICABLE, selection_note
 from msa2net.evaluation.markdown import lay_out
-from msa2net.evaluation.tables import DISCLAIMER, NOT_APPLICABLE, selection_note
 from msa2net.files import read_json, write_json, write_text
 from msa2net.metrics.comparison import compare
-from msa2net.metrics.summary import read_cases_csv
+from msa2net.metrics.protocol import DISTANCES_MM, DISTANCES_VOXELS, CaseRow
+from msa2net.metrics.summary import failed_distances, read_cases_csv
 
 CASES, SUMMARY = "cases.csv", "summary.json"
 _SHARE = 4  # decimals of a figure from 0 to 1
@@ -42,19 +43,24 @@ def compare_evaluations(
         seed: of the bootstrap.
 
     Returns:
-        As `msa2net.metrics.comparison.compare`, with `schema`. Names are the folders', as long as
-        is needed to tell them apart. `notes` also say whose weights were chosen by these cases.
+        As `msa2net.metrics.comparison.compare`, with `schema` and `warnings`: sentences to be read
+        before the figures. Names are the folders', as long as is needed to tell them apart. `notes`
+        also say whose weights were chosen by these cases.
 
     Raises:
         ConfigError: fewer than two folders, one given twice, or no such metric or protocol.
-        DataError: a folder has no evaluation, or they are not of the same cases.
+        DataError: a folder has no evaluation, they are not of the same cases, or the distances of
+            failures were not counted alike.
     """
     if len(folders) < 2:
-        raise ConfigError(f"there are {len(folders)} evaluations to compare; give two or more")
+        raise ConfigError("one evaluation has nothing to be compared with; give two or more")
     tables = [_cases_file(Path(folder)) for folder in folders]
     names = _short_names([table.parent for table in tables])
+    rows = dict(zip(names, map(read_cases_csv, tables), strict=True))
+    of_distance = metric in (*DISTANCES_MM, *DISTANCES_VOXELS)
+    warnings = list(_failures(rows, protocol)) if of_distance else []
     result = compare(
-        *(read_cases_csv(table) for table in tables),
+        *rows.values(),
         names=names,
         metric=metric,
         protocol=protocol,
@@ -66,7 +72,7 @@ def compare_evaluations(
         for name, table in zip(names, tables, strict=True)
         for note in _selection(name, table.with_name(SUMMARY))
     ]
-    return {"schema": 1, **result}
+    return {"schema": 1, "warnings": warnings, **result}
 
 
 def write_comparison(result: dict[str, Any], folder: Path) -> None:
@@ -84,6 +90,7 @@ def console_comparison(result: dict[str, Any]) -> RenderableType:
     letters = _letters(result)
     legend = "\n".join(f"{letter}  {_role(name, result)}" for name, letter in letters.items())
     parts: list[RenderableType] = [Text(_heading(result), style="bold"), Text(legend)]
+    parts += [Text(warning, style="bold yellow") for warning in result.get("warnings", ())]
     for one in result["comparisons"]:
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
         for index, heading in enumerate(_headings(one, letters)):
@@ -107,6 +114,7 @@ def markdown_comparison(result: dict[str, Any]) -> str:
     letters = _letters(result)
     parts = [f"# {_heading(result)}"]
     parts.append(lay_out(["", "evaluation"], [[at, _role(n, result)] for n, at in letters.items()]))
+    parts += [f"**{warning}**" for warning in result.get("warnings", ())]
     for one in result["comparisons"]:
         rows = [_cells(label, entry, result["metric"]) for label, entry in one["classes"].items()]
         if one["mean"]:
@@ -117,6 +125,30 @@ def markdown_comparison(result: dict[str, Any]) -> str:
         parts.append("\n".join(f"* {verdict}" for verdict in _verdicts(one)))
     parts += ["## Notes", "\n".join(f"* {note}" for note in result["notes"]), f"*{DISCLAIMER}*"]
     return "\n\n".join(parts) + "\n"
+
+
+def _failures(rows: Mapping[str, Sequence[CaseRow]], protocol: str) -> Iterator[str]:
+    """Say where failures flatter distances; refuse evaluations that count them differently."""
+    ways = {name: failed_distances(of_one) for name, of_one in rows.items()}
+    if protocol == "standard" and len(set().union(*ways.values())) > 1:
+        counted = ", ".join(f"{name} as {' and '.join(way)}" for name, way in ways.items() if way)
+        raise DataError(
+            f"the distances of failures are counted differently ({counted}); evaluate again with "
+            "the same --failed-distance"
+        )
+    flatters = {"transunet": "as perfect"}.get(protocol)
+    if protocol == "standard" and set().union(*ways.values()) == {"nan"}:
+        flatters = "not at all"
+    for name, of_one in rows.items():
+        failed = sum(row["outcome"] in ("missed", "false_positive") for row in of_one)
+        if flatters and failed:
+            plural = "" if failed == 1 else "s"
+            yield (
+                f"Warning: {name} missed or invented a class {failed} time{plural}, which "
+                f"{'this protocol' if protocol == 'transunet' else 'this evaluation'} counts "
+                f"{flatters}: these distances do not tell which is better. Compare dice, or "
+                "distances under standard with --failed-distance diagonal."
+            )
 
 
 def _cases_file(folder: Path) -> Path:

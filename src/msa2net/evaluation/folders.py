@@ -43,10 +43,10 @@ from msa2net.evaluation.summary import (
 )
 from msa2net.files import sha256
 from msa2net.metrics import CaseRow, FailedDistance, Protocol, case_rows
+from msa2net.metrics.protocol import BACK
 
 NameProgress = Callable[[Iterable[str], int], Iterable[str]]
 
-_BACK = "back to the case's own grid"  # a situation in the protocols' rules
 _AS_GIVEN = "nothing is resampled: the masks are scored as they are"
 
 
@@ -99,7 +99,7 @@ def evaluate(
         images: folder of the images, same stems or nnU-Net's `NAME_0000`: shown with examples.
         out: folder to write cases.csv, summary.json, table.md, table.tex and examples/ into, when
             all is scored; None writes nothing.
-        workers: cases in memory at the same time; by default one a processor core.
+        workers: cases in memory at the same time; by default one a processor core that we may use.
         progress: wraps the names of the cases and their number, to show a bar.
 
     Returns:
@@ -130,7 +130,7 @@ def evaluate(
 
 def _as_given(protocol: Protocol) -> Protocol:
     """Correct the rule about the way back to a case's grid: files have gone it already."""
-    rules = tuple((s, _AS_GIVEN if s == _BACK else rule) for s, rule in protocol.rules)
+    rules = tuple((s, _AS_GIVEN if s == BACK else rule) for s, rule in protocol.rules)
     return replace(protocol, rules=rules)
 
 
@@ -156,12 +156,19 @@ def _score_all(
     """Yield every case's id and scores, in the order of the pairs; the first error ends it."""
     names = [pair.id for pair in pairs]
     shown = names if progress is None else progress(names, len(names))
-    with _pool(workers or os.cpu_count() or 1) as pool:
+    with _pool(workers or _cores()) as pool:
         jobs: dict[str, Future[_Scored]] = {
             pair.id: pool.submit(_score, pair, codings, failed_distance) for pair in pairs
         }
         for name in shown:
             yield name, jobs.pop(name).result()
+
+
+def _cores() -> int:
+    """Count the cores that we may use: in containers and under taskset fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager

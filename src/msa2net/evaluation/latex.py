@@ -16,7 +16,8 @@ from msa2net.evaluation.columns import (
     interval_text,
     selection_note,
 )
-from msa2net.evaluation.lines import Entries, has_distances, shown
+from msa2net.evaluation.lines import Entries, has_distances, shown, sum_of_n
+from msa2net.metrics.protocol import DISTANCE
 
 # The paper's abbreviations of the eight organs, in its order; class names in any spelling.
 _ORGANS = {
@@ -151,13 +152,17 @@ def _comments(
         counts = (sum(figure[key] for figure in dice) for key in keys)
         text = "{} scores, {} missed, {} false positives, {} not applicable".format(*counts)
         yield _comment(f"{name}: {entry['title']}. Cases times classes: {text}.")
+        for metric in metrics:
+            n = sum_of_n(entry, metric)
+            if entry["mean"].get(metric) is not None and n != sum_of_n(entry, "dice"):
+                yield _comment(f"{name}: the {HEADINGS[metric]} is a mean of {n} scores.")
         interval = interval_text("dice", entry.get("mean_interval", {}).get("dice"))
         if interval != NOT_APPLICABLE:
             yield _comment(f"{name}: the 95 % interval of the DSC is {interval} (as fractions).")
         for note in interval_notes(entry, "dice"):
             yield _comment(f"{name}: {note}")
         for situation, counted in entry["rules"]:
-            if distances or not situation.startswith("distance: "):
+            if distances or not situation.startswith(DISTANCE):
                 yield _comment(f"{name} counts: {situation}: {counted}")
 
 

@@ -51,10 +51,10 @@ class Table:
 def shown(summary: Mapping[str, Any]) -> tuple[list[str], Entries, list[str]]:
     """Return the protocols' names, their entries and the metrics to show.
 
-    The protocols are standard and the published one; all there are if neither was chosen.
+    The protocols are those of `shown_protocols`.
     """
     kind, protocols = summary["image_kind"], summary["protocols"]
-    names = shown_protocols(kind, protocols) or list(protocols)
+    names = shown_protocols(kind, protocols)
     scores: Entries = {(name,): protocols[name] for name in names}
     classes = [entry["classes"] for entry in scores.values()]
     return names, scores, shown_metrics(kind, classes, HEADINGS)
@@ -77,8 +77,13 @@ def score_lines(
         for names, entry in entries.items()
     ]
     if len(classes) > 1:
-        lines += [_mean_line(entry, names, metrics) for names, entry in entries.items()]
+        lines += [_mean_line(entry, names, metrics, own_n) for names, entry in entries.items()]
     return lines
+
+
+def sum_of_n(entry: Mapping[str, Any], metric: str) -> int:
+    """Add up the cases in a figure over the classes, in cases times classes."""
+    return sum(figures[metric]["n"] for figures in entry["classes"].values() if metric in figures)
 
 
 def has_intervals(entries: Entries) -> bool:
@@ -98,6 +103,23 @@ def notes(classes: Sequence[str], entries: Entries, metrics: Sequence[str]) -> l
         for name, means in partial.items()
         if means
     ]
+
+
+def other_n(classes: Sequence[str], entries: Entries, metrics: Sequence[str]) -> list[str]:
+    """Say which figures are of other cases than the DSC, whose n stands in the table."""
+    sentences = []
+    for names, entry in entries.items():
+        for metric in metrics:
+            of_class = {label: entry["classes"][label] for label in classes}
+            found = [
+                f"{label} {figures[metric]['n']} (DSC {figures['dice']['n']})"
+                for label, figures in of_class.items()
+                if figures.get(metric, {}).get("mean") is not None
+                and figures[metric]["n"] != figures["dice"]["n"]
+            ]
+            if found:
+                sentences.append(f"n of {', '.join(names)} {HEADINGS[metric]}: {', '.join(found)}.")
+    return sentences
 
 
 def differing(scores: Entries, metrics: Sequence[str]) -> list[list[str]]:
@@ -158,8 +180,8 @@ def further_table(summary: Mapping[str, Any]) -> Table | None:
         cells = [_cell(figures.get(metric), metric, n, own_n=True) for metric in headings]
         rows.append([label, *cells, str(n)])
     if len(rows) > 1:
-        means = [figure_text(metric, entry["mean"].get(metric)) for metric in headings]
-        total = sum(figures["dice"]["n"] for figures in entry["classes"].values())
+        means = _mean_cells(entry, list(headings), own_n=True)
+        total = sum_of_n(entry, "dice")
         rows.append([f"**{cell}**" for cell in ("mean", *means, str(total))])
     return Table(["class", *headings.values(), "n"], rows)
 
@@ -204,11 +226,19 @@ def _cell(figure: Mapping[str, Any] | None, metric: str, n: int, *, own_n: bool)
     return f"{text} ({figure['n']})" if own_n and figure["n"] != n else text
 
 
-def _mean_line(entry: Mapping[str, Any], names: tuple[str, ...], metrics: Sequence[str]) -> Line:
-    means = [figure_text(metric, entry["mean"].get(metric)) for metric in metrics]
+def _mean_line(
+    entry: Mapping[str, Any], names: tuple[str, ...], metrics: Sequence[str], own_n: bool
+) -> Line:
+    means = _mean_cells(entry, metrics, own_n=own_n)
     interval = interval_text("dice", entry.get("mean_interval", {}).get("dice"))
     counts = _counts([figures["dice"] for figures in entry["classes"].values()])
     return Line("mean", names, means, interval, counts, is_mean=True)
+
+
+def _mean_cells(entry: Mapping[str, Any], metrics: Sequence[str], *, own_n: bool) -> list[str]:
+    n = sum_of_n(entry, "dice")
+    figures = {m: {"mean": entry["mean"].get(m), "n": sum_of_n(entry, m)} for m in metrics}
+    return [_cell(figure, metric, n, own_n=own_n) for metric, figure in figures.items()]
 
 
 def _counts(dice: Sequence[Mapping[str, Any]]) -> list[str]:

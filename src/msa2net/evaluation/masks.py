@@ -274,4 +274,6 @@ def _checked(given: Sequence[str]) -> tuple[str, ...]:
 
 
 def _wrong(names: tuple[str, ...]) -> bool:
-    return not 2 <= len(names) <= MAX_CLASSES or len(set(names)) < len(names) or not all(names)
+    late = "background" in (name.lower() for name in names[1:])
+    repeated = len(set(names)) < len(names)
+    return not 2 <= len(names) <= MAX_CLASSES or repeated or late or not all(names)

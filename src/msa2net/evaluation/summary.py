@@ -165,6 +165,7 @@ def write_evaluation(
     content = {**summary, **{part: _without_infinity(summary[part]) for part in _SCORES}}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     markdown, latex = markdown_table(summary), latex_table(summary)
+    (folder / "summary.json").unlink(missing_ok=True)  # not of other tables than those beside it
     write_examples(folder / "examples", examples)
     write_cases_csv(folder / "cases.csv", rows)
     write_text(folder / "table.md", markdown)

@@ -27,11 +27,8 @@ from msa2net.evaluation.columns import (
     heading,
     interval_notes,
     interval_text,
-    partial_means,
     reference_rows,
     selection_note,
-    shown_metrics,
-    shown_protocols,
 )
 from msa2net.evaluation.lines import (
     Entries,
@@ -41,6 +38,7 @@ from msa2net.evaluation.lines import (
     has_distances,
     has_intervals,
     notes,
+    other_n,
     score_lines,
     shown,
     spread_table,
@@ -48,24 +46,7 @@ from msa2net.evaluation.lines import (
 )
 from msa2net.evaluation.markdown import lay_out
 from msa2net.metrics.bootstrap import FEW
-
-__all__ = [
-    "DISCLAIMER",
-    "DISTANCES",
-    "HEADINGS",
-    "NOT_APPLICABLE",
-    "console_table",
-    "figure_text",
-    "interval_text",
-    "markdown_table",
-    "partial_means",
-    "reference_rows",
-    "selection_note",
-    "shown_metrics",
-    "shown_protocols",
-]
-
-_FAILED_DISTANCE = "distance: missed or false positive"  # a situation of the protocols' rules
+from msa2net.metrics.protocol import DISTANCE_FAILED, all_rules
 
 
 def markdown_table(summary: dict[str, Any]) -> str:
@@ -100,6 +81,10 @@ def markdown_table(summary: dict[str, Any]) -> str:
     rules = differing(scores, metrics)
     if rules:
         parts += ["## Rules that differ", lay_out(["situation", *names], rules)]
+    every = all_rules(
+        [entry["rules"] for entry in scores.values()], distances=has_distances(metrics)
+    )
+    parts += ["## All rules", lay_out(["situation", *names], every)]
     parts += _markdown_reference(summary.get("reference"))
     parts.append(f"*{DISCLAIMER}*")
     return "\n\n".join(parts) + "\n"
@@ -129,6 +114,7 @@ def console_table(summary: dict[str, Any]) -> RenderableType:
         _console_scores(score_lines(classes, scores, metrics), "protocol", metrics),
         Text(f"n: cases in the DSC; {NOT_APPLICABLE} is not applicable{hd95}", style="dim"),
         *(Text(note) for note in notes(classes, scores, metrics)),
+        *(Text(sentence) for sentence in other_n(classes, scores, metrics)),
     ]
     parts += _console_spread(summary)
     groups = summary.get("groups") or {}
@@ -171,7 +157,7 @@ def _enumerated(words: Sequence[str]) -> str:
 def _about_failures(summary: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
     """Say what the distance of a failure counts, which decides a mean with failures in it."""
     standard = summary["protocols"].get("standard")
-    counted = dict(standard["rules"]).get(_FAILED_DISTANCE) if standard else None
+    counted = dict(standard["rules"]).get(DISTANCE_FAILED) if standard else None
     if not counted or not has_distances(metrics):
         return []
     return [f"By the standard protocol the distance of a missed or false positive is {counted}."]

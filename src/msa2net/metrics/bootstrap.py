@@ -148,8 +148,8 @@ def pooled_intervals(
 
     Returns:
         Those of each class, one a metric; and one a metric of the mean over the classes that have
-        the figure. There is none for a single case, or if it matters for no case whether it is
-        there. Samples without the figure are left out.
+        the figure. There is none if a single case has the figure, or if it matters for no case
+        whether it is there. Samples without the figure are left out.
     """
     few = _few(len(counts_NCK))
     observed_CM = figures(counts_NCK.sum(axis=0))
@@ -191,10 +191,9 @@ def _of_figure(
     Samples without the figure (nan) are left out; `few` is the warning if there is an interval.
     """
     replicates = replicates[~np.isnan(replicates)]
-    without_one = without_one[~np.isnan(without_one)]
     if np.isnan(observed):
         return Interval(None, f"no interval: {_NOTHING}")
-    if len(without_one) < 2:
+    if np.isnan(without_one).any():  # a case without which there is no figure has it alone
         return Interval(None, f"no interval: {_SINGLE}")
     rounding = _rounding(np.sort(without_one))
     if np.ptp(without_one) <= rounding:
@@ -276,8 +275,8 @@ def _few(n: int, where: str = "") -> str | None:
     if n >= FEW:
         return None
     return (
-        f"n = {n}{where} is below {FEW}: such an interval is too narrow, and even with {FEW} cases "
-        "7 to 12 in 100 miss the true mean"
+        f"n = {n}{where} is below {FEW}: such an interval is too narrow; of mean scores, even with "
+        f"{FEW} cases 7 to 12 in 100 miss the true one"
     )
 
 

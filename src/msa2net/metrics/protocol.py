@@ -105,37 +105,40 @@ UNITS: dict[Aggregation, str] = {
     "pooled": "one score a class from the pixels of all cases together; their mean over classes",
 }
 
+# Situations of the rules that others look up or correct.
+DISTANCE = "distance: "  # how those begin that are about distances only
+DISTANCE_FAILED = f"{DISTANCE}missed or false positive"
+BACK = "back to the case's own grid"
+
 _BOTH_EMPTY = "both empty"
 _MISSED = "missed: in the truth, not predicted"
 _FALSE_POSITIVE = "false positive: predicted, not in the truth"
 _SCORED = "both non-empty"
 _AVERAGED = "averaged over"
 _IGNORED = ("ignored pixels (truth 255)", "left out")
-_DISTANCE = "distance: "
-_DISTANCE_FAILED = f"{_DISTANCE}missed or false positive"
-_DISTANCE_EMPTY = f"{_DISTANCE}both empty"
+_DISTANCE_EMPTY = f"{DISTANCE}both empty"
 _DISTANCES = (
     (
-        f"{_DISTANCE}both non-empty",
+        f"{DISTANCE}both non-empty",
         "HD95: 95th percentile of the surface distances of both directions together, whole volume",
     ),
     (
-        f"{_DISTANCE}surface",
+        f"{DISTANCE}surface",
         "voxels with a face neighbour outside the mask; beyond the image is outside",
     ),
-    (f"{_DISTANCE}ignored pixels (truth 255)", "outside both masks"),
+    (f"{DISTANCE}ignored pixels (truth 255)", "outside both masks"),
 )
+_ONE_SLICE = f"{DISTANCE}a volume of one slice"
 _FURTHER_DISTANCES = (
-    (f"{_DISTANCE}hd", "the largest surface distance of both directions"),
-    (f"{_DISTANCE}hd95_directed", "95th percentile of each direction alone, then the larger"),
-    (f"{_DISTANCE}assd", "mean of the surface distances of both directions together"),
+    (f"{DISTANCE}hd", "the largest surface distance of both directions"),
+    (f"{DISTANCE}hd95_directed", "95th percentile of each direction alone, then the larger"),
+    (f"{DISTANCE}assd", "mean of the surface distances of both directions together"),
     (
-        f"{_DISTANCE}surface_dice",
+        f"{DISTANCE}surface_dice",
         f"share of both surfaces' voxels no further than {SURFACE_TOLERANCE:g} mm (or voxels) from "
         "the other surface; missed or false positive: 0; both empty: not applicable",
     ),
 )
-_BACK = "back to the case's own grid"
 
 PROTOCOLS: dict[str, Protocol] = {
     "standard": Protocol(
@@ -162,10 +165,11 @@ PROTOCOLS: dict[str, Protocol] = {
                 "applicable",
             ),
             (_DISTANCE_EMPTY, "not applicable"),
-            (_DISTANCE_FAILED, FAILED_DISTANCES["diagonal"]),
+            (DISTANCE_FAILED, FAILED_DISTANCES["diagonal"]),
             *_DISTANCES,
+            (_ONE_SLICE, "measured as a picture, in two dimensions"),
             *_FURTHER_DISTANCES,
-            (_BACK, "probabilities resampled linearly, then the most probable class"),
+            (BACK, "probabilities resampled linearly, then the most probable class"),
             (_AVERAGED, "applicable cases, then classes"),
             _IGNORED,
         ),
@@ -182,9 +186,10 @@ PROTOCOLS: dict[str, Protocol] = {
             (_FALSE_POSITIVE, "1"),
             (_SCORED, "by definition"),
             (_DISTANCE_EMPTY, "0, as if perfect"),
-            (_DISTANCE_FAILED, "0, as if perfect"),
+            (DISTANCE_FAILED, "0, as if perfect"),
             *_DISTANCES,
-            (_BACK, "the most probable class at the network's size, then nearest neighbour"),
+            (_ONE_SLICE, "measured in three dimensions: all of a mask is surface"),
+            (BACK, "the most probable class at the network's size, then nearest neighbour"),
             (_AVERAGED, "all cases, then classes"),
             _IGNORED,
         ),
@@ -237,7 +242,7 @@ def standard_protocol(failed_distance: FailedDistance = "diagonal") -> Protocol:
             f"failed_distance is {failed_distance!r}; choose from {', '.join(FAILED_DISTANCES)}"
         )
     standard = PROTOCOLS["standard"]
-    rules = dict(standard.rules) | {_DISTANCE_FAILED: FAILED_DISTANCES[failed_distance]}
+    rules = dict(standard.rules) | {DISTANCE_FAILED: FAILED_DISTANCES[failed_distance]}
     return replace(standard, rules=tuple(rules.items()), failed_distance=failed_distance)
 
 
@@ -264,7 +269,24 @@ def differing_rules(
     return [
         row
         for row in rows
-        if len(set(row[1:])) > 1 and (distances or not row[0].startswith(_DISTANCE))
+        if len(set(row[1:])) > 1 and (distances or not row[0].startswith(DISTANCE))
+    ]
+
+
+def all_rules(
+    protocols: Sequence[Sequence[tuple[str, str]]], *, distances: bool = True
+) -> list[list[str]]:
+    """Lay every rule of every protocol out; see `differing_rules` for arguments and columns.
+
+    Returns:
+        A row per situation that any of them has a rule for; "" where one has none.
+    """
+    tables = [dict(rules) for rules in protocols]
+    situations = dict.fromkeys(situation for table in tables for situation in table)
+    return [
+        [situation, *(table.get(situation, "") for table in tables)]
+        for situation in situations
+        if distances or not situation.startswith(DISTANCE)
     ]
 
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from msa2net.errors import ConfigError, DataError
 from msa2net.metrics.overlap import LabelArray, confusion_counts, overlap_metrics
@@ -20,6 +19,7 @@ from msa2net.metrics.protocol import (
 )
 from msa2net.metrics.surface import (
     Voxels,
+    checked_spacing,
     class_surfaces,
     diagonal,
     hd95_of_surfaces,
@@ -178,33 +178,46 @@ def _class_distances(
 ) -> list[_Distances]:
     """Compute the distance columns of class 1, 2, … by the rules in protocol.py."""
     ignored = truth == _IGNORE_INDEX
-    skipped = ignored if ignored.any() else None
-    ones = (1.0,) * truth.ndim
-    true = _surfaces(truth, num_classes, skipped)
-    ours = _surfaces(prediction, num_classes, skipped)
-    theirs = ours if published is None else _surfaces(published, num_classes, skipped)
+    if ignored.any():
+        truth, prediction = np.where(ignored, 0, truth), np.where(ignored, 0, prediction)
+        published = None if published is None else np.where(ignored, 0, published)
+    # A volume of one slice is a picture: in 3-D all of a mask would be surface. The published
+    # function knows no pictures, so its own column stays as it is.
+    flat = truth.ndim > 2
+    axes = [axis for axis, side in enumerate(truth.shape) if side > 1 or not flat] or [0]
+    shape = tuple(truth.shape[axis] for axis in axes)
+    spacing = None
+    if spacing_mm is not None:
+        spacing = checked_spacing(spacing_mm, truth.ndim)[axes].tolist()
+    true = class_surfaces(truth.reshape(shape), num_classes)
+    ours = class_surfaces(prediction.reshape(shape), num_classes)
+    transunet: list[float | None] = [None] * (num_classes - 1)
+    if published is not None or len(axes) < truth.ndim:
+        theirs = prediction if published is None else published
+        transunet = _published_distances(theirs, truth, num_classes)
     measured = []
-    for own, other, reference in zip(ours, theirs, true, strict=True):
+    for own, reference, known in zip(ours, true, transunet, strict=True):
         mm = _Standard()
-        if spacing_mm is not None:
-            mm = _standard(own, reference, truth.shape, spacing_mm, failed_distance)
-        voxels = _standard(own, reference, truth.shape, ones, failed_distance)
-        transunet = 0.0
-        if len(other) and len(reference):
-            # The same surfaces give the same distance: not asked twice.
-            known = voxels.hd95 if other is own else hd95_of_surfaces(other, reference, ones)
-            assert known is not None  # both are non-empty
-            transunet = known
-        measured.append(_Distances(mm, voxels, transunet))
+        if spacing is not None:
+            mm = _standard(own, reference, shape, spacing, failed_distance)
+        voxels = _standard(own, reference, shape, (1.0,) * len(shape), failed_distance)
+        if known is None:  # the same surfaces give the same distance: not asked twice
+            known = voxels.hd95 if len(own) and len(reference) else 0.0
+        measured.append(_Distances(mm, voxels, known))
     return measured
 
 
-def _surfaces(
-    labels: LabelArray, num_classes: int, ignored: NDArray[np.bool_] | None
-) -> list[Voxels]:
-    if ignored is not None:
-        labels = np.where(ignored, np.zeros((), labels.dtype), labels)
-    return class_surfaces(labels, num_classes)
+def _published_distances(
+    prediction: LabelArray, truth: LabelArray, num_classes: int
+) -> list[float | None]:
+    """Return HD95 in voxels of class 1, 2, … as published: 0 wherever a mask is empty."""
+    pairs = zip(
+        class_surfaces(prediction, num_classes), class_surfaces(truth, num_classes), strict=True
+    )
+    return [
+        hd95_of_surfaces(one, other, (1.0,) * truth.ndim) if len(one) and len(other) else 0.0
+        for one, other in pairs
+    ]
 
 
 def _standard(

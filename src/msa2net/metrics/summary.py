@@ -269,6 +269,15 @@ def _check_failed_distances(rows: Sequence[CaseRow], protocol: Protocol) -> None
             )
 
 
+def failed_distances(rows: Iterable[CaseRow]) -> set[FailedDistance]:
+    """Return how the distances of failures were counted in rows; empty without such distances."""
+    return {
+        _failed_distance(row["hd95_voxels"])
+        for row in rows
+        if row["outcome"] in _FAILED and row["hd95_voxels_transunet"] is not None
+    }
+
+
 def _failed_distance(value: float | None) -> FailedDistance:
     if value is None:
         return "nan"

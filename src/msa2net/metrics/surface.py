@@ -100,7 +100,7 @@ def surface_distances(start: Voxels, end: Voxels, spacing: Sequence[float]) -> D
     """
     from scipy.spatial import cKDTree
 
-    scale = _checked_spacing(spacing, end.shape[1])
+    scale = checked_spacing(spacing, end.shape[1])
     distances: Distances
     workers = -1 if len(start) > _MANY else 1
     tree = cKDTree(end * scale, balanced_tree=False)
@@ -140,7 +140,7 @@ def surface_scores(
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise ConfigError(f"the tolerance is {tolerance}; it must be a distance of 0 or more")
     if not len(first) or not len(second):
-        _checked_spacing(spacing, first.shape[1])
+        checked_spacing(spacing, first.shape[1])
         dice = 0.0 if len(first) or len(second) else math.nan
         return SurfaceScores(math.nan, math.nan, math.nan, math.nan, dice)
     there, back = both_directions(first, second, spacing)
@@ -252,7 +252,7 @@ def diagonal(shape: Sequence[int], spacing: Sequence[float]) -> float:
     Raises:
         DataError: the spacing is not one positive number per axis.
     """
-    return math.hypot(*((np.asarray(shape) - 1) * _checked_spacing(spacing, len(shape))))
+    return math.hypot(*((np.asarray(shape) - 1) * checked_spacing(spacing, len(shape))))
 
 
 def _mask_scores(
@@ -277,7 +277,12 @@ def _eroded(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return kept
 
 
-def _checked_spacing(spacing: Sequence[float], axes: int) -> NDArray[np.float64]:
+def checked_spacing(spacing: Sequence[float], axes: int) -> NDArray[np.float64]:
+    """Return a spacing as an array.
+
+    Raises:
+        DataError: it is not one positive number per axis.
+    """
     scale = np.asarray(spacing, np.float64)
     if scale.shape != (axes,) or not (np.isfinite(scale) & (scale > 0)).all():
         raise DataError(

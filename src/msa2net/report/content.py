@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from msa2net.config import Config, ModelConfig, dump_config, load_config
 from msa2net.errors import DataError
+from msa2net.evaluation.examples import RANKS
 from msa2net.files import read_json
 from msa2net.inference.run_folder import (
     CONFIG_FILE,
@@ -33,7 +34,6 @@ from msa2net.report.layouts import Summary, TrainingFacts
 SUMMARY_SCHEMAS = (1, 2)
 SUMMARY_FILE = "summary.json"
 LEFT_OUT = Path("left out of the report")  # in place of every path: its folders may name people
-RANKS = ("worst", "median", "best")
 
 Layout = TypeVar("Layout", bound=BaseModel)
 Section = TypeVar("Section", bound=BaseModel)

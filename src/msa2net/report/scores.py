@@ -11,7 +11,13 @@ from msa2net.evaluation.columns import (
     shown_metrics,
     shown_protocols,
 )
-from msa2net.metrics.protocol import SURFACE_TOLERANCE, Outcome, differing_rules
+from msa2net.metrics.protocol import (
+    DISTANCE_FAILED,
+    SURFACE_TOLERANCE,
+    Outcome,
+    all_rules,
+    differing_rules,
+)
 from msa2net.report.layouts import Figure, ProtocolScores, Summary
 
 METRICS = {
@@ -44,7 +50,6 @@ OUTCOMES: dict[Outcome, str] = {
 
 _MEAN = "the mean over classes"
 _NONE = "no interval"  # how the warning of a figure without one begins
-_FAILED_DISTANCE = "distance: missed or false positive"  # a situation of the protocols' rules
 
 Cell: TypeAlias = tuple[str, str]
 """What a cell shows, and what stands small under it."""
@@ -70,14 +75,14 @@ def interval_text(metric: str, ends: Sequence[float | None] | None) -> str:
 
 def distance_of_failure(rules: Iterable[tuple[str, str]]) -> str:
     """Say in the words of a protocol's rules what the distance of a failure counts, or ""."""
-    return dict(rules).get(_FAILED_DISTANCE, "")
+    return dict(rules).get(DISTANCE_FAILED, "")
 
 
 def score_tables(summary: Summary) -> dict[str, Any] | None:
-    """Lay out the standard and the published protocol, to stand side by side.
+    """Lay out the standard and the published protocol, or others that were chosen, side by side.
 
     Returns:
-        What the page's section on scores shows, None for a summary without either protocol:
+        What the page's section on scores shows, None for a summary without any protocol:
         `protocols`, `groups`, `further` and `folded` are tables with `title`, `headings`, `rows`
         (class → cells) and `mean` (cells).
     """
@@ -97,6 +102,7 @@ def score_tables(summary: Summary) -> dict[str, Any] | None:
         "distances": distances,
         "failed_distance": distance_of_failure(standard.rules) if standard and distances else "",
         "intervals": _interval_note(summary),
+        "all_rules": all_rules([scores.rules for scores in shown], distances=distances),
         "rules": differing_rules([scores.rules for scores in shown], distances=distances),
         "further": [view for scores in shown if (view := _further_table(scores, metrics))],
         "folded": _folded_tables(standard) if standard else [],
@@ -167,8 +173,13 @@ def _main_table(scores: ProtocolScores, metrics: list[str], *, median: bool) -> 
         "columns": len(headings),
         "rows": {label: cells(figures) for label, figures in scores.classes.items()},
         "mean": [
-            *(means[0], *([("", "")] if median else []), *means[1:], ("", "")),
-            *_counts(None, _not_applicable(scores), scores.missed, scores.false_positives)[1:],
+            *(means[0], *([("", "")] if median else []), *means[1:]),
+            *_counts(
+                _sum_of_n(scores, "dice"),
+                _not_applicable(scores),
+                scores.missed,
+                scores.false_positives,
+            ),
         ],
         "partial": partial_means(
             scores.mean_over, len(scores.classes), {name: METRICS[name] for name in metrics}
@@ -229,17 +240,29 @@ def _plain_table(scores: ProtocolScores, columns: Mapping[str, str]) -> dict[str
 
 def _mean_cell(metric: str, figure: Figure, n: int) -> Cell:
     """A mean over its interval and, where they are other cases than the line's, their number."""
-    small = [interval_text(metric, figure.interval)]
-    if figure.mean is not None and figure.n != n:
-        small.append(f"n {figure.n:,}")
-    return figure_text(metric, figure.mean), ", ".join(filter(None, small))
+    return _cell(metric, figure.mean, figure.interval, figure.n, n)
 
 
 def _mean_row(scores: ProtocolScores, metrics: list[str]) -> list[Cell]:
+    """As `_mean_cell`, the numbers of cases added up over the classes."""
+    n = _sum_of_n(scores, "dice")
     return [
-        (figure_text(name, scores.mean[name]), interval_text(name, scores.mean_interval.get(name)))
+        _cell(name, scores.mean[name], scores.mean_interval.get(name), _sum_of_n(scores, name), n)
         for name in metrics
     ]
+
+
+def _cell(
+    metric: str, mean: float | None, ends: Sequence[float | None] | None, own_n: int, n: int
+) -> Cell:
+    small = [interval_text(metric, ends)]
+    if mean is not None and own_n != n:
+        small.append(f"n {own_n:,}")
+    return figure_text(metric, mean), ", ".join(filter(None, small))
+
+
+def _sum_of_n(scores: ProtocolScores, metric: str) -> int:
+    return sum(figures[metric].n for figures in scores.classes.values())
 
 
 def _counts(*counts: int | None) -> list[Cell]:
