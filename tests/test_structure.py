@@ -17,7 +17,7 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"training"},
+    {"training", "prediction"},
     {"report", "export"},
     {"evaluation"},
     {"inference"},

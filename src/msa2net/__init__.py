@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from msa2net.evaluation.folders import evaluate
     from msa2net.inference.predictor import Predictor
     from msa2net.models.registry import create_model
+    from msa2net.prediction.run import predict_files
     from msa2net.training.run import train
 
 _HOME = {
@@ -31,6 +32,7 @@ _HOME = {
     "evaluate": "msa2net.evaluation.folders",
     "evaluate_run": "msa2net.evaluation.evaluate",
     "load_config": "msa2net.config",
+    "predict_files": "msa2net.prediction.run",
     "train": "msa2net.training.run",
 }
 
@@ -49,6 +51,7 @@ __all__ = [
     "evaluate",
     "evaluate_run",
     "load_config",
+    "predict_files",
     "train",
 ]
 

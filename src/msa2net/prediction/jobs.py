@@ -1,0 +1,170 @@
+"""What is to be done: every output's place is settled before anything is written."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from msa2net.errors import ConfigError, DataError
+from msa2net.prediction.inputs import Image
+from msa2net.prediction.records import Maker, Record, read_record, record_path
+
+Existing = Literal["refuse", "overwrite", "resume"]
+"""What to do about outputs that exist: refuse to start, replace them, or go on with the rest."""
+
+SegKind = Literal["none", "binary", "labelmap"]
+
+OVERLAYS, SEGMENTATIONS = "overlays", "dicom-seg"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image and the names of its outputs in the folder; "" is not written.
+
+    Attributes:
+        image: it.
+        mask: NIfTI for volumes, PNG for pictures.
+        overlay: a picture to look at.
+        segmentation: DICOM.
+    """
+
+    image: Image
+    mask: str
+    overlay: str = ""
+    segmentation: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the image."""
+        return self.image.name
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of what will be written."""
+        return tuple(name for name in (self.mask, self.overlay, self.segmentation) if name)
+
+    @property
+    def possible(self) -> tuple[str, ...]:
+        """The names of what an earlier prediction of this image may have written."""
+        return (self.mask, f"{OVERLAYS}/{self.name}.jpg", f"{SEGMENTATIONS}/{self.name}.dcm")
+
+    def remove(self, out: Path) -> None:
+        """Remove every output and the record, so that none can pass for a new one."""
+        for path in (record_path(out, self.name), *(out / name for name in self.possible)):
+            try:
+                path.unlink(missing_ok=True)
+            except NotADirectoryError:
+                pass
+            except OSError as error:
+                raise DataError(f"cannot remove {path}: {error.strerror or error}") from error
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is left to do.
+
+    Attributes:
+        jobs: with outputs of other images or networks in none of their places.
+        finished: names of images whose outputs are there already.
+    """
+
+    jobs: tuple[Job, ...]
+    finished: tuple[str, ...]
+
+
+def make_jobs(images: Iterable[Image], *, overlays: bool, dicom_seg: SegKind) -> list[Job]:
+    """Name every image's outputs.
+
+    Raises:
+        ConfigError: DICOM segmentations are asked for of an image that is no DICOM.
+    """
+    jobs = []
+    for image in images:
+        if dicom_seg != "none" and not image.is_dicom:
+            raise ConfigError(
+                f"{image.source} is no DICOM, and a DICOM segmentation is written of a DICOM "
+                "series only; leave --dicom-seg, or predict the series by itself"
+            )
+        jobs.append(
+            Job(
+                image=image,
+                mask=f"{image.name}{'.nii.gz' if image.is_volume else '.png'}",
+                overlay=f"{OVERLAYS}/{image.name}.jpg" if overlays else "",
+                segmentation="" if dicom_seg == "none" else f"{SEGMENTATIONS}/{image.name}.dcm",
+            )
+        )
+    return jobs
+
+
+def make_plan(
+    jobs: Sequence[Job], out: Path, maker: Maker, *, existing: Existing, dicom_seg: SegKind
+) -> Plan:
+    """Find what is done already; nothing is written or removed.
+
+    Raises:
+        DataError: an output exists and nothing is said about it, or is itself an input, or, with
+            `resume`, was not made by the same networks with the same options.
+    """
+    _refuse_inputs(jobs, out)
+    todo, finished = [], []
+    for job in jobs:
+        there = [name for name in job.possible if _exists(out / name)]
+        if not there or existing == "overwrite":
+            todo.append(job)
+            continue
+        if existing == "refuse":
+            raise DataError(
+                f"{out / there[0]} exists already; choose another --out, go on where it stopped "
+                "with --resume, or replace it with --overwrite"
+            )
+        record = read_record(out, job.name)
+        _require_same(out, there, record, maker)
+        assert record is not None
+        same = record.fingerprint == job.image.fingerprint()
+        same = same and (dicom_seg == "none" or record.dicom_seg == dicom_seg)
+        if same and record.intact(out, job.outputs):
+            finished.append(job.name)
+        else:
+            todo.append(job)
+    return Plan(tuple(todo), tuple(finished))
+
+
+def _require_same(out: Path, there: Sequence[str], record: Record | None, maker: Maker) -> None:
+    """Refuse outputs that are not the same networks' work."""
+    instead = "choose another --out, or replace it with --overwrite"
+    for name in there:
+        if record is None or not record.owns(out, name):
+            raise DataError(
+                f"{out / name} was not written by msa2net predict, or was changed since; {instead}"
+            )
+        difference = maker.difference(record.made_by)
+        if difference:
+            raise DataError(f"{out / name} was made {difference}; {instead}")
+
+
+def _refuse_inputs(jobs: Sequence[Job], out: Path) -> None:
+    """Refuse to write over what is to be read.
+
+    Raises:
+        DataError: naming the file.
+    """
+    inputs = {_identity(path) for job in jobs for path in job.image.files} - {None}
+    for job in jobs:
+        for name in job.possible:
+            if _identity(out / name) in inputs:
+                raise DataError(f"{out / name} is itself an input; choose another --out")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}") from error

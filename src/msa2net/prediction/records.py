@@ -1,0 +1,158 @@
+"""What is remembered of every predicted image, so that nothing is done twice or taken for another.
+
+A file an image in `records/`: which networks and options made its outputs, from what, and the
+outputs' hashes. It is written just before the outputs come to their places, so outputs without a
+record that fits were never made here.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from msa2net.errors import DataError
+from msa2net.files import read_json, sha256, write_text
+from msa2net.inference.networks import Mode
+from msa2net.inference.run_folder import WEIGHTS_FILE, read_facts
+
+FOLDER = "records"
+SCHEMA = 1
+
+
+class Maker(BaseModel):
+    """Networks and options: what decides a mask, besides the image.
+
+    Attributes:
+        weights: SHA-256 of each network's file.
+        networks: SHA-256 of what `model.json` says of its layout, preprocessing and classes.
+        mode: resize or sliding.
+        flips: whether mirrored images were answered too.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weights: tuple[str, ...]
+    networks: tuple[str, ...]
+    mode: str
+    flips: bool
+
+    @classmethod
+    def of_runs(cls, runs: Sequence[Path], mode: Mode, flips: bool) -> "Maker":
+        """Describe run folders.
+
+        Raises:
+            WeightsError: not a run folder.
+        """
+        return cls(
+            weights=tuple(_hash_weights(run) for run in runs),
+            networks=tuple(_hash_facts(run) for run in runs),
+            mode=mode,
+            flips=flips,
+        )
+
+    def difference(self, other: "Maker") -> str:
+        """Say in words what differs; "" if nothing does."""
+        if (self.weights, self.networks) != (other.weights, other.networks):
+            return "by another network"
+        if self.mode != other.mode:
+            return f"with --{other.mode}" if other.mode == "sliding" else "without --sliding"
+        if self.flips != other.flips:
+            return "with --flips" if other.flips else "without --flips"
+        return ""
+
+
+class Record(BaseModel):
+    """One image.
+
+    Attributes:
+        schema_version: of this file's layout.
+        made_by: see `Maker`.
+        source: file or folder, as it was given.
+        fingerprint: of the image's files.
+        outputs: path in the folder → SHA-256; empty if it failed.
+        dicom_seg: kind of the DICOM segmentation; none if there is none.
+        structures: rows of `structures.csv`.
+        error: why there are no outputs; "" if there are.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA
+    made_by: Maker
+    source: str
+    fingerprint: str
+    outputs: dict[str, str] = {}
+    dicom_seg: str = "none"
+    structures: tuple[dict[str, str], ...] = ()
+    error: str = ""
+
+    def intact(self, out: Path, names: Sequence[str]) -> bool:
+        """Tell whether these outputs are in their places as they were written."""
+        return all(name in self.outputs and self.owns(out, name) for name in names)
+
+    def owns(self, out: Path, name: str) -> bool:
+        """Tell whether an output is there and is what was written then."""
+        path = out / name
+        return path.is_file() and self.outputs.get(name) == sha256(path)
+
+
+def record_path(out: Path, name: str) -> Path:
+    """Return where an image's record is."""
+    return out / FOLDER / f"{name}.json"
+
+
+def read_record(out: Path, name: str) -> Record | None:
+    """Read an image's record; None if there is none.
+
+    Raises:
+        DataError: it is damaged, or newer than we are.
+    """
+    path = record_path(out, name)
+    if not path.is_file():
+        return None
+    content = read_json(path)
+    if isinstance(content, dict) and content.get("schema_version", SCHEMA) != SCHEMA:
+        raise DataError(
+            f"{path} was written by another version of msa2net; predict with that one, or into "
+            "another --out"
+        )
+    try:
+        return Record.model_validate(content)
+    except ValidationError as error:
+        raise DataError(
+            f"{path} is damaged; choose another --out, or replace what is there with --overwrite"
+        ) from error
+
+
+def write_record(out: Path, name: str, record: Record) -> None:
+    """Write an image's record, all of it or nothing."""
+    write_text(record_path(out, name), record.model_dump_json(indent=1) + "\n")
+
+
+def all_records(out: Path) -> Iterator[tuple[str, Record]]:
+    """Yield the records of a folder, by name; those that cannot be read are passed over."""
+    for path in sorted((out / FOLDER).glob("*.json")):
+        with contextlib.suppress(DataError):
+            record = read_record(out, path.stem)
+            if record is not None:
+                yield path.stem, record
+
+
+def hash_outputs(paths: Mapping[str, Path]) -> dict[str, str]:
+    """Return name → SHA-256 of the files."""
+    return {name: sha256(path) for name, path in paths.items()}
+
+
+def _hash_weights(run: Path) -> str:
+    path = run / WEIGHTS_FILE
+    return sha256(path) if path.is_file() else ""  # loading says what is missing
+
+
+def _hash_facts(run: Path) -> str:
+    facts: dict[str, Any] = read_facts(run).model_dump(mode="json")
+    deciding = {key: facts[key] for key in ("network", "label_names", "preprocessing")}
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()

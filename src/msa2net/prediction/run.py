@@ -1,0 +1,342 @@
+"""`predict_files`: many images, one after another, each with all of its outputs or none."""
+
+import contextlib
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msa2net.config import load_config
+from msa2net.data.case import Case, Segmentation
+from msa2net.data.dicom_files import require
+from msa2net.data.dicom_seg import Kind, write_segmentation
+from msa2net.data.display import display_image
+from msa2net.data.writers import write_jpeg
+from msa2net.errors import ConfigError, DataError, Msa2NetError
+from msa2net.evaluation.masks import LABELS_FILE
+from msa2net.files import read_lines, write_text
+from msa2net.inference.networks import Mode
+from msa2net.inference.predictor import Predictor
+from msa2net.inference.run_folder import CONFIG_FILE, read_facts
+from msa2net.inference.sharing import World, share_of
+from msa2net.prediction.inputs import find_images
+from msa2net.prediction.jobs import Existing, Job, Plan, SegKind, make_jobs, make_plan
+from msa2net.prediction.records import Maker, Record, hash_outputs, write_record
+from msa2net.prediction.tables import FAILURES_FILE, structure_rows, write_tables
+from msa2net.report.figures import class_color, overlay
+
+JobProgress = Callable[[Iterable[Job], int], Iterable[Job]]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image without a mask.
+
+    Attributes:
+        name: of the image.
+        source: its file or folder.
+        sentence: why.
+    """
+
+    name: str
+    source: Path
+    sentence: str
+
+
+@dataclass(frozen=True)
+class PredictionResult:
+    """What this process did.
+
+    Attributes:
+        out: the folder.
+        total: images that were this process's share.
+        predicted: names of those predicted now.
+        finished: names of those left out, as they were done already.
+        failures: those that have no mask.
+        notes: sentences on images that were cut into other slices than their own.
+        failures_file: lists the failures of the whole folder; None if there is none.
+    """
+
+    out: Path
+    total: int
+    predicted: tuple[str, ...]
+    finished: tuple[str, ...]
+    failures: tuple[Failure, ...]
+    notes: tuple[str, ...]
+    failures_file: Path | None
+
+
+def predict_files(
+    run: str | Path | Sequence[str | Path],
+    inputs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    series: str | None = None,
+    mode: Mode = "resize",
+    flips: bool = False,
+    overlays: bool = True,
+    dicom_seg: SegKind = "none",
+    existing: Existing = "refuse",
+    device: str = "auto",
+    batch_slices: int | None = None,
+    world: World | None = None,
+    progress: JobProgress | None = None,
+) -> PredictionResult:
+    """Predict images into a folder; those that cannot be used are left out and listed.
+
+    Writes masks on the images' own grids (`NAME.nii.gz`, `NAME.png`), `overlays/NAME.jpg`,
+    `dicom-seg/NAME.dcm` if asked for, `labels.txt` with the classes, `structures.csv`,
+    `failures.csv`, and `records/`, by which an interrupted folder goes on.
+
+    Args:
+        run: a run folder, or several whose probabilities are averaged.
+        inputs: files, folders and patterns, see `find_images`.
+        out: folder, made if it is not there.
+        series: which one of a DICOM study, see `find_images`.
+        mode: see `Predictor`.
+        flips: average with the answers to mirrored images.
+        overlays: also draw pictures to look at.
+        dicom_seg: also write a DICOM segmentation, read back before it counts.
+        existing: see `Existing`; an image is done if its outputs are as they were written, by the
+            same networks and options, and its own files are what they were.
+        device: cpu, cuda, mps or auto.
+        batch_slices: slices at once, across images; by default as in evaluating the run.
+        world: the processes that share the images; each predicts its own.
+        progress: wraps the images to do and their number, to show a bar.
+
+    Raises:
+        WeightsError: not a run folder.
+        ConfigError: options that do not make sense.
+        DataError: nothing to predict, names that collide, outputs in the way, other classes.
+    """
+    runs = [Path(run)] if isinstance(run, str | Path) else [Path(one) for one in run]
+    _check_options(runs, dicom_seg, existing)
+    out, facts, maker = Path(out), read_facts(runs[0]), Maker.of_runs(runs, mode, flips)
+    images = find_images(inputs, facts.network.in_channels, series)
+    _require_same_names(out, facts.label_names)
+    jobs = make_jobs(images, overlays=overlays, dicom_seg=dicom_seg)
+    # The share comes first: what is done already differs from one process's look to the next's.
+    share = share_of(jobs, *(world or World()))
+    plan = make_plan(share, out, maker, existing=existing, dicom_seg=dicom_seg)
+    work, batch = _Work(out, maker, dicom_seg), batch_slices or _batch_slices(runs[0])
+    try:
+        if plan.jobs:
+            predictor = Predictor.load(runs, device, batch, mode=mode, flips=flips)
+            work.predict(predictor, plan.jobs, progress)
+    finally:  # also when interrupted: what is done stands in the tables
+        tables = _write_tables(out)
+    return work.result(plan, tables)
+
+
+class _Work:
+    """Predicting the images of one process."""
+
+    def __init__(self, out: Path, maker: Maker, dicom_seg: SegKind) -> None:
+        self._predicted: list[str] = []
+        self._failures: list[Failure] = []
+        self._notes: list[str] = []
+        self._out = out
+        self._maker = maker
+        self._dicom_seg = dicom_seg
+
+    def predict(
+        self, predictor: Predictor, jobs: Sequence[Job], progress: JobProgress | None
+    ) -> None:
+        """Predict and write one image after another; failures are collected."""
+        _make_folder(self._out)
+        for job in jobs:
+            job.remove(self._out)
+        todo = iter(jobs if progress is None else progress(jobs, len(jobs)))
+        for job, case, segmentation in self._segmented(predictor, todo):
+            try:
+                self._write(predictor, job, case, segmentation)
+            except Msa2NetError as error:
+                self._fail(job, error)
+            else:
+                self._predicted.append(job.name)
+                _name_classes(self._out, predictor.label_names)
+                note = predictor.note(case)
+                if note is not None:
+                    self._notes.append(f"{job.name}: {note}")
+            del case, segmentation  # a volume is not kept while the next is being read
+
+    def result(self, plan: Plan, tables: bool) -> PredictionResult:
+        """Sum up; `tables` tells whether they could be written."""
+        listed = tables and bool(self._failures)
+        return PredictionResult(
+            out=self._out,
+            total=len(plan.jobs) + len(plan.finished),
+            predicted=tuple(self._predicted),
+            finished=plan.finished,
+            failures=tuple(self._failures),
+            notes=tuple(self._notes),
+            failures_file=self._out / FAILURES_FILE if listed else None,
+        )
+
+    def _segmented(
+        self, predictor: Predictor, jobs: Iterator[Job]
+    ) -> Iterator[tuple[Job, Case, Segmentation]]:
+        """Yield images in order, segmented in batches across their borders as `evaluate` does."""
+        waiting: deque[tuple[Job, Case]] = deque()
+        while True:
+            try:
+                for segmentation in predictor.segment(self._read(jobs, waiting)):
+                    yield *waiting.popleft(), segmentation
+                    del segmentation
+                return
+            except Msa2NetError:
+                pass  # one of those that wait
+            while waiting:
+                job, case = waiting.popleft()
+                try:
+                    segmentation = predictor(case)
+                except Msa2NetError as error:
+                    self._fail(job, error)
+                else:
+                    yield job, case, segmentation
+                    del segmentation
+                del case
+
+    def _read(self, jobs: Iterator[Job], waiting: deque[tuple[Job, Case]]) -> Iterator[Case]:
+        for job in jobs:
+            try:
+                case = job.image.read()
+            except Msa2NetError as error:
+                self._fail(job, error)
+                continue
+            waiting.append((job, case))
+            yield case
+            del case
+
+    def _write(
+        self, predictor: Predictor, job: Job, case: Case, segmentation: Segmentation
+    ) -> None:
+        """Write all of an image's outputs aside, then bring them to their places."""
+        out = self._out
+        with _staging(out) as staged:
+            paths = {name: staged / name for name in job.outputs}
+            segmentation.save(paths[job.mask])
+            if job.overlay:
+                write_jpeg(_picture(predictor, case, segmentation), paths[job.overlay])
+            if job.segmentation:
+                write_segmentation(
+                    segmentation,
+                    job.image.series(),
+                    paths[job.segmentation],
+                    kind=cast("Kind", self._dicom_seg.upper()),
+                    colours=[class_color(k) for k in range(len(segmentation.label_names))],
+                )
+            record = self._record(
+                job,
+                outputs=hash_outputs(paths),
+                dicom_seg=self._dicom_seg,
+                structures=structure_rows(segmentation),
+            )
+            write_record(out, job.name, record)
+            for name, path in paths.items():
+                (out / name).parent.mkdir(exist_ok=True)
+                path.replace(out / name)
+
+    def _fail(self, job: Job, error: Msa2NetError) -> None:
+        """Note a failure, and leave nothing that could pass for its result."""
+        job.remove(self._out)
+        self._failures.append(Failure(job.name, job.image.source, str(error)))
+        with contextlib.suppress(DataError):  # a full disk: the sentence is said all the same
+            write_record(self._out, job.name, self._record(job, error=str(error)))
+
+    def _record(self, job: Job, **facts: Any) -> Record:
+        image = job.image
+        return Record(
+            made_by=self._maker,
+            source=str(image.source),
+            fingerprint=image.fingerprint(),
+            **facts,
+        )
+
+
+@contextlib.contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """Give a folder within `out` that vanishes; errors name the place a file was meant for."""
+    try:
+        with tempfile.TemporaryDirectory(dir=out, prefix=".writing-") as folder:
+            try:
+                yield Path(folder)
+            except DataError as error:
+                raise DataError(str(error).replace(folder, str(out))) from error
+    except OSError as error:
+        raise DataError(
+            f"cannot write into {out}: {error.strerror or error}; check that the folder is "
+            "writable and the disk has room"
+        ) from error
+
+
+def _picture(predictor: Predictor, case: Case, segmentation: Segmentation) -> NDArray[np.uint8]:
+    """Draw the slice in which most is labelled."""
+    labels_ZHW, classes = segmentation.labels, len(segmentation.label_names)
+    shown = int(np.argmax([np.count_nonzero(labels_HW) for labels_HW in labels_ZHW]))
+    window = predictor.preprocessing.intensity_range(case.image)
+    low, high = (None, None) if case.image.dtype == np.uint8 else window
+    picture_HW3 = display_image(case.image[:, shown : shown + 1], low, high)[0]
+    return overlay(picture_HW3, labels_ZHW[shown], num_classes=classes)
+
+
+def _check_options(runs: Sequence[Path], dicom_seg: SegKind, existing: Existing) -> None:
+    if not runs:
+        raise ConfigError("no run is named; name at least one run folder")
+    for what, value, known in (
+        ("DICOM segmentation", dicom_seg, get_args(SegKind)),
+        ("way with existing outputs", existing, get_args(Existing)),
+    ):
+        if value not in known:
+            raise ConfigError(f"there is no {what} '{value}'; use {', '.join(known)}")
+    if dicom_seg != "none":
+        require("highdicom")  # missing, it is said before anything is predicted
+
+
+def _batch_slices(run: Path) -> int | None:
+    """Return the batch that evaluating the run takes; another rounds otherwise in the last bits."""
+    path = run / CONFIG_FILE
+    return load_config(path).batch_slices if path.is_file() else None
+
+
+def _require_same_names(out: Path, label_names: tuple[str, ...]) -> None:
+    """Refuse a folder whose masks have other classes, by its `labels.txt`."""
+    path = out / LABELS_FILE
+    if not path.is_file():
+        return
+    there = read_lines(path)
+    if there != [name.strip() for name in label_names]:
+        raise DataError(
+            f"{path} names the classes {', '.join(there)} and this network's are "
+            f"{', '.join(label_names)}; choose another --out"
+        )
+
+
+def _name_classes(out: Path, label_names: tuple[str, ...]) -> None:
+    """Write the names beside the masks, so that `evaluate` can tell classes by them."""
+    path = out / LABELS_FILE
+    if not path.is_file():
+        write_text(path, "".join(f"{name}\n" for name in label_names))
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"cannot write into {out}: {error.strerror or error}; check that the folder is "
+            "writable and the disk has room"
+        ) from error
+
+
+def _write_tables(out: Path) -> bool:
+    """Write the tables; tell whether that was possible: a full disk is no reason to forget."""
+    try:
+        return write_tables(out)
+    except DataError:
+        return False

@@ -1,0 +1,104 @@
+"""`structures.csv` and `failures.csv`: how large every structure is, and what has no mask.
+
+Both are made anew from all of the folder's records, by each process when it is done, so that they
+are whole whoever comes last and however often it was interrupted.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from msa2net.data.case import Segmentation
+from msa2net.errors import DataError
+from msa2net.files import write_text
+from msa2net.prediction.records import FOLDER, all_records
+
+STRUCTURES_FILE, FAILURES_FILE = "structures.csv", "failures.csv"
+STRUCTURE_COLUMNS = ("case", "structure", "voxels", "volume_ml", "area_mm2")
+FAILURE_COLUMNS = ("case", "source", "error")
+
+
+def structure_rows(segmentation: Segmentation) -> tuple[dict[str, str], ...]:
+    """Measure every class but the background, also those that were not found.
+
+    Returns:
+        Rows by `STRUCTURE_COLUMNS`: voxels (of a picture its pixels), the volume in mL where the
+        voxels' size is known, and of a single slice the area in mm² as well. What is not known is
+        left empty.
+    """
+    classes = len(segmentation.label_names)
+    voxels = np.zeros(classes, np.int64)
+    for (
+        labels_HW
+    ) in segmentation.labels:  # by slice: counting a whole volume takes 8 times its size
+        voxels += np.bincount(labels_HW.reshape(-1), minlength=classes)[:classes]
+    volume_mm3, area_mm2 = _voxel_mm(segmentation)
+    return tuple(
+        {
+            "case": segmentation.id,
+            "structure": name,
+            "voxels": str(count),
+            "volume_ml": _number(count, volume_mm3, 1000),
+            "area_mm2": _number(count, area_mm2, 1),
+        }
+        for name, count in zip(segmentation.label_names[1:], voxels[1:].tolist(), strict=True)
+    )
+
+
+def write_tables(out: Path) -> bool:
+    """Write both tables; one without rows is removed.
+
+    Returns:
+        Whether there is any record to write them of.
+
+    Raises:
+        DataError: they cannot be written.
+    """
+    if not any((out / FOLDER).glob("*.json")):
+        return False
+    try:
+        with FileLock(out / FOLDER / ".lock"):
+            structures: list[Mapping[str, str]] = []
+            failures: list[Mapping[str, str]] = []
+            for name, record in all_records(out):
+                if record.error:
+                    failures.append({"case": name, "source": record.source, "error": record.error})
+                elif all((out / output).is_file() for output in record.outputs):
+                    structures += record.structures
+            _write(out / STRUCTURES_FILE, STRUCTURE_COLUMNS, structures)
+            _write(out / FAILURES_FILE, FAILURE_COLUMNS, failures)
+    except OSError as error:
+        raise DataError(f"cannot write tables in {out}: {error.strerror or error}") from error
+    return True
+
+
+def _write(path: Path, columns: tuple[str, ...], rows: Iterable[Mapping[str, str]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    if text.getvalue().count("\n") > 1:
+        write_text(path, text.getvalue())
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _voxel_mm(segmentation: Segmentation) -> tuple[float | None, float | None]:
+    """Return a voxel's mm³ and, of a single slice, mm²; None where it is not known."""
+    geometry = segmentation.geometry
+    if geometry.spacing_mm is None:
+        return None, None
+    volume_mm3 = math.prod(geometry.spacing_mm)
+    if geometry.affine is not None:  # of sheared grids the spacings' product is too much
+        volume_mm3 = abs(float(np.linalg.det(geometry.affine[:3, :3])))
+    single = len(segmentation.labels) == 1
+    return volume_mm3, math.prod(geometry.spacing_mm[1:]) if single else None
+
+
+def _number(count: int, size: float | None, per: float) -> str:
+    return "" if size is None else f"{count * size / per:.6g}"

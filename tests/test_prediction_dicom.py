@@ -1,0 +1,223 @@
+"""DICOM through the command: as NIfTI in the same space, one series a study, a sentence else."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+pydicom = pytest.importorskip("pydicom")
+
+import nibabel  # noqa: E402
+
+import dicom_files as files  # noqa: E402
+from commands import assert_one_sentence, msa2net  # noqa: E402
+from msa2net.data.case import Segmentation  # noqa: E402
+from msa2net.data.dicom import list_series, load_series  # noqa: E402
+from msa2net.data.dicom_seg import read_back  # noqa: E402
+from msa2net.data.phantom import abdomen  # noqa: E402
+from msa2net.errors import DataError  # noqa: E402
+from msa2net.prediction.inputs import find_images  # noqa: E402
+from msa2net.prediction.run import predict_files  # noqa: E402
+from prediction_runs import NAMES, write_run  # noqa: E402
+
+RLE, J2K = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.90"
+SMALL = np.arange(-60, 60, dtype=np.int16).reshape(6, 5, 4)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return write_run(tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(scope="module")
+def phantom() -> np.ndarray:
+    """A small abdomen (Z, H, W) in HU."""
+    image = abdomen(0, shape=(8, 64, 64)).image[0]
+    return np.clip(image, -1024, 2000).astype(np.int16)
+
+
+@pytest.mark.parametrize("packing", [None, RLE, J2K])
+@pytest.mark.parametrize("kind", ["binary", "labelmap"])
+def test_a_series_equals_the_same_volume_as_nifti(run, phantom, tmp_path, packing, kind):
+    """Shuffled names, 16 bits with sign, rescaled; the segmentation reads back equal."""
+    pytest.importorskip("highdicom")
+    if packing == J2K:
+        pytest.importorskip("openjpeg")
+    images = files.headers(phantom, slope=1, intercept=-1024, dtype=np.int16)
+    if packing:
+        images = [files.as_compressed(image, packing) for image in images]
+    paths = files.save(tmp_path / "scan", images)
+    assert paths != sorted(paths)
+    said = msa2net("predict", run, "scan", "--out", "masks", "--dicom-seg", kind, cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    (tmp_path / "nifti").mkdir()
+    files.save_nifti(tmp_path / "nifti" / "scan.nii.gz", phantom, files.affine())
+    predict_files(run, [tmp_path / "nifti"], tmp_path / "others")
+    mask, other = (
+        nibabel.load(tmp_path / folder / "scan.nii.gz") for folder in ("masks", "others")
+    )
+    labels_XYZ = np.asarray(mask.dataobj)
+    assert len(np.unique(labels_XYZ)) > 1
+    assert_array_equal(labels_XYZ, np.asarray(other.dataobj))
+    assert mask.get_data_dtype() == np.uint8
+    assert_allclose(mask.affine, other.affine, atol=2e-5)  # float32 in NIfTI
+    [series] = list_series(tmp_path / "scan")
+    case = load_series(series)
+    empty = Segmentation("scan", np.zeros(case.image.shape[1:], np.uint8), NAMES, case.geometry)
+    found_ZYX = read_back(tmp_path / "masks" / "dicom-seg" / "scan.dcm", empty)
+    assert_array_equal(found_ZYX.T, labels_XYZ)
+    written = pydicom.dcmread(tmp_path / "masks" / "dicom-seg" / "scan.dcm")
+    assert written.PatientID == "P-17"
+    labels = [segment.SegmentLabel for segment in written.SegmentSequence]
+    assert labels[-2:] == list(NAMES[1:])  # a label map describes its background, too
+    for path in (tmp_path / "masks").rglob("*"):  # nothing else carries the patient
+        if path.is_file() and path.suffix != ".dcm":
+            assert b"P-17" not in path.read_bytes()
+            assert "Müller".encode() not in path.read_bytes()
+
+
+def broken_series(kind: str) -> list[Any]:
+    images = files.headers(SMALL)
+    if kind == "gap":
+        del images[2]
+    elif kind == "duplicate":
+        images[3].ImagePositionPatient = images[2].ImagePositionPatient
+    elif kind == "unequal":
+        x, y, z = images[5].ImagePositionPatient
+        images[5].ImagePositionPatient = [x, y, z + 1.2]
+    elif kind == "tilt":
+        for index, image in enumerate(images):
+            x, y, z = image.ImagePositionPatient
+            image.ImagePositionPatient = [x + 0.5 * index, y, z]
+    elif kind == "colours":
+        images[1].PhotometricInterpretation = "RGB"
+    elif kind == "no place":
+        del images[1].ImagePositionPatient
+    elif kind == "no header":
+        del images[1].Rows
+    elif kind == "no decoder":
+        images[0].file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.102"
+        images[0].PixelData = pydicom.encaps.encapsulate([images[0].PixelData])
+        images[0]["PixelData"].is_undefined_length = True
+    return images
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"),
+    [
+        ("gap", "1 slice is missing"),
+        ("duplicate", "same place"),
+        ("unequal", "2.5 to 3.7 mm apart"),
+        ("tilt", "gantry tilt"),
+        ("colours", "holds colours (RGB)"),
+        ("no place", "lacks ImagePositionPatient"),
+        ("no header", "without Rows"),
+        ("no decoder", "MPEG-4"),
+        ("cut", "IM0"),
+    ],
+)
+def test_each_broken_kind_has_its_sentence_and_no_mask(run, tmp_path, kind, part):
+    paths = files.save(tmp_path / "scan", broken_series(kind))
+    if kind == "cut":
+        paths[2].write_bytes(paths[2].read_bytes()[:-20])
+    said = msa2net("predict", run, "scan", "--out", "out", "--dicom-seg", "binary", cwd=tmp_path)
+    assert_one_sentence(said, part, "scan")
+    assert "0 of 1 images segmented" in said.stdout
+    assert not [path for path in (tmp_path / "out").rglob("*.*") if path.suffix in (".gz", ".dcm")]
+    assert part in (tmp_path / "out" / "failures.csv").read_text()
+
+
+def test_a_series_that_broke_leaves_none_of_its_old_outputs(run, tmp_path: Path):
+    paths = files.save(tmp_path / "scan", files.headers(SMALL))
+    predict_files(run, [tmp_path / "scan"], tmp_path / "out", dicom_seg="labelmap")
+    assert (tmp_path / "out" / "dicom-seg" / "scan.dcm").is_file()
+    for damage in (lambda: paths[2].unlink(), lambda: paths[3].write_bytes(b"\0" * 128 + b"DICM")):
+        damage()
+        result = predict_files(run, [tmp_path / "scan"], tmp_path / "out", existing="overwrite")
+        assert len(result.failures) == 1
+        assert sorted(p.name for p in (tmp_path / "out").rglob("scan*")) == ["scan.json"]
+
+
+# Which series -------------------------------------------------------------------------------------
+
+
+def study(folder: Path, *descriptions: str, uid: str = "1.2.3", apart: bool = False) -> Path:
+    """Write series of one study, all in one folder or each in its own."""
+    for number, description in enumerate(descriptions, start=1):
+        images = files.headers(
+            SMALL, SeriesNumber=number, SeriesDescription=description, StudyInstanceUID=uid
+        )
+        place = folder / f"s{number}" if apart else folder
+        files.save(place, images, ending=f"_{number}")
+    return folder
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_one_series_of_a_study_is_chosen_or_all_are_listed(run, tmp_path: Path, apart: bool):
+    study(tmp_path / "scan", "thin B70f", "portal venous", apart=apart)
+    said = msa2net("predict", run, "scan", "--out", "out", cwd=tmp_path)
+    assert_one_sentence(
+        said, "scan holds 2 series", "'thin B70f'", "'portal venous'", "--series", "--series all"
+    )
+    [chosen] = find_images([tmp_path / "scan"], series="portal")
+    assert chosen.name == ("scan_s2" if apart else "scan_2")
+    assert {path.name[-2:] for path in chosen.files} == {"_2"}
+    [by_uid] = find_images([tmp_path / "scan"], series=chosen.uid)
+    assert by_uid.files == chosen.files
+    both = find_images([tmp_path / "scan"], series="all")
+    assert [image.name for image in both] == (
+        ["scan_s1", "scan_s2"] if apart else ["scan_1", "scan_2"]
+    )
+    none = msa2net("predict", run, "scan", "--out", "no", "--series", "late", cwd=tmp_path)
+    assert_one_sentence(none, "holds no series 'late'; there are")
+
+
+def test_of_a_folder_of_patients_each_has_one(run, tmp_path: Path):
+    study(tmp_path / "all" / "anna", "portal", uid="1.2.1")
+    study(tmp_path / "all" / "bert" / "disc", "scout", "portal", uid="1.2.2")
+    study(tmp_path / "all" / "carl", "native", uid="1.2.4")
+    gone = study(tmp_path / "all" / "dora", "portal", uid="1.2.5")
+    del_one = sorted(gone.iterdir())[0]
+    del_one.write_bytes(del_one.read_bytes()[:400])  # a slice of any series of dora's
+    found = {image.name: image for image in find_images([tmp_path / "all"])}
+    assert found.keys() == {"anna", "bert", "carl", "dora"}
+    assert [name for name, image in found.items() if not image.problem] == ["anna", "carl"]
+    assert "bert holds 2 series" in found["bert"].problem
+    result = predict_files(run, [tmp_path / "all"], tmp_path / "out", series="portal")
+    assert result.predicted == ("anna", "bert_disc_2")
+    assert {failure.name for failure in result.failures} == {"carl", "dora"}
+    written = sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz"))
+    assert written == ["anna.nii.gz", "bert_disc_2.nii.gz"]
+
+
+def test_slices_given_one_by_one_are_no_volumes(tmp_path: Path):
+    paths = files.save(tmp_path / "scan", files.headers(SMALL))
+    with pytest.raises(DataError, match="are slices of one series; give their folder, .*scan, "):
+        find_images(sorted(paths))
+    [alone] = find_images(paths[:1])
+    assert alone.name == paths[0].stem
+
+
+def test_a_thumbnail_beside_a_series_hides_it_not(tmp_path: Path):
+    from PIL import Image
+
+    files.save(tmp_path / "scan", files.headers(SMALL))
+    Image.new("RGB", (9, 9)).save(tmp_path / "scan" / "preview.jpg")
+    assert [image.name for image in find_images([tmp_path / "scan"])] == ["preview", "scan"]
+
+
+def test_an_interrupted_folder_of_series_goes_on(run, tmp_path: Path):
+    for name, uid in (("anna", "1.2.1"), ("bert", "1.2.2"), ("carl", "1.2.4")):
+        study(tmp_path / "all" / name, "portal", uid=uid)
+    predict_files(run, [tmp_path / "all" / "bert"], tmp_path / "out", dicom_seg="binary")
+    result = predict_files(
+        run, [tmp_path / "all"], tmp_path / "out", dicom_seg="binary", existing="resume"
+    )
+    assert (result.predicted, result.finished) == (("anna", "carl"), ("bert",))
+    other = predict_files(
+        run, [tmp_path / "all"], tmp_path / "out", dicom_seg="labelmap", existing="resume"
+    )
+    assert len(other.predicted) == 3
+    assert pydicom.dcmread(tmp_path / "out/dicom-seg/bert.dcm").SegmentationType == "LABELMAP"
