@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import lightning as L
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from msa2net.config import Config, TrainConfig, load_config
+import commands
+from msa2net.config import Config, ModelConfig, TrainConfig, load_config
 from msa2net.data.case import Case
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.store import open_store
@@ -19,6 +21,7 @@ from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import choose_device, load_run, read_facts
 from msa2net.metrics import case_rows, read_cases_csv
 from msa2net.report import write_report
+from msa2net.training.progress import Progress
 from msa2net.training.run import train
 from msa2net.training.task import choose_precision, create_optimizer, learning_rate_factor
 
@@ -246,8 +249,102 @@ def test_arrays_that_are_not_understood_are_refused(run: Path):
 
 def test_a_diverged_training_says_what_to_do(workplace: Path, tmp_path: Path):
     config = small_config(workplace, **{"train.learning_rate": "1e30", "train.clip_norm": "null"})
-    with pytest.raises(ConfigError, match="loss became nan in epoch .; lower train.learning_rate"):
+    with pytest.raises(
+        ConfigError, match=r"loss became nan in epoch ., step .*; lower train.learning"
+    ):
         train(config, tmp_path / "run", device="cpu")
+
+
+def table(*values: float | None) -> Progress:
+    return Progress(table=[{"val_dice": value, "test_dice": 0.5} for value in values])
+
+
+@pytest.mark.parametrize(
+    ("values", "patience", "stops"),
+    [
+        ((), 1, False),
+        ((0.5,), 1, False),
+        ((0.5, 0.5), 1, True),  # as good is no gain
+        ((0.5, 0.4), 2, False),
+        ((0.5, None, 0.4, None), 2, False),  # epochs without a validation do not count
+        ((0.5, None, 0.4, None, 0.3), 2, True),
+        ((0.5, 0.4, 0.3, 0.6), 2, False),  # it would have ended before
+        ((0.5, 0.4, 0.45, 0.6, 0.5, 0.55), 2, True),
+        ((0.5, 0.4, 0.3, 0.2), None, False),
+    ],
+)
+def test_early_stopping_by_hand(values, patience: int | None, stops: bool):
+    config = TrainConfig(epochs=9, batch_size=1, learning_rate=1, early_stopping=patience)
+    assert table(*values).no_longer_gains(config) is stops
+    other = config.model_copy(update={"monitor": "test"})
+    assert table(*values).no_longer_gains(other) is (
+        patience is not None and len(values) > patience
+    )
+
+
+def test_a_training_without_gain_ends(workplace: Path, tmp_path: Path):
+    """At a rate of nothing, every validation equals the first."""
+    changes = {"train.epochs": 50, "train.early_stopping": 2, "train.learning_rate": 1e-12}
+    result = train(small_config(workplace, **changes), tmp_path / "run", device="cpu")
+    assert (result.epochs, result.finished, result.stopped_early) == (3, True, True)
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 1 + 3
+    notices: list[str] = []
+    again = train(
+        small_config(workplace, **changes),
+        tmp_path / "run",
+        device="cpu",
+        resume=True,
+        notices=notices.append,
+    )
+    assert again.epochs == 3
+    assert "is finished, after 3 epochs, by train.early_stopping" in notices[0]
+
+
+def test_stopping_by_the_test_split_is_refused(workplace: Path):
+    changes = {"train.monitor": "test", "train.keep": "last", "train.early_stopping": 2}
+    with pytest.raises(ConfigError, match="stopping by the test split flatters every score"):
+        small_config(workplace, **changes)
+
+
+def test_a_fold_is_an_option(workplace: Path, tmp_path: Path):
+    small_config(workplace)
+    words = ["train", workplace / "small.yaml", "--set", "train.max_steps=1", "--fold", "1"]
+    refused = commands.msa2net(*words, cwd=tmp_path)
+    commands.assert_one_sentence(refused, "fold is 1, folds is None")
+    words += ["--set", "data.folds=2"]
+    for out, name in (("run", "run-fold1"), ("other-fold1", "other-fold1")):
+        result = commands.msa2net(*words, "--out", out, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert f"next: msa2net evaluate {name}" in result.stdout
+        assert load_config(tmp_path / name / "config.yaml").data.fold == 1
+    zero = commands.msa2net(*words[:4], "--fold", "0", cwd=tmp_path)
+    commands.assert_one_sentence(zero, "--fold needs folds; add --set data.folds=5")
+
+
+def test_the_end_is_told_with_the_next_command(workplace: Path, tmp_path: Path):
+    small_config(workplace)
+    changes = ["train.epochs=9", "train.early_stopping=1", "train.learning_rate=1e-12"]
+    settings = [word for change in changes for word in ("--set", change)]
+    result = commands.msa2net(
+        "train", workplace / "small.yaml", "--out", "my run", *settings, cwd=tmp_path
+    )
+    lines = result.stdout.splitlines()
+    assert re.fullmatch(r"trained 2 epochs in \d+ s; the network is in my run", lines[-5])
+    assert lines[-4].startswith("train.early_stopping: the last validations brought no higher")
+    assert re.fullmatch(r"best Dice while training 0\.\d{4} \(mean .*\), in epoch 1", lines[-3])
+    assert lines[-1] == "next: msa2net evaluate 'my run'"
+    assert "0/0" not in result.stdout
+
+
+NEW_SETTINGS = ("early_stopping", "freeze_encoder", "loggers", "start_from")
+
+
+@pytest.mark.parametrize("name", NEW_SETTINGS)
+def test_settings_of_training_are_documented(name: str):
+    text = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+    section = ModelConfig if name == "start_from" else TrainConfig
+    assert section.model_fields[name].description
+    assert f"`{'model' if name == 'start_from' else 'train'}.{name}" in text
 
 
 def test_not_a_run_folder(tmp_path: Path, run: Path):

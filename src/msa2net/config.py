@@ -46,6 +46,7 @@ Range = tuple[float, float]
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 LabelEncoding = Literal["btcv", "transunet", "cascade", "samed"]
+LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 
 
 class _Section(BaseModel):
@@ -73,6 +74,25 @@ class ModelConfig(_Section):
     encoder: str | None = Field(None, description="a timm name; the network's own if empty")
     pretrained: bool = Field(False, description="start from timm's ImageNet weights")
     pretrained_file: Path | None = Field(None, description="the same weights as a file")
+    start_from: Path | None = Field(
+        None,
+        description="a run folder or a file of weights, also of other classes or channels; what "
+        "fits is taken over",
+    )
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> Self:
+        if self.start_from is not None and (self.pretrained or self.pretrained_file is not None):
+            raise ValueError(
+                "model.start_from brings an encoder of its own; remove it, or model.pretrained "
+                "and model.pretrained_file"
+            )
+        return self
+
+    @property
+    def knows_something(self) -> bool:
+        """Tell whether the encoder starts from weights rather than from chance."""
+        return self.pretrained or self.pretrained_file is not None or self.start_from is not None
 
 
 class DataConfig(_Section):
@@ -176,6 +196,15 @@ class TrainConfig(_Section):
         "val", description="the split that is scored while training; test is for information only"
     )
     keep: Literal["best", "last"] = Field("best", description="the weights that become the run's")
+    early_stopping: int | None = Field(
+        None, ge=1, description="end after this many validations in a row without a higher Dice"
+    )
+    freeze_encoder: bool = Field(
+        False, description="train the decoder only; the encoder's weights and statistics stay"
+    )
+    loggers: tuple[LoggerName, ...] = Field(
+        (), description="tensorboard | wandb | mlflow, besides metrics.csv"
+    )
     checkpoint_minutes: float = Field(
         1.0,
         ge=0,
@@ -219,6 +248,20 @@ class Config(_Section):
             raise ValueError(
                 "train.select_on_test has no effect without train.monitor=test and "
                 "train.keep=best; set these too or remove it"
+            )
+        if train.early_stopping and train.monitor == "test" and not train.select_on_test:
+            raise ValueError(
+                "stopping by the test split flatters every score on it; remove "
+                "train.early_stopping, or set train.select_on_test to true to do it all the same"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_freeze(self) -> Self:
+        if self.train.freeze_encoder and not self.model.knows_something:
+            raise ValueError(
+                "train.freeze_encoder would freeze random weights; set model.start_from, "
+                "model.pretrained or model.pretrained_file too"
             )
         return self
 

@@ -66,9 +66,9 @@ def track(items: Iterable[Item], total: int, description: str) -> Iterator[Item]
 
 def training_bar(verbose: bool) -> "Callback":
     """Make the progress bar of a training; silences Lightning's own messages unless verbose."""
-    from lightning.pytorch.callbacks import RichProgressBar
+    from msa2net.cli.bar import TrainingBar
 
     if not verbose:  # Lightning sets its loggers' levels when it is imported
         for name in ("lightning.pytorch", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.ERROR)
-    return RichProgressBar(leave=False)
+    return TrainingBar(console())

@@ -16,7 +16,6 @@ from msa2net.cli.console import (
     say,
     set_up,
     track,
-    training_bar,
 )
 
 if TYPE_CHECKING:
@@ -38,22 +37,15 @@ def demo(
     """Train, evaluate, predict and report on built-in synthetic CT, in a few minutes."""
     config = demo_config(out, settings or [])
     set_up(threads, verbose)
-    from msa2net.cli.train import print_result
+    from msa2net.cli.train import run_training
     from msa2net.evaluation.evaluate import evaluate_run
     from msa2net.evaluation.tables import console_table
     from msa2net.report.html import write_report
-    from msa2net.training.run import train
 
     say("1/4 drawing synthetic CT volumes and training on them")
-    result = train(
-        config,
-        out,
-        device=device,
-        overwrite=overwrite,
-        progress=lambda cases, total: track(cases, total, "drawing"),
-        callbacks=[training_bar(verbose)],
+    run_training(
+        config, out, device=device, verbose=verbose, overwrite=overwrite, preparing="drawing"
     )
-    print_result(result)
     say("\n2/4 evaluating on test volumes")
     summary = evaluate_run(
         out, device=device, progress=lambda cases, total: track(cases, total, "evaluating")

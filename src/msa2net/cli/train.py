@@ -32,6 +32,10 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Run folder; runs/NAME-OF-CONFIG if not given.")
     ] = None,
+    fold: Annotated[
+        int | None,
+        typer.Option(min=0, help="Validate on this fold of data.folds; the run is named …-foldN."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a run that is there already.")] = False,
     resume: Annotated[
         bool, typer.Option(help="Go on with a run that was interrupted, or lengthen it.")
@@ -46,18 +50,36 @@ def train(
     """Train a network and keep the weights that validate best (train.keep=last: the last)."""
     from msa2net.config import load_config
 
-    loaded = load_config(config, settings or ())
+    run = out or Path("runs") / config.stem
+    chosen = [*(settings or ()), *([] if fold is None else [f"data.fold={fold}"])]
+    loaded = load_config(config, chosen)
+    if fold is not None:
+        run = fold_folder(run, fold, loaded.data.folds)
     set_up(threads, verbose)
     result = run_training(
         loaded,
-        out or Path("runs") / config.stem,
+        run,
         device=device,
         verbose=verbose,
         overwrite=overwrite,
         resume=resume,
         accept_changes=accept_changes,
     )
-    say(f"next: msa2net evaluate {result.run}")
+    say(f"next: {shlex.join(['msa2net', 'evaluate', str(result.run)])}")
+
+
+def fold_folder(run: Path, fold: int, folds: int | None) -> Path:
+    """Name a fold's run folder, such as runs/acdc-fold2.
+
+    Raises:
+        ConfigError: the cases are not drawn into folds.
+    """
+    from msa2net.errors import ConfigError
+
+    if folds is None:
+        raise ConfigError("--fold needs folds; add --set data.folds=5")
+    ending = f"-fold{fold}"
+    return run if run.name.endswith(ending) else run.with_name(run.name + ending)
 
 
 def run_training(
@@ -69,8 +91,19 @@ def run_training(
     overwrite: bool = False,
     resume: bool = False,
     accept_changes: bool = False,
+    preparing: str = "preparing data",
 ) -> "TrainingResult":
     """Train with a bar, and say what it came to, or how to go on with it.
+
+    Args:
+        config: what to do.
+        run: the run folder.
+        device: cpu, cuda, mps or auto.
+        verbose: let the libraries speak.
+        overwrite: see `msa2net.training.run.train`, as the two below.
+        resume: likewise.
+        accept_changes: likewise.
+        preparing: what the bar says while data are prepared.
 
     Raises:
         typer.Exit: it was stopped, by time with code 0 or by a signal with 128 and its number.
@@ -86,7 +119,7 @@ def run_training(
             overwrite=overwrite,
             resume=resume,
             accept_changes=accept_changes,
-            progress=lambda cases, total: track(cases, total, "preparing data"),
+            progress=lambda cases, total: track(cases, total, preparing),
             notices=say,
             callbacks=[training_bar(verbose)],
         )
@@ -108,8 +141,12 @@ def _how_to_go_on(run: Path) -> str:
 
 def print_result(result: "TrainingResult") -> None:
     """Say what a training came to."""
-    minutes, seconds = divmod(round(result.seconds), 60)
-    say(f"trained in {minutes} min {seconds} s; the network is in {result.run}")
+    from msa2net.cli.bar import as_time
+
+    epochs = f"{result.epochs} epoch{'' if result.epochs == 1 else 's'}"
+    say(f"trained {epochs} in {as_time(result.seconds)}; the network is in {result.run}")
+    if result.stopped_early:
+        say("train.early_stopping: the last validations brought no higher Dice")
     if result.best_dice is None:
         say("the last weights were kept")
     else:

@@ -24,11 +24,46 @@ from torch.utils.data import Dataset, Sampler
 
 from msa2net.data.augment import Augmentation
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.store import Store
+from msa2net.data.store import Store, image_path
 from msa2net.errors import DataError
 from msa2net.files import read_json, write_json
 
 Position = tuple[int, int]  # (epoch, index)
+
+
+class SampleError(DataError):
+    """A sample cannot be loaded; its sentence survives the way out of a worker.
+
+    torch raises a worker's exception anew, from the text of its traceback. That text ends with the
+    sentence.
+    """
+
+    def __init__(self, message: str) -> None:
+        last = message.strip().splitlines()[-1]
+        super().__init__(last.removeprefix(f"{SampleError.__module__}.{SampleError.__name__}: "))
+
+
+@contextmanager
+def naming(case_id: str, file: Path) -> Iterator[None]:
+    """Let whatever fails inside say which case and file it was about.
+
+    Raises:
+        SampleError: something failed.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise SampleError(
+            f"case {case_id}: not enough memory to load {file}; lower train.workers, each of them "
+            "loads a batch of its own"
+        ) from error
+    except SampleError:
+        raise
+    except Exception as error:  # whatever it is, what it was about is worth knowing
+        detail = " ".join(str(error).split()) or "no message"
+        if not isinstance(error, DataError):
+            detail = f"{type(error).__name__}: {detail}"
+        raise SampleError(f"case {case_id}, file {file}: {detail}") from error
 
 
 class Rows:
@@ -120,21 +155,36 @@ def _write_slices(
             _new_array(temporary / "labels.npy", (total, h, w), "|u1") as labels,
         ):
             for row in rows:
-                case = store.case(row.id)
-                assert case.label is not None
-                value_range = preprocessing.intensity_range(case.image)
-                for index in range(case.image.shape[1]):
-                    image = case.image[:, index : index + 1]
-                    unit = preprocessing.unit_slices(image, value_range)
-                    images.write(np.ascontiguousarray(unit, dtype="<f2").tobytes())
-                    label = preprocessing.label_slices(case.label[index : index + 1])
-                    labels.write(label.tobytes())
-                    origin.append((row.id, index))
+                for unit, label in _prepared_slices(store, preprocessing, row.id):
+                    images.write(unit)
+                    labels.write(label)
+                origin += [(row.id, index) for index in range(row.shape[1])]
         write_json(temporary / "origin.json", origin)
         if not (folder / "origin.json").is_file():  # another process may have been faster
             temporary.replace(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _prepared_slices(
+    store: Store, preprocessing: Preprocessing, case_id: str
+) -> Iterator[tuple[bytes, bytes]]:
+    """Yield a case's slices and their labels as bytes.
+
+    Raises:
+        SampleError: naming case and file.
+    """
+    file = image_path(store.root, case_id)
+    with naming(case_id, file):
+        case = store.case(case_id)
+        assert case.label is not None
+        value_range = preprocessing.intensity_range(case.image)
+    for index in range(case.image.shape[1]):
+        with naming(case_id, file):
+            image = case.image[:, index : index + 1]
+            unit = preprocessing.unit_slices(image, value_range)
+            label = preprocessing.label_slices(case.label[index : index + 1])
+        yield np.ascontiguousarray(unit, dtype="<f2").tobytes(), label.tobytes()
 
 
 @contextmanager
@@ -171,13 +221,20 @@ class SliceDataset(Dataset[dict[str, Any]]):
         return len(self.arrays.origin)
 
     def __getitem__(self, position: Position) -> dict[str, Any]:
-        """Return `image` (C, h, w) float32, `label` (h, w) uint8, `case` and `slice`."""
+        """Return `image` (C, h, w) float32, `label` (h, w) uint8, `case` and `slice`.
+
+        Raises:
+            SampleError: naming case and file.
+        """
         epoch, index = position
-        unit_Chw = torch.from_numpy(self.arrays.images[index].astype(np.float32))
-        label_hw = torch.from_numpy(self.arrays.labels[index])
-        unit_Chw, label_hw = self.augmentation(unit_Chw, label_hw, (self.seed, epoch, index))
         case_id, slice_index = self.arrays.origin[index]
-        image_Chw: Tensor = self.preprocessing.standardise(unit_Chw)
+        with naming(f"{case_id}, slice {slice_index}", self.arrays.images.path):
+            unit_Chw = torch.from_numpy(self.arrays.images[index].astype(np.float32))
+        with naming(f"{case_id}, slice {slice_index}", self.arrays.labels.path):
+            label_hw = torch.from_numpy(self.arrays.labels[index])
+        with naming(f"{case_id}, slice {slice_index}", self.arrays.images.path):
+            unit_Chw, label_hw = self.augmentation(unit_Chw, label_hw, (self.seed, epoch, index))
+            image_Chw: Tensor = self.preprocessing.standardise(unit_Chw)
         return {"image": image_Chw, "label": label_hw, "case": case_id, "slice": slice_index}
 
 

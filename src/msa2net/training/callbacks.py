@@ -14,6 +14,8 @@ from msa2net.config import TrainConfig
 from msa2net.data.augment import mix
 from msa2net.metrics import summarise
 from msa2net.training.checkpoint import Checkpoints
+from msa2net.training.loggers import Loggers
+from msa2net.training.nonfinite import Step
 from msa2net.training.progress import Progress
 from msa2net.training.stopping import StopRequest, StopTraining
 from msa2net.training.task import SegmentationTask
@@ -41,6 +43,10 @@ class Recorder(L.Callback):
         checkpoints: where they are written.
         stop: says when to leave.
         save: takes the network and what was reached; `weights` in it says who chose them.
+        loggers: get every epoch's rows and pictures.
+
+    Attributes:
+        validating: whether cases are segmented just now.
     """
 
     def __init__(
@@ -53,6 +59,7 @@ class Recorder(L.Callback):
         checkpoints: Checkpoints,
         stop: StopRequest,
         save: Callable[[nn.Module, dict[str, Any]], None],
+        loggers: Loggers,
     ) -> None:
         self.run = run
         self.config = config
@@ -62,6 +69,8 @@ class Recorder(L.Callback):
         self.checkpoints = checkpoints
         self.stop = stop
         self.save = save
+        self.loggers = loggers
+        self.validating = False
         self.restored: Mapping[str, Any] | None = None  # until training starts
         self._writes = True  # one of several processes does
         self._saved_at: tuple[int, int] | None = None
@@ -96,10 +105,15 @@ class Recorder(L.Callback):
             set_loader_reuse(trainer, True)
         self._mark = time.monotonic()
 
-    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, *_: Any
+    ) -> None:
         """Seed what the network draws, such as dropout, from (seed, step, process)."""
-        step = self.progress.step
-        torch.manual_seed(mix(self.config.seed, STEP_STREAM, step, trainer.global_rank))
+        assert isinstance(pl_module, SegmentationTask)
+        progress = self.progress
+        seed = mix(self.config.seed, STEP_STREAM, progress.step, trainer.global_rank)
+        pl_module.at = Step(progress.epoch + 1, progress.step + 1, seed, batch)
+        torch.manual_seed(seed)
 
     def on_train_batch_end(
         self, _: L.Trainer, pl_module: L.LightningModule, outputs: Any, *__: Any
@@ -113,7 +127,12 @@ class Recorder(L.Callback):
 
     def on_validation_start(self, *_: Any) -> None:
         """Start the clock of a validation."""
+        self.validating = True
         self._mark = time.monotonic()
+
+    def on_validation_end(self, *_: Any) -> None:
+        """Note that training goes on."""
+        self.validating = False
 
     def on_validation_batch_end(self, _: L.Trainer, pl_module: L.LightningModule, *__: Any) -> None:
         """Save and leave if it is time."""
@@ -123,15 +142,16 @@ class Recorder(L.Callback):
         self._save_or_leave(pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Finish the epoch, and leave if it is time.
+        """Finish the epoch, and leave if it is time or no longer worth while.
 
         Raises:
             ConfigError: the loss is no longer a number.
         """
         assert isinstance(pl_module, SegmentationTask)
         learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
+        pl_module.look_at_losses()
         self.finish_epoch(pl_module, learning_rate, _states(pl_module))
-        if self.stop.check(self._saving_seconds):
+        if self.stop.check(self._saving_seconds) or self.progress.no_longer_gains(self.config):
             raise StopTraining
 
     def on_exception(
@@ -157,6 +177,8 @@ class Recorder(L.Callback):
         self._choose(scores[f"{self.config.monitor}_dice"])
         if self._writes:
             progress.write_tables(self.run)
+            self.loggers.write(progress.table[-1], progress.timing[-1], task.pictures)
+            task.pictures = {}
         self._write(states)
         self.keep_weights(task.model)
         self._mark = time.monotonic()
@@ -194,6 +216,7 @@ class Recorder(L.Callback):
     def _save_checkpoint(self, task: L.LightningModule) -> None:
         assert isinstance(task, SegmentationTask)
         if self.progress.position != self._saved_at:
+            task.look_at_losses()
             self.progress.mean_loss()  # raises rather than replace a training that still works
             self._write(_states(task))
 

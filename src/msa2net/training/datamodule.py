@@ -11,8 +11,8 @@ from msa2net.config import Config
 from msa2net.data.augment import Augmentation
 from msa2net.data.case import Case
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.slices import EpochSampler, SliceDataset, build_slices
-from msa2net.data.store import Store
+from msa2net.data.slices import EpochSampler, SliceDataset, build_slices, naming
+from msa2net.data.store import Store, image_path
 
 
 class CaseDataset(Dataset[Case]):
@@ -26,7 +26,9 @@ class CaseDataset(Dataset[Case]):
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Case:
-        return self.store.case(self.ids[index])
+        case_id = self.ids[index]
+        with naming(case_id, image_path(self.store.root, case_id)):
+            return self.store.case(case_id)
 
 
 class SegmentationData(L.LightningDataModule):

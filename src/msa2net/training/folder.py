@@ -7,6 +7,7 @@ from msa2net.config import Config, dump_config
 from msa2net.errors import ConfigError
 from msa2net.files import write_text
 from msa2net.inference.run_folder import CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE
+from msa2net.training import loggers, nonfinite, start
 from msa2net.training.checkpoint import FOLDER, TEMPORARY, Checkpoints
 
 # Everything a run folder holds; nothing else is ever removed from it.
@@ -16,6 +17,9 @@ RUN_ENTRIES = (
     WEIGHTS_FILE,
     "metrics.csv",
     "timing.csv",
+    start.REPORT,
+    nonfinite.REPORT,
+    loggers.FOLDER,
     FOLDER,
     "evaluation",
     "prediction",
@@ -58,6 +62,8 @@ def check_run_folder(run: Path, *, overwrite: bool, resume: bool) -> None:
 def prepare_run_folder(run: Path, config: Config, *, keep: bool) -> None:
     """Write `config.yaml`; remove what a killed process left, and an earlier run unless kept.
 
+    What was told of a loss that was not finite is removed in any case: the training is on its way.
+
     Raises:
         ConfigError: something cannot be removed.
     """
@@ -65,7 +71,8 @@ def prepare_run_folder(run: Path, config: Config, *, keep: bool) -> None:
     # Checkpoints first: a kill in the middle must not leave a training that seems to go on.
     for name in sorted(names, key=lambda name: name != FOLDER):
         path = run / name
-        if not _is_leftover(name) and (keep or name not in RUN_ENTRIES):
+        ours = name in RUN_ENTRIES and (not keep or name == nonfinite.REPORT)
+        if not ours and not _is_leftover(name):
             continue
         try:
             if path.is_dir():

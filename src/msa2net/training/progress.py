@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from msa2net.config import TrainConfig
 from msa2net.errors import ConfigError
 from msa2net.files import write_text
 
@@ -112,6 +113,18 @@ class Progress:
         self.timing = [*self.timing, timing]
         self.epoch += 1
         self.restart_epoch()
+
+    def no_longer_gains(self, config: TrainConfig) -> bool:
+        """Tell whether the last `early_stopping` validations were all no better than one before.
+
+        It follows from the table alone, so it is the same after an interruption.
+        """
+        count, best = 0, -math.inf
+        for value in (row.get(f"{config.monitor}_dice") for row in self.table):
+            if value is not None:  # an epoch that was validated
+                count = 0 if value > best else count + 1
+                best = max(best, value)
+        return config.early_stopping is not None and count >= config.early_stopping
 
     def restart_epoch(self) -> None:
         """Forget what was done in the running epoch."""

@@ -19,9 +19,17 @@ FREE = {
     "train.workers",
     "train.checkpoint_minutes",
     "train.max_time",
+    "train.loggers",
 }
 # What the saved tensors belong to.
-FIXED = {"image_size", "model.name", "model.encoder", "train.optimizer", "data classes"}
+FIXED = {
+    "image_size",
+    "model.name",
+    "model.encoder",
+    "train.optimizer",
+    "train.freeze_encoder",  # decides which weights the optimiser has
+    "data classes",
+}
 EPOCHS = "train.epochs"
 
 

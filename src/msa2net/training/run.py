@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import clear_frames
 from typing import Any
 
 import lightning as L
@@ -15,14 +16,27 @@ from msa2net.data.prepare import Progress as ShowProgress
 from msa2net.data.prepare import prepare
 from msa2net.data.store import Store
 from msa2net.errors import ConfigError
+from msa2net.files import write_json
 from msa2net.inference.predictor import Predictor
-from msa2net.inference.run_folder import choose_device, save_run
+from msa2net.inference.run_folder import ModelFacts, choose_device, save_run
 from msa2net.losses import create_loss
 from msa2net.models.registry import find_model, parse_image_size
 from msa2net.training.callbacks import LAST, Recorder, set_loader_reuse
 from msa2net.training.checkpoint import Checkpoints, sync_folder
 from msa2net.training.datamodule import SegmentationData
 from msa2net.training.folder import check_run_folder, prepare_run_folder
+from msa2net.training.loggers import Loggers, check_loggers
+from msa2net.training.memory import (
+    bytes_per_sample,
+    fixed_bytes,
+    is_out_of_memory,
+    training_sentence,
+    validation_sentence,
+    worker_sentence,
+    worker_was_killed,
+)
+from msa2net.training.nonfinite import REPORT as NONFINITE_REPORT
+from msa2net.training.nonfinite import LossWatch
 from msa2net.training.progress import Progress
 from msa2net.training.resume import check_same_training, training_facts
 from msa2net.training.setup import (
@@ -32,6 +46,8 @@ from msa2net.training.setup import (
     training_splits,
     validation_interval,
 )
+from msa2net.training.start import REPORT as START_REPORT
+from msa2net.training.start import StartReport, check_source, start_from
 from msa2net.training.stopping import StopRequest, StopTraining, TrainingInterrupted
 from msa2net.training.task import SegmentationTask, choose_precision
 
@@ -48,6 +64,8 @@ class TrainingResult:
         seconds: duration of the training itself, without its interruptions.
         epochs: that are finished.
         finished: False if `train.max_time` came first; `resume` goes on.
+        stopped_early: `train.early_stopping` ended it.
+        start: what was taken over from `model.start_from`; None without it, or if resumed.
     """
 
     run: Path
@@ -56,6 +74,8 @@ class TrainingResult:
     seconds: float
     epochs: int
     finished: bool
+    stopped_early: bool = False
+    start: StartReport | None = None
 
 
 def train(
@@ -81,29 +101,33 @@ def train(
             stop has; with more `train.epochs` than before, it is lengthened.
         accept_changes: resume although other settings, or the data, were changed meanwhile.
         progress: wraps the cases while they are prepared, to show a bar.
-        notices: takes sentences about a resumed training that its owner should read.
+        notices: takes sentences that the training's owner should read: what changed since it was
+            interrupted, what another network brought, a log that failed.
         callbacks: Lightning callbacks besides our own, for example a progress bar.
 
     Raises:
-        ConfigError: the folder holds a run already, or a setting does not work or was changed.
+        ConfigError: the folder holds a run already, a setting does not work or was changed, the
+            loss is no longer a number, or memory is too small.
         DataError: a file of the data set cannot be used, or the disk is full.
         WeightsError: pre-trained weights cannot be had, or no checkpoint can be read.
         TrainingInterrupted: SIGTERM or SIGINT came; the training was saved.
     """
     run, target = Path(run), choose_device(device)
-    session = _Session(config, run, target, callbacks)
+    session = _Session(config, run, target, callbacks, notices or (lambda _: None))
     if accept_changes and not resume:
         raise ConfigError("--accept-changes is about a run that goes on; add --resume")
     check_run_folder(run, overwrite=overwrite, resume=resume)
+    if not resume and config.model.start_from is not None:
+        check_source(config.model.start_from)
     notes = session.read_checkpoint() if resume else []
     store = prepare(config.data, progress)
     store.ids(config.train.monitor)  # says what to do if nobody is in it
     notes += session.look_at(store, accept_changes)
-    session.build(store)
+    notes += session.build(store)
     prepare_run_folder(run, config, keep=resume)  # not before all that can be wrong was looked at
+    session.write_start()
     for note in notes:
-        if notices is not None:
-            notices(note)
+        session.notices(note)
     return session.run_all()
 
 
@@ -111,17 +135,25 @@ class _Session:
     """One call of `train`: what its steps hand on to each other."""
 
     def __init__(
-        self, config: Config, run: Path, target: torch.device, callbacks: Sequence[L.Callback]
+        self,
+        config: Config,
+        run: Path,
+        target: torch.device,
+        callbacks: Sequence[L.Callback],
+        notices: Callable[[str], None],
     ) -> None:
+        check_loggers(config.train.loggers)
         minutes = config.train.max_time
         self.stop = StopRequest(None if minutes is None else 60 * minutes)
         self.config, self.run, self.target, self.callbacks = config, run, target, callbacks
+        self.notices, self.loggers = notices, Loggers(run, config, notices)
         self.precision = choose_precision(config.train.precision, target)
         self.loss = create_loss(config.loss)
         parse_image_size(config.image_size)
         find_model(config.model.name)
         self.checkpoints = Checkpoints(run)
         self.saved: dict[str, Any] | None = None
+        self.start: StartReport | None = None
         self.progress = Progress()
 
     def read_checkpoint(self) -> list[str]:
@@ -136,15 +168,20 @@ class _Session:
         if self.saved is None:
             return []
         notes = check_same_training(self.saved, self.facts, self.progress, accept_changes)
-        if self._finished():
+        if self.progress.no_longer_gains(self.config.train):
+            notes.append(
+                f"the training in {self.run} is finished, after {self.progress.epoch} epochs, by "
+                "train.early_stopping; a larger one goes on, with --accept-changes"
+            )
+        elif self._finished():
             notes.append(
                 f"the training in {self.run} is finished, after {self.progress.epoch} epochs; a "
                 "larger train.epochs lengthens it"
             )
         return notes
 
-    def build(self, store: Store) -> None:
-        """Build data, network and loop, and bring them to where the training stands."""
+    def build(self, store: Store) -> list[str]:
+        """Build data, network and loop; return what is to be told about another's weights."""
         config, saved, progress = self.config, self.saved, self.progress
         splits = training_splits(config, store)
         preprocessing = create_preprocessing(config, store)
@@ -156,8 +193,49 @@ class _Session:
         )
         self.facts["steps_per_epoch"] = per_epoch
         model, facts = create_network(config, store, preprocessing, pretrained=saved is None)
+        if saved is None and config.model.start_from is not None:
+            self.start = start_from(model, facts, config.model.start_from)
         predictor = Predictor(model, preprocessing, store.label_names, config.batch_slices)
-        self.task = SegmentationTask(predictor, self.loss, config.train, self.total_steps)
+        watch = self._watch(model)
+        self.task = SegmentationTask(predictor, self.loss, config.train, self.total_steps, watch)
+        save = self._saver(facts, splits)
+        self.save = save
+        self.recorder = Recorder(
+            self.run,
+            config.train,
+            progress,
+            self.data.batch_size,
+            self.facts,
+            self.checkpoints,
+            self.stop,
+            save,
+            self.loggers,
+        )
+        return [] if self.start is None else self.start.lines()
+
+    def write_start(self) -> None:
+        """Write what was taken over from another network to the run folder."""
+        if self.start is not None:
+            write_json(self.run / START_REPORT, self.start.content())
+
+    def _watch(self, model: nn.Module) -> LossWatch:
+        """Let every loss be looked at."""
+
+        def go_back() -> None:
+            model.load_state_dict(self.checkpoints.load()[0]["states"]["model"])
+
+        circumstances = {
+            "precision": self.precision,
+            "device": self.target.type,
+            "learning_rate": self.config.train.learning_rate,
+        }
+        return LossWatch(self.run / NONFINITE_REPORT, model, self.loss, go_back, circumstances)
+
+    def _saver(
+        self, facts: ModelFacts, splits: tuple[str, ...]
+    ) -> Callable[[nn.Module, dict[str, Any]], None]:
+        """Return what writes the network to the run folder."""
+        config, progress = self.config, self.progress
 
         def save(model: nn.Module, reached: dict[str, Any]) -> None:
             training = reached | {
@@ -173,17 +251,7 @@ class _Session:
             save_run(self.run, model, facts.model_copy(update={"training": training}))
             sync_folder(self.run)
 
-        self.save = save
-        self.recorder = Recorder(
-            self.run,
-            config.train,
-            progress,
-            self.data.batch_size,
-            self.facts,
-            self.checkpoints,
-            self.stop,
-            save,
-        )
+        return save
 
     def run_all(self) -> TrainingResult:
         """Train to the end, or until something stops it."""
@@ -193,7 +261,15 @@ class _Session:
             self.saved = None  # as large as three networks
         callbacks = [recorder, *self.callbacks]
         trainer = create_trainer(config, self.run, self.target, callbacks, progress)
-        finished = self._run_loop(trainer)
+        try:
+            if not self._finished():
+                self.loggers.open(progress.epoch)
+            finished = self._run_loop(trainer)
+        except Exception as error:
+            self._explain(error, trainer)
+            raise
+        finally:
+            self.loggers.close()
         if finished and progress.best_dice is None:  # the last weights are wanted, or all there is
             self.save(self.task.model, {"best_epoch": progress.epoch, "weights": LAST})
         if not finished and self.stop.signum is not None:
@@ -201,8 +277,44 @@ class _Session:
         chosen = progress.kept if progress.best_dice is not None else None
         best = 0 if chosen is None else chosen["best_epoch"]
         return TrainingResult(
-            self.run, progress.best_dice, best, progress.seconds, progress.epoch, finished
+            self.run,
+            progress.best_dice,
+            best,
+            progress.seconds,
+            progress.epoch,
+            finished,
+            progress.no_longer_gains(config.train),
+            self.start,
         )
+
+    def _explain(self, error: Exception, trainer: L.Trainer) -> None:
+        """Say what to do about an exception that means too little memory; leave others alone.
+
+        Raises:
+            ConfigError: it does.
+        """
+        train, model = self.config.train, self.task.model
+        if worker_was_killed(error):
+            raise worker_sentence(train.workers) from error
+        if not is_out_of_memory(error):
+            return
+        clear_frames(error.__traceback__)  # they hold the tensors that did not fit
+        self.task.zero_grad(set_to_none=True)
+        if self.target.type == "cuda":
+            torch.cuda.empty_cache()
+        if self.recorder.validating:
+            slices, size = self.config.batch_slices, self.data.dataset.preprocessing.image_size
+            classes = len(self.task.predictor.label_names)
+            raise validation_sentence(self.target, slices, classes, size) from error
+
+        def measure() -> float:
+            image_Chw = self.data.dataset[(0, 0)]["image"].to(self.target)
+            pair_BChw = torch.stack([image_Chw, image_Chw])
+            network = model.to(self.target).train()  # Lightning took it off the device
+            return bytes_per_sample(network, pair_BChw, trainer.precision_plugin.forward_context())
+
+        fixed = fixed_bytes(model, train.optimizer)
+        raise training_sentence(self.target, self.data.batch_size, fixed, measure) from error
 
     def _go_on(self, saved: dict[str, Any]) -> None:
         """Bring network and files to the state of a checkpoint."""
@@ -238,7 +350,8 @@ class _Session:
     def _finished(self) -> bool:
         train, progress = self.config.train, self.progress
         steps_done = train.max_steps is not None and progress.step >= train.max_steps
-        return progress.batch == 0 and (progress.epoch >= train.epochs or steps_done)
+        ended = progress.epoch >= train.epochs or steps_done or progress.no_longer_gains(train)
+        return progress.batch == 0 and ended
 
     def _epoch_ends(self) -> bool:
         """Tell whether all batches of the running epoch are done, but not its validation."""

@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -15,6 +17,8 @@ from msa2net.config import Precision, TrainConfig
 from msa2net.data.case import Case
 from msa2net.inference.predictor import Predictor
 from msa2net.metrics import CaseRow, case_rows
+from msa2net.training.loggers import PICTURES, sample_picture
+from msa2net.training.nonfinite import LossWatch, Step
 
 
 class SegmentationTask(L.LightningModule):
@@ -25,13 +29,21 @@ class SegmentationTask(L.LightningModule):
         loss: of logits (B, K, h, w) and labels (B, h, w).
         config: optimiser and schedule.
         total_steps: of the whole training, on which the schedule depends.
+        watch: looks at every loss; None if nobody does.
 
     Attributes:
         rows: the scores of the last validation, one row per case and class.
+        pictures: case id → (H, 2·W, 3), truth and answer for its first cases; empty without logs.
+        at: the running step; the recorder sets it.
     """
 
     def __init__(
-        self, predictor: Predictor, loss: nn.Module, config: TrainConfig, total_steps: int
+        self,
+        predictor: Predictor,
+        loss: nn.Module,
+        config: TrainConfig,
+        total_steps: int,
+        watch: LossWatch | None = None,
     ) -> None:
         super().__init__()
         self.model = predictor.model
@@ -39,18 +51,50 @@ class SegmentationTask(L.LightningModule):
         self.predictor = predictor
         self.config = config
         self.total_steps = total_steps
+        self.watch = watch
         self.rows: list[CaseRow] = []
+        self.pictures: dict[str, NDArray[np.uint8]] = {}
+        self.at: Step | None = None
+        if config.freeze_encoder:
+            self._encoder.requires_grad_(False)
+
+    @property
+    def _encoder(self) -> nn.Module:
+        return self.model.get_submodule("encoder")
 
     def training_step(self, batch: dict[str, Any]) -> Tensor:
-        """Return the loss of a batch of slices (B, C, h, w) with labels (B, h, w)."""
+        """Return the loss of a batch of slices (B, C, h, w) with labels (B, h, w).
+
+        Raises:
+            NonFiniteLossError: it is NaN or infinite, or an earlier one was.
+        """
+        if self.config.freeze_encoder and self._encoder.training:
+            self._encoder.eval()  # batch norm keeps its statistics, dropout is off
         logits_BKhw = self.model(batch["image"])
         loss: Tensor = self.loss(logits_BKhw, batch["label"])
-        self.log("train_loss", loss, prog_bar=True)
+        if self.watch is not None and self.at is not None:
+            self.watch.look(loss, self.at)
         return loss
+
+    def look_at_losses(self) -> None:
+        """Look at every loss that is still on its way.
+
+        Raises:
+            NonFiniteLossError: one is not finite.
+        """
+        if self.watch is None or not self.watch.waits:
+            return
+        training = self.model.training  # off while a validation is interrupted
+        self.model.train()
+        if self.config.freeze_encoder:
+            self._encoder.eval()
+        with self.trainer.precision_plugin.train_step_context():
+            self.watch.finish()
+        self.model.train(training)
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last validation."""
-        self.rows = []
+        self.rows, self.pictures = [], {}
 
     def validation_step(self, cases: Sequence[Case]) -> None:
         """Segment whole cases and score them on their own grids."""
@@ -59,6 +103,8 @@ class SegmentationTask(L.LightningModule):
             self.rows += case_rows(
                 case.id, segmentation.labels, case.label, self.predictor.label_names
             )
+            if self.config.loggers and len(self.pictures) < PICTURES:
+                self.pictures[case.id] = sample_picture(self.predictor, case, segmentation.labels)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build optimiser and per-step schedule."""
@@ -101,9 +147,13 @@ class SegmentationTask(L.LightningModule):
 
 
 def create_optimizer(model: nn.Module, config: TrainConfig, precision: str) -> Optimizer:
-    """Build SGD or AdamW; biases, norms and scales (one-dimensional) are not decayed."""
-    decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    plain = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    """Build SGD or AdamW; biases, norms and scales (one-dimensional) are not decayed.
+
+    Frozen weights are left out: decay would change them even without a gradient.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    decayed = [parameter for parameter in trained if parameter.ndim > 1]
+    plain = [parameter for parameter in trained if parameter.ndim <= 1]
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": plain, "weight_decay": 0.0},

@@ -1,0 +1,115 @@
+"""The progress bar of a training: where it stands, how fast it is, how long it will take."""
+
+import math
+import time
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from msa2net.training.callbacks import Recorder
+from msa2net.training.task import SegmentationTask
+
+FETCH_EVERY_S = 2.0  # a loss that is shown makes a GPU wait
+
+
+class TrainingBar(ProgressBar):
+    """One line for the whole training, gone at its end.
+
+    Speed and remaining time count what this process did, validations and checkpoints included.
+
+    Args:
+        console: where it is shown.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[facts]}"),
+            console=console,
+            transient=True,
+            refresh_per_second=4,
+        )
+        self.line = self.bar.add_task("", total=None, facts="", visible=False)
+        self._recorder: Recorder | None = None
+        self._first_step, self._began, self._fetched = 0, 0.0, -math.inf
+        self._loss = ""
+
+    def disable(self) -> None:
+        """Lightning's wish on all processes but the first."""
+        self.bar.disable = True
+
+    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
+        """Find out where the training stands, and begin."""
+        recorders = [one for one in trainer.callbacks if isinstance(one, Recorder)]  # type: ignore[attr-defined]
+        self._recorder = recorders[0]
+        self._first_step, self._began = self._recorder.progress.step, time.monotonic()
+        self.bar.start()
+        self._show(trainer)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Move on by a batch."""
+        self._show(trainer)
+
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, _: Any, __: Any, batch_idx: int, *___: Any
+    ) -> None:
+        """Say how far a validation is."""
+        total = trainer.num_val_batches[0]
+        self._show(trainer, f"validating {batch_idx + 1}/{total:g}")
+
+    def on_train_end(self, *_: Any) -> None:
+        """Remove the line."""
+        self.bar.stop()
+
+    def on_exception(self, *_: Any) -> None:
+        """Remove the line before anything is said."""
+        self.bar.stop()
+
+    def _show(self, trainer: L.Trainer, doing: str = "") -> None:
+        if self._recorder is None:  # a validation that is repeated before training goes on
+            return
+        task, progress = trainer.lightning_module, self._recorder.progress
+        assert isinstance(task, SegmentationTask)
+        done, seconds = progress.step - self._first_step, time.monotonic() - self._began
+        facts = [f"step {progress.step}/{task.total_steps}"]
+        if loss := self._latest_loss():
+            facts.append(f"loss {loss}")
+        dice = [row[f"{task.config.monitor}_dice"] for row in progress.table]
+        if scored := [value for value in dice if value is not None]:
+            facts.append(f"Dice {scored[-1]:.3f}, best {max(scored):.3f}")
+        if done:
+            speed = done * self._recorder.images_per_step / seconds
+            left = (task.total_steps - progress.step) * seconds / done
+            facts += [f"{speed:.3g} images/s", f"{as_time(left)} left"]
+        self.bar.update(
+            self.line,
+            description=f"epoch {min(progress.epoch + 1, task.config.epochs)}/{task.config.epochs}",
+            completed=progress.step,
+            total=task.total_steps,
+            facts=" · ".join([*facts, doing] if doing else facts),
+            visible=True,
+        )
+
+    def _latest_loss(self) -> str:
+        assert self._recorder is not None
+        losses, now = self._recorder.progress.losses, time.monotonic()
+        if losses and now - self._fetched >= FETCH_EVERY_S:
+            self._loss, self._fetched = f"{float(losses[-1]):.4f}", now
+        return self._loss
+
+
+def as_time(seconds: float) -> str:
+    """Write a duration as 12 s, 3:05 min, 2:03:05 h or 1 d 2:03:05 h."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours}:{minutes:02d}:{rest:02d} h"
+    if hours:
+        return f"{hours}:{minutes:02d}:{rest:02d} h"
+    return f"{minutes}:{rest:02d} min" if minutes else f"{rest} s"

@@ -1,0 +1,137 @@
+"""Out of memory: how much a training needs, and which setting to lower."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from msa2net.errors import ConfigError
+
+GB = 1e9
+STATES = {"adamw": 2, "sgd": 1}  # numbers that an optimiser keeps for each weight
+SAMPLES = 2  # the fewest that batch norm trains on
+# What torch and its allocators say; both are RuntimeErrors, CUDA's a kind of its own.
+SIGNS = ("not enough memory", "can't allocate memory", "out of memory", "cannot allocate memory")
+KILLED_WORKER = "DataLoader worker"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an exception says that there was no memory left."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(sign in text for sign in SIGNS)
+
+
+def worker_was_killed(error: BaseException) -> bool:
+    """Tell whether an exception says that a process that loads data is gone."""
+    text = str(error)
+    return isinstance(error, RuntimeError) and KILLED_WORKER in text and "Caught" not in text
+
+
+def fixed_bytes(model: nn.Module, optimizer: str) -> int:
+    """Return what a training needs whatever the batch: weights, gradients, optimiser."""
+    total = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
+    trained = sum(tensor.nbytes for tensor in model.parameters() if tensor.requires_grad)
+    return total + (1 + STATES[optimizer]) * trained
+
+
+def bytes_per_sample(
+    model: nn.Module, image_BChw: Tensor, context: AbstractContextManager[Any] | None = None
+) -> float:
+    """Measure what the backward pass needs of each sample, without keeping it.
+
+    A forward pass hands everything it keeps for the backward pass to a hook, which counts each
+    piece of memory once and lets it go. Done with B and with 2·B samples, the difference leaves out
+    what does not depend on their number, such as weights in another precision.
+
+    Args:
+        model: on its device.
+        image_BChw: at least two samples, so that batch norm works.
+        context: for mixed precision.
+    """
+    with torch.enable_grad(), context or nullcontext():
+        once = _kept_bytes(model, image_BChw)
+        twice = _kept_bytes(model, torch.cat([image_BChw, image_BChw]))
+    return (twice - once) / len(image_BChw)
+
+
+def _kept_bytes(model: nn.Module, image_BChw: Tensor) -> int:
+    own = {tensor.untyped_storage()._cdata for tensor in [*model.parameters(), *model.buffers()]}
+    seen: dict[int, StorageWeakRef] = {}  # a reference keeps the address from being given again
+    counted = 0
+
+    def count(tensor: Tensor) -> Any:
+        nonlocal counted
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own and storage._cdata not in seen:
+            seen[storage._cdata] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+            counted += storage.nbytes()
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda nothing: nothing):
+        model(image_BChw)
+    return counted
+
+
+def training_sentence(
+    device: torch.device, batch: int, fixed: int, measure: Callable[[], float]
+) -> ConfigError:
+    """Say what a batch needs, and what to lower.
+
+    Args:
+        device: that ran out.
+        batch: samples in a batch.
+        fixed: bytes whatever the batch.
+        measure: returns the bytes a sample; it may run out of memory as well.
+    """
+    base = f"{fixed / GB:.1f} GB for network, gradients and optimiser"
+    try:
+        each = measure()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        need = f"{base} are needed, and not even {SAMPLES} samples fit beside them"
+        remedy = "choose a smaller network or image_size"
+    else:
+        need = (
+            f"a batch of {batch} needs about {(fixed + batch * each) / GB:.1f} GB ({base}, "
+            f"{each / GB:.2f} GB for each sample, measured on {SAMPLES}; the kernels' own needs "
+            "come on top)"
+        )
+        remedy = "lower train.batch_size"
+        total = _total_bytes(device)
+        # A tenth is left for the kernels' own needs.
+        if total is not None and 1 <= (fits := int((0.9 * total - fixed) // each)) < batch:
+            remedy += f", to {fits} or less with the {total / GB:.0f} GB that {device.type} has"
+    return ConfigError(
+        f"not enough memory on {device.type}: {need}; {remedy}, then go on from the last "
+        "checkpoint with --resume --accept-changes"
+    )
+
+
+def validation_sentence(
+    device: torch.device, slices: int, classes: int, size: tuple[int, int]
+) -> ConfigError:
+    """Say what a validation batch needs, and what to lower."""
+    logits = 4 * slices * classes * size[0] * size[1]
+    return ConfigError(
+        f"not enough memory on {device.type} while validating: {slices} slices at once need "
+        f"{logits / GB:.2f} GB for their class probabilities alone; lower batch_slices, then go on "
+        "from the last checkpoint with --resume --accept-changes"
+    )
+
+
+def worker_sentence(workers: int) -> ConfigError:
+    """Say why a process that loads data is usually killed."""
+    return ConfigError(
+        f"one of the {workers} processes that load data was ended from outside, which the system "
+        "does when memory (or shared memory, /dev/shm) runs out; lower train.workers, then go on "
+        "from the last checkpoint with --resume"
+    )
+
+
+def _total_bytes(device: torch.device) -> int | None:
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None

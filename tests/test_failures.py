@@ -1,0 +1,503 @@
+"""Whatever stops a training says which case, file, module or setting it was about."""
+
+import errno
+import json
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from unittest import mock
+
+import lightning as L
+import pytest
+import torch
+from torch import nn
+
+import commands
+import resumed
+from msa2net.data import slices
+from msa2net.data.augment import Augmentation
+from msa2net.data.phantom.files import write_phantom
+from msa2net.data.slices import SampleError, naming
+from msa2net.errors import ConfigError, DataError
+from msa2net.inference.predictor import Predictor
+from msa2net.losses import create_loss
+from msa2net.training import memory, nonfinite
+from msa2net.training.checkpoint import Checkpoints
+from msa2net.training.nonfinite import LossWatch, NonFiniteLossError, Step
+
+CASES = 13  # as in test_resume.py: 4 batches of 2 an epoch
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("failures")
+    write_phantom("isic2018", root / "raw", cases=CASES)
+    return root
+
+
+@pytest.fixture(scope="module")
+def whole(workplace: Path) -> Path:
+    """The run that nothing stopped."""
+    resumed.train(workplace, workplace / "whole")
+    return workplace / "whole"
+
+
+def assert_goes_on(workplace: Path, run: Path, whole: Path) -> None:
+    """What was there before the failure was kept, whole, and leads to the very same end."""
+    checkpoints = Checkpoints(run)
+    assert checkpoints.load()[1] == []
+    resumed.train(workplace, run, resume=True)
+    assert (run / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+    assert resumed.equal(resumed.states(run), resumed.states(whole))
+    assert not [path for path in run.rglob("*") if ".writing-" in path.name]
+
+
+# Samples ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_file_is_named_with_its_case(workplace: Path, tmp_path: Path, workers: int):
+    """The slices of the last case are gone while others can still be read."""
+    write_phantom("isic2018", tmp_path / "raw", cases=CASES)
+    config = resumed.settings(tmp_path, **{"train.workers": workers})
+
+    class CutShort(L.Callback):
+        def on_train_start(self, trainer, pl_module) -> None:
+            images = trainer.datamodule.dataset.arrays.images
+            with images.path.open("rb+") as file:
+                file.truncate(images.path.stat().st_size - 10)
+
+    with pytest.raises(DataError) as stopped:
+        resumed.train(tmp_path, tmp_path / "run", config=config, callbacks=[CutShort()])
+    sentence = str(stopped.value)
+    assert "\n" not in sentence
+    assert sentence.startswith("case ISIC_00000")
+    assert ", slice 0, file " in sentence
+    assert "images.npy was cut short; delete" in sentence
+    origin = json.loads(next(tmp_path.rglob("origin.json")).read_text())
+    assert f"case {origin[-1][0]}, " in sentence
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_any_exception_of_a_worker_names_case_and_file(
+    workplace: Path, tmp_path: Path, monkeypatch, workers: int
+):
+    def broken(*_) -> None:
+        raise ZeroDivisionError("one\nof a kind")
+
+    monkeypatch.setattr(Augmentation, "__call__", broken)
+    config = resumed.settings(workplace, **{"train.workers": workers})
+    with pytest.raises(SampleError) as stopped:
+        resumed.train(workplace, tmp_path / "run", config=config)
+    sentence = str(stopped.value)
+    assert sentence.startswith("case ISIC_")
+    assert sentence.endswith("images.npy: ZeroDivisionError: one of a kind")
+
+
+def test_the_command_says_it_in_one_sentence(workplace: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(slices.Rows, "__getitem__", mock.Mock(side_effect=OSError("lost")))
+    path = tmp_path / "small.yaml"
+    resumed.settings(workplace, **{})
+    path.write_text(next(workplace.glob("settings-*.yaml")).read_text())
+    failed = commands.msa2net(
+        "train", path, "--out", "run", "--set", "train.workers=1", cwd=tmp_path
+    )
+    commands.assert_one_sentence(failed, "error: case ISIC_", "images.npy: OSError: lost")
+
+
+def test_a_validation_case_that_is_gone_is_named(tmp_path: Path):
+    write_phantom("isic2018", tmp_path / "raw", cases=CASES)
+
+    class Remove(L.Callback):
+        def on_validation_start(self, trainer, pl_module) -> None:
+            for case_id in trainer.datamodule.store.ids("val"):
+                slices.image_path(trainer.datamodule.store.root, case_id).unlink()
+
+    with pytest.raises(SampleError, match=r"case ISIC_\d+, file .*image.npy: .*missing or damaged"):
+        resumed.train(
+            tmp_path, tmp_path / "run", config=resumed.settings(tmp_path), callbacks=[Remove()]
+        )
+
+
+def test_a_case_that_cannot_be_resized_is_named(tmp_path: Path, monkeypatch):
+    write_phantom("isic2018", tmp_path / "raw", cases=CASES)
+    monkeypatch.setattr(
+        "msa2net.data.preprocessing.Preprocessing.unit_slices",
+        mock.Mock(side_effect=FloatingPointError("overflow")),
+    )
+    with pytest.raises(SampleError, match=r"case ISIC_\d+, file .*npy: FloatingPointError: over"):
+        resumed.train(tmp_path, tmp_path / "run", config=resumed.settings(tmp_path))
+
+
+def test_loading_without_memory_says_which_setting():
+    with (
+        pytest.raises(SampleError, match=r"case c1: not enough memory .* lower train.workers"),
+        naming("c1", Path("f.npy")),
+    ):
+        raise MemoryError
+
+
+def test_a_worker_that_was_killed_is_one_sentence(workplace: Path, tmp_path: Path, monkeypatch):
+    """As the system does when memory runs out."""
+
+    def killed(*_) -> None:
+        assert torch.utils.data.get_worker_info() is not None
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(Augmentation, "__call__", killed)
+    config = resumed.settings(workplace, **{"train.workers": 2})
+    with pytest.raises(ConfigError, match=r"one of the 2 processes that load .*train.workers"):
+        resumed.train(workplace, tmp_path / "run", config=config)
+
+
+# A loss that is no longer a number ----------------------------------------------------------------
+
+
+class Poison(L.Callback):
+    """Makes one weight NaN before a step, and remembers that step's cases."""
+
+    def __init__(self, step: int, weight: str) -> None:
+        self.step, self.weight, self.cases, self.seen = step, weight, [], 0
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        self.seen += 1
+        if self.seen == self.step:
+            self.cases = list(batch["case"])
+            with torch.no_grad():
+                pl_module.model.get_parameter(self.weight)[0] = torch.nan
+
+
+def test_a_loss_that_is_no_number_is_traced_at_once(workplace: Path, tmp_path: Path, whole: Path):
+    run, poison = tmp_path / "run", Poison(6, "norm.weight")
+    with pytest.raises(NonFiniteLossError) as stopped:
+        resumed.train(workplace, run, callbacks=[poison])
+    sentence = str(stopped.value)
+    assert "became nan in epoch 2, step 6, with " + ", ".join(poison.cases) in sentence
+    assert "the first module with values that are not finite is norm;" in sentence
+    assert f"the checkpoint before is kept, details are in {run / 'nonfinite.json'}" in sentence
+    report = json.loads((run / "nonfinite.json").read_text())
+    assert [row["case"] for row in report["batch"]] == poison.cases
+    assert report["first_module"] == "norm"
+    assert report["module_type"] == "BatchNorm2d"
+    assert report["inputs_finite"] is True
+    assert report["output_shape"] == [2, 6, 32, 32]
+    assert report["output_nan"] == 2 * 32 * 32  # one channel of six
+    assert report["parameters_not_finite"] == ["norm.weight"]
+    assert (report["epoch"], report["step"], report["loss"]) == (2, 6, "nan")
+    assert Checkpoints(run).paths()[0].name.startswith("epoch00001-step00000005-")
+    assert_goes_on(workplace, run, whole)
+    assert not (run / "nonfinite.json").exists()
+
+
+class Chancy(nn.Module):
+    """Fails by the draw, as an overflow behind dropout does."""
+
+    def forward(self, x):
+        return x / 0 if torch.rand(()) < 0.2 else x
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_second_run_draws_the_same(workplace: Path, tmp_path: Path, seed: int, monkeypatch):
+    """Otherwise it would find nothing four times out of five."""
+
+    def network(**sizes) -> nn.Module:
+        model = resumed.TinyNetwork(sizes["in_channels"], sizes["num_classes"])
+        model.dropout = nn.Sequential(nn.Dropout(0.2), Chancy())
+        return model
+
+    monkeypatch.setattr(resumed, "tiny_network", network)
+    config = resumed.settings(workplace, **{"train.seed": seed, "train.epochs": 20})
+    with pytest.raises(NonFiniteLossError, match=r"not finite is dropout\.1;"):
+        resumed.train(workplace, tmp_path / "run", config=config)
+
+
+def test_a_loss_at_fault_is_told_from_the_network(workplace: Path, tmp_path: Path, monkeypatch):
+    class Bad(nn.Module):
+        def forward(self, logits, label):
+            return logits.sum() * torch.inf
+
+    monkeypatch.setattr("msa2net.training.run.create_loss", lambda _: Bad())
+    with pytest.raises(NonFiniteLossError, match="not finite is the loss itself"):
+        resumed.train(workplace, tmp_path / "run")
+    report = json.loads((tmp_path / "run" / "nonfinite.json").read_text())
+    assert (report["step"], report["module_type"]) == (1, "Bad")
+
+
+def watched(tmp_path: Path, network: nn.Module) -> tuple[LossWatch, Step]:
+    good = {key: value.clone() for key, value in network.state_dict().items()}
+    watch = LossWatch(
+        tmp_path / "nonfinite.json",
+        network,
+        create_loss({"cross_entropy": 1}),
+        lambda: network.load_state_dict(good),
+        {},
+    )
+    image = torch.randn(2, 3, 8, 8)
+    image[1, 0, 0, 0] = torch.inf
+    batch = {
+        "image": image,
+        "label": torch.zeros(2, 8, 8, dtype=torch.uint8),
+        "case": ["a", "b"],
+        "slice": torch.tensor([0, 3]),
+    }
+    return watch, Step(1, 4, 7, batch)
+
+
+def test_weights_that_were_spoilt_meanwhile_are_not_blamed(tmp_path: Path):
+    """On a GPU a loss is looked at after its step: the checkpoint's weights show the culprit."""
+    network = resumed.TinyNetwork(3, 2)
+    watch, at = watched(tmp_path, network)
+    with torch.no_grad():
+        network.first.bias.fill_(torch.nan)
+    with pytest.raises(NonFiniteLossError, match="with the weights of the last checkpoint"):
+        watch._judge(float("nan"), at, updated=True)
+    report = json.loads((tmp_path / "nonfinite.json").read_text())
+    assert report["parameters_not_finite"] == ["first.bias"]
+    assert report["found_with"] == "the last checkpoint's weights"
+    assert report["inputs_finite"] is False
+    assert report["first_module"] == "first"
+
+
+def test_losses_on_their_way_are_looked_at_before_anything_is_kept(
+    workplace: Path, tmp_path: Path, monkeypatch
+):
+    """As on a GPU, with a copy that never arrives by itself: nothing of it is written."""
+
+    class Late:
+        def synchronize(self) -> None: ...
+
+        def query(self) -> bool:
+            return False
+
+    def late(watch: LossWatch, loss: torch.Tensor, at: Step) -> None:
+        watch._waiting.append(nonfinite._Waiting(at, loss.detach(), Late()))
+
+    monkeypatch.setattr(LossWatch, "look", late)
+    for minutes, last in ((1e-9, "epoch00001-step00000005-"), (0, "epoch00001-step00000004-")):
+        run, poison = tmp_path / f"run{minutes}", Poison(6, "norm.weight")
+        config = resumed.settings(workplace, **{"train.checkpoint_minutes": minutes})
+        with pytest.raises(
+            NonFiniteLossError, match="step 6, .*in a second run of it everything was fin"
+        ):
+            resumed.train(workplace, run, config=config, callbacks=[poison])
+        report = json.loads((run / "nonfinite.json").read_text())
+        assert [row["case"] for row in report["batch"]] == poison.cases
+        assert report["found_with"] == "the last checkpoint's weights"
+        assert "norm.weight" in report["parameters_not_finite"]
+        assert report["first_module"] is None
+        newest = Checkpoints(run).paths()[0]
+        assert newest.name.startswith(last)
+        state = torch.load(newest, weights_only=True)["states"]["model"]
+        assert all(value.isfinite().all() for value in state.values())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_the_loss_is_found_by_the_next_look(tmp_path: Path):
+    network = resumed.TinyNetwork(3, 2).cuda()
+    watch, at = watched(tmp_path, network)
+    at.batch["image"], at.batch["label"] = at.batch["image"].cuda(), at.batch["label"].cuda()
+    watch.look(torch.tensor(1.0, device="cuda"), at)
+    watch.look(torch.tensor(float("nan"), device="cuda"), at)
+    with pytest.raises(NonFiniteLossError, match="not finite is first"):
+        watch.finish()
+
+
+# Memory -------------------------------------------------------------------------------------------
+
+
+def test_the_estimate_by_hand():
+    """A linear layer keeps its input, a ReLU its output; weights are not the sample's."""
+    model = nn.Sequential(nn.Linear(10, 7), nn.ReLU())
+    assert memory.bytes_per_sample(model, torch.randn(2, 10)) == 4 * (10 + 7)
+    numbers = 10 * 7 + 7
+    assert memory.fixed_bytes(model, "adamw") == 4 * numbers * 4  # weight, gradient, two moments
+    assert memory.fixed_bytes(model, "sgd") == 4 * numbers * 3
+    model.requires_grad_(False)
+    assert memory.fixed_bytes(model, "adamw") == 4 * numbers
+
+
+@pytest.mark.parametrize("samples", [2, 3, 5])
+def test_the_estimate_is_one_of_a_sample(samples: int):
+    """The same from any number of samples, four times as much for twice the side."""
+    model = resumed.TinyNetwork(3, 2)
+    each = memory.bytes_per_sample(model, torch.randn(samples, 3, 16, 16))
+    assert each == memory.bytes_per_sample(model, torch.randn(2, 3, 16, 16))
+    assert memory.bytes_per_sample(model, torch.randn(2, 3, 32, 32)) == 4 * each
+
+
+def test_the_estimate_agrees_with_what_the_graph_holds():
+    """Against torch's own account of the tensors that a real forward pass keeps."""
+    model, image = resumed.TinyNetwork(3, 2), torch.randn(4, 3, 16, 16)
+    kept = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        answer = model(image)
+    own = {value.untyped_storage().data_ptr() for value in model.state_dict().values()}
+    total = sum(storage.nbytes() for key, storage in kept.items() if key not in own)
+    assert answer.requires_grad
+    # Batch norm keeps a mean and a deviation for each of 6 channels, whatever the batch.
+    assert memory.bytes_per_sample(model, image) == (total - 2 * 6 * 4) / 4
+
+
+OUT_OF_MEMORY = [
+    MemoryError(),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 9"),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB"),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+def test_out_of_memory_names_an_estimate_and_the_setting(
+    workplace: Path, tmp_path: Path, whole: Path, error: Exception
+):
+    class TooMuch(L.Callback):
+        def on_train_batch_end(self, trainer, *_) -> None:
+            if trainer.global_step == 3:
+                raise error
+
+    with pytest.raises(ConfigError) as stopped:
+        resumed.train(workplace, tmp_path / "run", callbacks=[TooMuch()])
+    sentence = str(stopped.value)
+    assert sentence.startswith("not enough memory on cpu: a batch of 2 needs about 0.0 GB (")
+    assert "for network, gradients and optimiser" in sentence
+    assert "for each sample, measured on 2" in sentence
+    assert "lower train.batch_size, then go on" in sentence
+    assert_goes_on(workplace, tmp_path / "run", whole)
+
+
+def test_the_sentence_adds_up():
+    each = iter([2e9])
+    said = memory.training_sentence(torch.device("cpu"), 24, 3_000_000_000, lambda: next(each))
+    assert "a batch of 24 needs about 51.0 GB (3.0 GB for network" in str(said)
+    assert "2.00 GB for each sample" in str(said)
+
+    def no_room() -> float:
+        raise MemoryError
+
+    said = memory.training_sentence(torch.device("cpu"), 24, 3_000_000_000, no_room)
+    assert "not even 2 samples fit beside them; choose a smaller network" in str(said)
+
+
+def test_the_batch_that_would_fit_is_said(monkeypatch):
+    monkeypatch.setattr(memory, "_total_bytes", lambda _: 40_000_000_000)
+    said = memory.training_sentence(torch.device("cuda"), 24, 3_000_000_000, lambda: 2e9)
+    assert "lower train.batch_size, to 16 or less with the 40 GB that cuda has" in str(said)
+
+
+def test_out_of_memory_while_validating_names_another_setting(
+    workplace: Path, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr(Predictor, "segment", mock.Mock(side_effect=MemoryError))
+    with pytest.raises(ConfigError, match=r"while validating: 4 slices .*lower batch_slices"):
+        resumed.train(workplace, tmp_path / "run")
+
+
+def test_other_errors_stay_what_they_are(workplace: Path, tmp_path: Path):
+    class Ours(L.Callback):
+        def on_train_batch_end(self, *_) -> None:
+            raise RuntimeError("a mistake of ours")
+
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        resumed.train(workplace, tmp_path / "run", callbacks=[Ours()])
+
+
+# Disk ---------------------------------------------------------------------------------------------
+
+
+def test_a_disk_that_fills_up_loses_nothing(workplace: Path, tmp_path: Path, whole: Path):
+    """Half of a checkpoint can be written, then no more."""
+    save, calls = torch.save, []
+
+    def full(state, file) -> None:
+        calls.append(1)
+        if len(calls) < 4:
+            save(state, file)
+            return
+        file.write(b"half of it")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    run = tmp_path / "run"
+    with (
+        mock.patch.object(torch, "save", full),
+        pytest.raises(DataError, match="cannot write a checkpoint .*No space left on device; the"),
+    ):
+        resumed.train(workplace, run)
+    names = [path.name[:23] for path in Checkpoints(run).paths()]
+    assert names == ["epoch00000-step00000002", "epoch00000-step00000001"]
+    assert_goes_on(workplace, run, whole)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
+def test_a_file_that_may_not_grow_loses_nothing(workplace: Path, tmp_path: Path, whole: Path):
+    """Refused by the system itself, in the middle of torch's own writing."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class Limit(L.Callback):
+        def on_train_batch_start(self, trainer, *_) -> None:
+            if trainer.global_step == 2:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+
+    run = tmp_path / "run"
+    try:
+        with pytest.raises(DataError) as stopped:
+            resumed.train(workplace, run, callbacks=[Limit()])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "cannot write a checkpoint" in str(stopped.value)
+    assert "the one before it is kept: make room" in str(stopped.value)
+    assert "\n" not in str(stopped.value)
+    assert_goes_on(workplace, run, whole)
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "model.safetensors", "model.json"])
+def test_a_disk_that_is_full_at_an_epoch_s_end_loses_nothing(
+    workplace: Path, tmp_path: Path, whole: Path, name: str
+):
+    replace = Path.replace
+
+    def full(path: Path, target: Path) -> Path:
+        if Path(target).name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return replace(path, target)
+
+    run = tmp_path / "run"
+    with (
+        mock.patch.object(Path, "replace", full),
+        pytest.raises(DataError, match=f"cannot write .*{name}: No space left on device"),
+    ):
+        resumed.train(workplace, run)
+    assert_goes_on(workplace, run, whole)
+
+
+def test_a_folder_that_is_read_only_stops_before_anything_is_lost(
+    workplace: Path, tmp_path: Path, whole: Path
+):
+    run, locked = tmp_path / "run", tmp_path / "locked"
+    locked.mkdir(mode=0o555)
+    if os.access(locked, os.W_OK):
+        pytest.skip("root may write everywhere")
+
+    class Lock(L.Callback):
+        def on_train_batch_end(self, trainer, *_) -> None:
+            if trainer.global_step == 3:
+                (run / "checkpoints").chmod(0o555)
+
+    try:
+        with pytest.raises(DataError, match="cannot write a checkpoint .*Permission denied"):
+            resumed.train(workplace, run, callbacks=[Lock()])
+    finally:
+        (run / "checkpoints").chmod(0o755)
+    assert_goes_on(workplace, run, whole)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="/proc can be written by nobody")
+def test_a_place_where_nobody_can_write_is_one_sentence(workplace: Path):
+    with pytest.raises(DataError, match=r"cannot write /proc/run/config.yaml: .*is writable"):
+        resumed.train(workplace, Path("/proc/run"))
