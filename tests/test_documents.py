@@ -49,7 +49,7 @@ def workplace(tmp_path_factory) -> Path:
     write_phantom("acdc", root / "data" / "acdc", cases=6)
     write_phantom("nnunet", root / "data" / "mine-nnunet", cases=5)
     shutil.copy(next((root / "data" / "RawData" / "img").iterdir()), root / "scan.nii.gz")
-    for folder in (root / "my-masks", root / "data" / "labels"):
+    for folder in (root / "their-masks", root / "data" / "labels"):
         folder.mkdir()
         labels = np.random.default_rng(0).integers(0, 3, (8, 8, 4), np.uint8)
         nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), folder / "patient.nii.gz")

@@ -383,6 +383,7 @@ def test_the_sentence_adds_up():
 
     said = memory.training_sentence(torch.device("cpu"), 24, 3_000_000_000, no_room)
     assert "not even 2 samples fit beside them; choose a smaller network" in str(said)
+    assert str(said).endswith("begin a new run with --out")  # no checkpoint fits another network
 
 
 def test_the_batch_that_would_fit_is_said(monkeypatch):

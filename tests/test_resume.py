@@ -279,6 +279,17 @@ def test_the_limit_leaves_room_for_one_more_batch_and_for_saving(monkeypatch):
     assert StopRequest(None).check(1e9) is False
 
 
+def test_a_long_preparation_is_not_taken_for_a_long_batch(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    stop = StopRequest(100)
+    clock[0] = 40
+    with stop:
+        clock[0] = 45
+        assert stop.check(saving_seconds=4) is False  # 45 + 2·(5 + 4) < 100
+    assert stop.check(saving_seconds=23) is True  # 45 + 2·(5 + 23) ≥ 100
+
+
 def test_a_training_out_of_time_is_told_how_to_go_on(workplace: Path, tmp_path: Path, whole: Path):
     config = resumed.settings(workplace, **{"train.max_time": 0.0001})
     result = resumed.train(workplace, tmp_path / "run", config=config)
@@ -374,8 +385,9 @@ def test_accepted_rates_are_used_at_once(workplace: Path, stopped: Path):
 def test_another_batch_size_starts_the_epoch_again(workplace: Path, stopped: Path):
     other = resumed.settings(workplace, **{"train.batch_size": 3})
     resumed.train(workplace, stopped, resume=True, config=other, accept_changes=True)
-    progress = resumed.states(stopped)["progress"]
-    assert [row["step"] for row in progress["table"]] == [4, 6]
+    saved = resumed.states(stopped)
+    assert [row["step"] for row in saved["progress"]["table"]] == [4, 6]
+    assert saved["states"]["schedule"]["last_epoch"] == 6  # the rates follow the new steps
 
 
 @pytest.mark.parametrize("change", ["model.encoder=resnet18", "train.optimizer=sgd"])

@@ -23,6 +23,7 @@ from msa2net.metrics import case_rows, read_cases_csv
 from msa2net.report import write_report
 from msa2net.training.progress import Progress
 from msa2net.training.run import train
+from msa2net.training.setup import create_trainer
 from msa2net.training.task import choose_precision, create_optimizer, learning_rate_factor
 
 SETTINGS = """
@@ -426,3 +427,19 @@ def test_example_slices_are_those_with_labels():
     assert len(chosen) == 24
     assert (chosen[0], chosen[-1]) == (10, 49)
     assert example_slices(np.zeros((5, 2, 2)), np.zeros((5, 2, 2))) == [2]
+
+
+def test_slurm_does_not_save_and_requeue_past_our_checkpoints(tmp_path: Path, monkeypatch):
+    for name, value in {
+        "SLURM_NTASKS": "1",
+        "SLURM_JOB_NAME": "training",
+        "SLURM_JOB_ID": "1",
+        "SLURM_PROCID": "0",
+        "SLURM_LOCALID": "0",
+        "SLURM_NODEID": "0",
+    }.items():
+        monkeypatch.setenv(name, value)
+    config = small_config(tmp_path)
+    trainer = create_trainer(config, tmp_path, torch.device("cpu"), [], Progress())
+    environment = trainer._accelerator_connector.cluster_environment
+    assert type(environment).__name__ == "LightningEnvironment"

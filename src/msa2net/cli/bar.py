@@ -79,7 +79,7 @@ class TrainingBar(ProgressBar):
         facts = [f"step {progress.step}/{task.total_steps}"]
         if loss := self._latest_loss():
             facts.append(f"loss {loss}")
-        dice = [row[f"{task.config.monitor}_dice"] for row in progress.table]
+        dice = [row.get(f"{task.config.monitor}_dice") for row in progress.table]
         if scored := [value for value in dice if value is not None]:
             facts.append(f"Dice {scored[-1]:.3f}, best {max(scored):.3f}")
         if done:

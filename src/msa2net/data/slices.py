@@ -160,8 +160,11 @@ def _write_slices(
                     labels.write(label)
                 origin += [(row.id, index) for index in range(row.shape[1])]
         write_json(temporary / "origin.json", origin)
-        if not (folder / "origin.json").is_file():  # another process may have been faster
+        try:
             temporary.replace(folder)
+        except OSError:
+            if not (folder / "origin.json").is_file():  # another process was not just faster
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

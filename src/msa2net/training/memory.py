@@ -94,7 +94,7 @@ def training_sentence(
         if not is_out_of_memory(error):
             raise
         need = f"{base} are needed, and not even {SAMPLES} samples fit beside them"
-        remedy = "choose a smaller network or image_size"
+        remedy = "choose a smaller network or image_size, and begin a new run with --out"
     else:
         need = (
             f"a batch of {batch} needs about {(fixed + batch * each) / GB:.1f} GB ({base}, "
@@ -106,10 +106,8 @@ def training_sentence(
         # A tenth is left for the kernels' own needs.
         if total is not None and 1 <= (fits := int((0.9 * total - fixed) // each)) < batch:
             remedy += f", to {fits} or less with the {total / GB:.0f} GB that {device.type} has"
-    return ConfigError(
-        f"not enough memory on {device.type}: {need}; {remedy}, then go on from the last "
-        "checkpoint with --resume --accept-changes"
-    )
+        remedy += ", then go on from the last checkpoint with --resume --accept-changes"
+    return ConfigError(f"not enough memory on {device.type}: {need}; {remedy}")
 
 
 def validation_sentence(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import ProgressBar
 from torch import nn
 
@@ -125,6 +126,8 @@ def create_trainer(
         check_val_every_n_epoch=validation_interval(config),
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # ours shares the order out by itself
+        # Under SLURM Lightning would save and requeue by itself at a signal, past our checkpoints.
+        plugins=[LightningEnvironment()],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,

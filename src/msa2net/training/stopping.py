@@ -52,6 +52,7 @@ class StopRequest:
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
+        self._last = time.monotonic()  # preparing data counts, but is not how long a batch takes
         if threading.current_thread() is threading.main_thread():
             for signum in SIGNALS:
                 # Ignored on purpose, as by nohup or a shell's background jobs, stays ignored.

@@ -140,6 +140,7 @@ class SegmentationTask(L.LightningModule):
             if saved.get(name):  # of a scaler there may be none
                 part.load_state_dict(saved[name])
         schedule.base_lrs = rates
+        schedule.last_epoch = step  # another, where changed batches let the epoch start again
         for group, own, rate in zip(optimizer.param_groups, options, rates, strict=True):
             del own["params"]
             factor = learning_rate_factor(step, self.total_steps, self.config)
