@@ -148,7 +148,7 @@ def test_stops_come_in_the_order_of_the_page(browser, pages):
     had = tab_to(browser, lambda focus: focus["group"] == "What is shown of case-05")
     kinds = [focus["type"] or focus["tag"] for focus in had]
     first = kinds.index("range")
-    assert kinds[:first] == ["summary", "summary"]  # the configuration, further distances
+    assert kinds[:first] == ["summary"] * 3  # the configuration, all rules, further distances
     assert kinds[first:-1] == ["range", "checkbox", "checkbox"] * 4
     groups = list(dict.fromkeys(focus["group"] for focus in had[first:]))
     assert groups == [f"What is shown of case-{case:02d}" for case in (0, 1, 3, 4, 5)]
