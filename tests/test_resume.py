@@ -1,6 +1,7 @@
 """A training that is cut off anywhere goes on to the very same end."""
 
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -19,6 +20,7 @@ import commands
 import resumed
 from msa2net.config import dump_config, load_config
 from msa2net.data.phantom.files import write_phantom
+from msa2net.data.slices import SliceDataset
 from msa2net.errors import ConfigError, DataError, WeightsError
 from msa2net.training.checkpoint import Checkpoints
 from msa2net.training.stopping import StopRequest, TrainingInterrupted
@@ -245,11 +247,41 @@ def test_ctrl_c_reaches_workers_too_and_only_the_training_answers(workplace: Pat
                 break
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate()
+        try:
+            out, err = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            pytest.fail(f"it did not leave: {out}{err}")
     assert process.returncode == 128 + signal.SIGINT, err
     assert "SIGINT: saved after" in out
     assert "Traceback" not in err
     assert Checkpoints(tmp_path / "run").load()[1] == []
+
+
+def test_a_worker_that_hangs_does_not_keep_the_training(
+    workplace: Path, tmp_path: Path, monkeypatch
+):
+    """Workers ignore signals, and so the request to leave: Python would wait for them at exit."""
+    load, loaded = SliceDataset.__getitem__, []
+
+    def hang(dataset: SliceDataset, position: tuple[int, int]):
+        loaded.append(position)  # in the worker's memory
+        if len(loaded) > 4:  # two batches are needed for the first step: the loop looks ahead
+            time.sleep(600)
+        return load(dataset, position)
+
+    class Leave(L.Callback):
+        def on_train_batch_end(self, *_) -> None:
+            raise CutOffError
+
+    monkeypatch.setattr(SliceDataset, "__getitem__", hang)
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.5)  # torch's patience
+    before = multiprocessing.active_children()
+    config = resumed.settings(workplace, **{"train.workers": 1})
+    with pytest.raises(CutOffError):
+        resumed.train(workplace, tmp_path / "run", config=config, callbacks=[Leave()])
+    assert multiprocessing.active_children() == before
 
 
 def test_a_second_signal_ends_the_process():

@@ -1,6 +1,10 @@
 """Loaders: augmented slices for training, whole cases for validation."""
 
+import multiprocessing
+import os
 import signal
+from collections.abc import MutableSequence
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -59,6 +63,7 @@ class SegmentationData(L.LightningDataModule):
         self.batch_size = min(config.train.batch_size, len(self.dataset))
         self.steps_per_epoch = len(self.dataset) // self.batch_size
         self.start = (0, 0)
+        self._worker_ids: list[MutableSequence[int]] = []
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Load the running epoch's augmented slices from `start` on."""
@@ -72,13 +77,15 @@ class SegmentationData(L.LightningDataModule):
         sampler = EpochSampler(
             len(self.dataset), train.seed, rank=rank, world=world, start=(epoch, done * own_batch)
         )
+        worker_ids = torch.multiprocessing.Array("q", train.workers, lock=False)
+        self._worker_ids.append(worker_ids)
         return DataLoader(
             self.dataset,
             batch_size=own_batch,
             sampler=sampler,
             num_workers=train.workers,
             persistent_workers=train.workers > 0,
-            worker_init_fn=_leave_signals_to_the_trainer,
+            worker_init_fn=partial(_begin_worker, worker_ids),
             drop_last=True,
         )
 
@@ -87,6 +94,18 @@ class SegmentationData(L.LightningDataModule):
         split = self.config.train.monitor
         group = self.config.batch_slices if self.store.kind == "photograph" else 1
         return DataLoader(CaseDataset(self.store, split), batch_size=group, collate_fn=list)
+
+    def end_workers(self) -> None:
+        """End loading processes that outlived the training, which as a rule has ended them.
+
+        One that hangs ignores the polite request as it ignores signals, and Python would wait
+        for it at exit, for ever.
+        """
+        ids = {process_id for worker_ids in self._worker_ids for process_id in worker_ids}
+        for process in multiprocessing.active_children():
+            if process.pid in ids:
+                process.kill()
+                process.join()
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
@@ -97,10 +116,11 @@ class SegmentationData(L.LightningDataModule):
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
 
-def _leave_signals_to_the_trainer(_: int) -> None:
+def _begin_worker(worker_ids: MutableSequence[int], index: int) -> None:
     """Ignore what is sent to the whole process group: the running batch is to be finished.
 
     A worker whose trainer is gone leaves by itself.
     """
+    worker_ids[index] = os.getpid()
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)

@@ -269,6 +269,7 @@ class _Session:
             self._explain(error, trainer)
             raise
         finally:
+            self.data.end_workers()
             self.loggers.close()
         if finished and progress.best_dice is None:  # the last weights are wanted, or all there is
             self.save(self.task.model, {"best_epoch": progress.epoch, "weights": LAST})
