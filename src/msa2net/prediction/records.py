@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from msa2net.errors import DataError
 from msa2net.files import read_json, sha256, write_text
-from msa2net.inference.networks import Mode
+from msa2net.inference.groups import Mode
 from msa2net.inference.run_folder import WEIGHTS_FILE, read_facts
 
 FOLDER = "records"

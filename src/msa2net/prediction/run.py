@@ -20,7 +20,7 @@ from msa2net.data.writers import write_jpeg
 from msa2net.errors import ConfigError, DataError, Msa2NetError
 from msa2net.evaluation.masks import LABELS_FILE
 from msa2net.files import read_lines, write_text
-from msa2net.inference.networks import Mode
+from msa2net.inference.groups import Mode
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import CONFIG_FILE, read_facts
 from msa2net.inference.sharing import World, share_of
