@@ -13,6 +13,7 @@ from msa2net.cli.compare import compare
 from msa2net.cli.console import print_error
 from msa2net.cli.demo import demo
 from msa2net.cli.evaluate import evaluate
+from msa2net.cli.export import export
 from msa2net.cli.import_weights import import_weights
 from msa2net.cli.models import models
 from msa2net.cli.phantom import phantom
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (demo, models, phantom, prepare, check, train, evaluate, compare, predict):
+for command in (demo, models, phantom, prepare, check, train, evaluate, compare, predict, export):
     app.command()(command)
 app.command("import-weights")(import_weights)
 

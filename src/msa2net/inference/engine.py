@@ -76,7 +76,11 @@ class Engine:
     """
 
     def __init__(
-        self, groups: tuple[Networks, ...], batch_slices: int | None, mode: Mode, overlap: float
+        self,
+        groups: tuple[Networks, ...],
+        batch_slices: int | None = None,
+        mode: Mode = "resize",
+        overlap: float = 0.5,
     ) -> None:
         """Make an engine.
 

@@ -1,7 +1,6 @@
 """`predict_files`: many images, one after another, each with all of its outputs or none."""
 
 import contextlib
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from msa2net.data.display import display_image
 from msa2net.data.writers import write_jpeg
 from msa2net.errors import ConfigError, DataError, Msa2NetError
 from msa2net.evaluation.masks import LABELS_FILE
-from msa2net.files import read_lines, write_text
+from msa2net.files import read_lines, staging, write_text
 from msa2net.inference.groups import Mode
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import CONFIG_FILE, read_facts
@@ -218,7 +217,7 @@ class _Work:
     ) -> None:
         """Write all of an image's outputs aside, then bring them to their places."""
         out = self._out
-        with _staging(out) as staged:
+        with staging(out) as staged:
             paths = {name: staged / name for name in job.outputs}
             segmentation.save(paths[job.mask])
             if job.overlay:
@@ -257,22 +256,6 @@ class _Work:
             fingerprint=image.fingerprint(),
             **facts,
         )
-
-
-@contextlib.contextmanager
-def _staging(out: Path) -> Iterator[Path]:
-    """Give a folder within `out` that vanishes; errors name the place a file was meant for."""
-    try:
-        with tempfile.TemporaryDirectory(dir=out, prefix=".writing-") as folder:
-            try:
-                yield Path(folder)
-            except DataError as error:
-                raise DataError(str(error).replace(folder, str(out))) from error
-    except OSError as error:
-        raise DataError(
-            f"cannot write into {out}: {error.strerror or error}; check that the folder is "
-            "writable and the disk has room"
-        ) from error
 
 
 def _picture(predictor: Predictor, case: Case, segmentation: Segmentation) -> NDArray[np.uint8]:
