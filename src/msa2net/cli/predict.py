@@ -9,7 +9,6 @@ import typer
 from msa2net.cli.console import (
     DISCLAIMER,
     DeviceOption,
-    RunArgument,
     ThreadsOption,
     VerboseOption,
     print_error,
@@ -32,6 +31,9 @@ InputsArgument = Annotated[
         help="Pictures, NIfTI volumes, DICOM series, and folders of them.", metavar="INPUT …"
     ),
 ]
+NetworkArgument = Annotated[
+    Path, typer.Argument(help="A run folder, or an exported network (.onnx).", metavar="RUN")
+]
 OthersOption = Annotated[
     list[Path] | None,
     typer.Option("--with", help="Another run, averaged with RUN; may be repeated.", metavar="RUN2"),
@@ -48,7 +50,7 @@ SegOption = Annotated[
 
 
 def predict(
-    run: RunArgument,
+    run: NetworkArgument,
     inputs: InputsArgument,
     out: Annotated[Path, typer.Option(help="Folder for the masks.")],
     others: OthersOption = None,
@@ -76,7 +78,10 @@ def predict(
     An image that cannot be used is reported and skipped; the exit code is then 2. Started by
     torchrun or srun, the processes share the images.
     """
-    set_up(threads, verbose)
+    from msa2net.prediction.sources import is_exported
+
+    exported = is_exported(run)
+    set_up(None if exported else threads, verbose)  # an exported network goes without torch
     if overwrite and resume:
         raise ConfigError("--overwrite replaces what --resume would keep; give one of them")
     from msa2net.inference.sharing import world_from_environment
@@ -94,7 +99,8 @@ def predict(
             overlays=overlays,
             dicom_seg=cast("SegKind", dicom_seg),  # the library refuses what is none
             existing="overwrite" if overwrite else "resume" if resume else "refuse",
-            device=device_of_process(device, os.environ),
+            device=device if exported else device_of_process(device, os.environ),
+            threads=threads,
             world=world_from_environment(os.environ),
             progress=lambda jobs, total: track(jobs, total, "predicting"),
         )

@@ -172,6 +172,7 @@ def _trace(model: nn.Module, example_BChw: Float) -> Any:
     Raises:
         ConfigError: it holds what torch cannot express in ONNX.
     """
+    module: Any
     for module in model.modules():
         if getattr(module, "fused_attn", False):
             module.fused_attn = False  # torch's exporter stops at timm's fused attention
