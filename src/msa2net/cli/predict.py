@@ -44,6 +44,12 @@ SeriesOption = Annotated[
         help="Of a DICOM study: number, part of the description, or UID; all for each of them."
     ),
 ]
+FlipsOption = Annotated[
+    bool, typer.Option("--flips", help="Average with the answers to mirrored images.")
+]
+SlidingOption = Annotated[
+    bool, typer.Option("--sliding", help="Windows over full-resolution slices.")
+]
 SegOption = Annotated[
     str, typer.Option(help="Also write DICOM segmentations: none, binary, labelmap.")
 ]
@@ -55,12 +61,8 @@ def predict(
     out: Annotated[Path, typer.Option(help="Folder for the masks.")],
     others: OthersOption = None,
     series: SeriesOption = None,
-    flips: Annotated[
-        bool, typer.Option("--flips", help="Average with the answers to mirrored images.")
-    ] = False,
-    sliding: Annotated[
-        bool, typer.Option("--sliding", help="Windows over full-resolution slices.")
-    ] = False,
+    flips: FlipsOption = False,
+    sliding: SlidingOption = False,
     dicom_seg: SegOption = "none",
     overlays: Annotated[bool, typer.Option(help="Also write pictures to look at.")] = True,
     overwrite: Annotated[
@@ -78,16 +80,15 @@ def predict(
     An image that cannot be used is reported and skipped; the exit code is then 2. Started by
     torchrun or srun, the processes share the images.
     """
+    from msa2net.inference.sharing import world_from_environment
+    from msa2net.prediction.devices import device_of_process
+    from msa2net.prediction.run import predict_files
     from msa2net.prediction.sources import is_exported
 
     exported = is_exported(run)
     set_up(None if exported else threads, verbose)  # an exported network goes without torch
     if overwrite and resume:
         raise ConfigError("--overwrite replaces what --resume would keep; give one of them")
-    from msa2net.inference.sharing import world_from_environment
-    from msa2net.prediction.devices import device_of_process
-    from msa2net.prediction.run import predict_files
-
     try:
         result = predict_files(
             [run, *(others or [])],
