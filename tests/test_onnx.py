@@ -139,7 +139,7 @@ import sys
 class Blocked:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {"torch", "torchvision", "timm", "lightning", "monai"}:
-            raise ImportError(f"{name} is not to be imported")
+            raise ModuleNotFoundError(f"{name} is not to be imported", name=name)
 
 sys.meta_path.insert(0, Blocked())
 """
@@ -156,17 +156,25 @@ np.save("array-labels.npy", apply(array, spacing_mm=(2.0, 1.0, 1.0)).labels)
 np.save("case-labels.npy", apply(Case("case", array[None])).labels)
 """
 
-COMMAND = """
+COMMANDS = """
 from msa2net.cli import main
 
-sys.argv[1:] = "predict model.onnx picture.png volume.nii.gz --out masks --threads 1".split()
-main()
+for line in (
+    "predict model.onnx picture.png volume.nii.gz --out masks --threads 1",
+    "predict run picture.png --out other-masks",
+):
+    sys.argv[1:] = line.split()
+    try:
+        main()
+    except SystemExit as leaving:
+        print("left with", leaving.code)
 """
 
 
 def test_no_torch_is_needed(exported_run: Path, eager, tmp_path: Path):
     """In a process in which importing torch, torchvision, timm, lightning or monai fails."""
     shutil.copy(exported_run / "model.onnx", tmp_path)
+    shutil.copytree(exported_run, tmp_path / "run")
     write_png(skin_lesion(0).image[:, 0].transpose(1, 2, 0), tmp_path / "picture.png")
     array_ZHW = abdomen(0, shape=(8, 64, 80)).image[0]
     # A scan that lies otherwise than the training: its slices run along another axis of the file.
@@ -175,10 +183,13 @@ def test_no_torch_is_needed(exported_run: Path, eager, tmp_path: Path):
     np.save(tmp_path / "array.npy", array_ZHW)
     environment = os.environ | {"LOCAL_RANK": "0"}
     done = subprocess.run(
-        [sys.executable, "-c", BLOCKED + APPLIED + COMMAND],
+        [sys.executable, "-c", BLOCKED + APPLIED + COMMANDS],
         cwd=tmp_path, capture_output=True, text=True, check=False, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert "left with 0" in done.stdout
+    assert "left with 2" in done.stdout
+    assert "this needs torch, which is not installed" in done.stderr
     picture, volume = eager(tmp_path / "picture.png"), eager(tmp_path / "volume.nii.gz")
     volume.save(tmp_path / "expected.nii.gz")
     expected = nibabel.load(tmp_path / "expected.nii.gz")

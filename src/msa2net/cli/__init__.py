@@ -22,6 +22,9 @@ from msa2net.cli.prepare import prepare
 from msa2net.cli.train import train
 from msa2net.errors import Msa2NetError
 
+WITHOUT_EXPORTED = ("torch", "torchvision", "timm", "lightning", "monai")
+"""Left out by those who only apply exported networks, see docs/export.md."""
+
 app = typer.Typer(
     name="msa2net",
     help="MSA²Net segments medical images. Research use only, not a medical device.",
@@ -52,4 +55,12 @@ def _run(commands: typer.Typer) -> None:
         commands()
     except Msa2NetError as error:
         print_error(str(error))
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if error.name not in WITHOUT_EXPORTED:
+            raise
+        print_error(
+            f"this needs {error.name}, which is not installed (only exported networks go without); "
+            "pip install msa2net brings it"
+        )
         sys.exit(2)
