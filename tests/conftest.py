@@ -31,6 +31,14 @@ def real_data() -> Path:
     return Path(folder)
 
 
+@pytest.fixture(scope="session")
+def exported_run(tmp_path_factory) -> Path:
+    """A run folder with its exported network in it: made once, for it takes a while."""
+    from onnx_runs import write_exported_run
+
+    return write_exported_run(tmp_path_factory.mktemp("exported") / "run")
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import onnx_ir
 import pytest
 import torch
 import yaml
@@ -35,7 +36,7 @@ def blocks(language: str) -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory) -> Path:
+def workplace(tmp_path_factory, exported_run) -> Path:
     """What the documents' Python blocks expect around them: a run, an image, raw data."""
     root = tmp_path_factory.mktemp("documents")
     write_phantom("isic2018", root / "data" / "isic2018", cases=6)
@@ -54,6 +55,7 @@ def workplace(tmp_path_factory) -> Path:
         labels = np.random.default_rng(0).integers(0, 3, (8, 8, 4), np.uint8)
         nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), folder / "patient.nii.gz")
     prepare(DataConfig(format="btcv", root=root / "data/RawData", prepared=root / "prepared/btcv"))
+    shutil.copy(exported_run / "model.onnx", root / "lesions.onnx")
     torch.save(published_state(GOLDEN / "github_manifest.json"), root / "synapse.pth")
     (root / "configs").mkdir()
     for path in (ROOT / "configs").glob("*.yaml"):
@@ -82,7 +84,9 @@ def shell_lines() -> list[tuple[str, list[str]]]:
 
 
 @pytest.mark.parametrize(("where", "words"), shell_lines(), ids=lambda value: str(value)[:60])
-def test_shell_lines_run(where: str, words: list[str], workplace: Path):
+def test_shell_lines_run(
+    where: str, words: list[str], workplace: Path, exported_run: Path, monkeypatch
+):
     """`msa2net` lines run for real, in miniature, and `make` targets exist."""
     if words[0] == "make":
         makefile = (ROOT / "Makefile").read_text()
@@ -103,6 +107,10 @@ def test_shell_lines_run(where: str, words: list[str], workplace: Path):
         small = ["model.encoder=test_maxvit", "image_size=32", "train.max_steps=1"]
         command += [word for setting in small for word in ("--set", setting)]
         command += ["--overwrite"]
+    if words[1] == "export":  # of a network that was traced once for all tests
+        traced = onnx_ir.load(exported_run / "model.onnx")
+        monkeypatch.setattr("msa2net.export.onnx._trace", lambda *_: traced)
+        command = ["export", str(exported_run), *words[3:], "--overwrite"]
     result = commands.msa2net(*command, cwd=workplace)
     assert result.returncode == 0, f"{where}: {words}: {result.stderr}"
 

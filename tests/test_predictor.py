@@ -18,8 +18,9 @@ from msa2net.config import Config, dump_config
 from msa2net.data.case import Case, Geometry
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, DataError
-from msa2net.inference.batches import DEFAULT, LARGEST, choose_batch, fitting_batch
+from msa2net.inference.batches import LARGEST, choose_batch, fitting_batch
 from msa2net.inference.engine import Engine
+from msa2net.inference.groups import DEFAULT_BATCH
 from msa2net.inference.networks import Member
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import ModelFacts, NetworkFacts, save_run
@@ -230,8 +231,8 @@ def test_the_batch_is_chosen_by_what_slices_take():
     assert fitting_batch(one=100, several=280, free=1000) == 12
     assert fitting_batch(one=100, several=280, free=0) == 1
     assert fitting_batch(one=100, several=100, free=10**9) == LARGEST
-    assert choose_batch(torch.device("cpu"), lambda _: pytest.fail("not probed")) == DEFAULT
-    assert Predictor(Says(0.5, 0.3, 0.2), PLAIN, NAMES).batch_slices == DEFAULT
+    assert choose_batch(torch.device("cpu"), lambda _: pytest.fail("not probed")) == DEFAULT_BATCH
+    assert Predictor(Says(0.5, 0.3, 0.2), PLAIN, NAMES).batch_slices == DEFAULT_BATCH
 
 
 @pytest.mark.gpu

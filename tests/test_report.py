@@ -17,7 +17,7 @@ from msa2net.inference.run_folder import NetworkFacts, software_versions
 from msa2net.metrics import read_cases_csv, summarise
 from msa2net.metrics.protocol import FAILED_DISTANCES, PROTOCOLS
 from msa2net.models.registry import MODELS
-from msa2net.report import write_report
+from msa2net.report.html import write_report
 from msa2net.report.layouts import TrainingFacts
 from msa2net.training.run import train
 from report_runs import (

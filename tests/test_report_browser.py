@@ -6,7 +6,7 @@ import re
 import pytest
 
 from browser import WHY_NOT, Browser
-from msa2net.report import write_report
+from msa2net.report.html import write_report
 from report_runs import NAMES, make_evaluation, make_run
 
 pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "there is one")

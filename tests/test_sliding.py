@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from msa2net.data.case import Case, Geometry
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, DataError
-from msa2net.inference.networks import Group, Member, count_windows
+from msa2net.inference.groups import count_windows
+from msa2net.inference.networks import Group, Member
 from msa2net.inference.predictor import Predictor
 
 NAMES = ("background", "bright")

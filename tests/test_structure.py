@@ -20,6 +20,7 @@ LAYERS = [
     {"training", "prediction"},
     {"report", "export"},
     {"evaluation"},
+    {"onnx_predictor"},
     {"inference"},
     {"models", "losses", "data"},
     {"metrics"},

@@ -20,7 +20,7 @@ from msa2net.evaluation.evaluate import evaluate_run, example_slices, rank_cases
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import choose_device, load_run, read_facts
 from msa2net.metrics import case_rows, read_cases_csv
-from msa2net.report import write_report
+from msa2net.report.html import write_report
 from msa2net.training.progress import Progress
 from msa2net.training.run import train
 from msa2net.training.setup import create_trainer

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from msa2net.errors import ConfigError, DataError, Msa2NetError, WeightsError
     from msa2net.evaluation.evaluate import evaluate_run
     from msa2net.evaluation.folders import evaluate
+    from msa2net.export.onnx import export_onnx
     from msa2net.inference.predictor import Predictor
     from msa2net.models.registry import create_model
+    from msa2net.onnx_predictor import OnnxPredictor
     from msa2net.prediction.run import predict_files
     from msa2net.training.run import train
 
@@ -25,12 +27,14 @@ _HOME = {
     "DataError": "msa2net.errors",
     "Geometry": "msa2net.data.case",
     "Msa2NetError": "msa2net.errors",
+    "OnnxPredictor": "msa2net.onnx_predictor",
     "Predictor": "msa2net.inference.predictor",
     "Segmentation": "msa2net.data.case",
     "WeightsError": "msa2net.errors",
     "create_model": "msa2net.models.registry",
     "evaluate": "msa2net.evaluation.folders",
     "evaluate_run": "msa2net.evaluation.evaluate",
+    "export_onnx": "msa2net.export.onnx",
     "load_config": "msa2net.config",
     "predict_files": "msa2net.prediction.run",
     "train": "msa2net.training.run",
@@ -43,6 +47,7 @@ __all__ = [
     "DataError",
     "Geometry",
     "Msa2NetError",
+    "OnnxPredictor",
     "Predictor",
     "Segmentation",
     "WeightsError",
@@ -50,6 +55,7 @@ __all__ = [
     "create_model",
     "evaluate",
     "evaluate_run",
+    "export_onnx",
     "load_config",
     "predict_files",
     "train",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from msa2net.errors import DataError
+from msa2net.errors import DataError, Msa2NetError
 
 
 @contextlib.contextmanager
@@ -42,6 +42,35 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """Give a folder within `folder` that vanishes; errors name the place a file was meant for.
+
+    Raises:
+        DataError: the folder cannot be written or the disk is full.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as staged:
+            try:
+                yield Path(staged)
+            except Msa2NetError as error:
+                raise type(error)(str(error).replace(staged, str(folder))) from error
+    except OSError as error:
+        raise DataError(
+            f"cannot write into {folder}: {error.strerror or error}; check that the folder is "
+            "writable and the disk has room"
+        ) from error
+
+
+def put_in_place(staged: Path, path: Path) -> None:
+    """Bring a finished file to its place, once it is on the disk."""
+    with staged.open("rb+") as written:  # Windows syncs writable files only
+        os.fsync(written.fileno())
+    staged.chmod(0o644)
+    staged.replace(path)
 
 
 def write_text(path: Path, text: str) -> None:

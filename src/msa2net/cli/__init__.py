@@ -13,6 +13,7 @@ from msa2net.cli.compare import compare
 from msa2net.cli.console import print_error
 from msa2net.cli.demo import demo
 from msa2net.cli.evaluate import evaluate
+from msa2net.cli.export import export
 from msa2net.cli.import_weights import import_weights
 from msa2net.cli.models import models
 from msa2net.cli.phantom import phantom
@@ -20,6 +21,9 @@ from msa2net.cli.predict import predict
 from msa2net.cli.prepare import prepare
 from msa2net.cli.train import train
 from msa2net.errors import Msa2NetError
+
+WITHOUT_EXPORTED = ("torch", "torchvision", "timm", "lightning", "monai")
+"""Left out by those who only apply exported networks, see docs/export.md."""
 
 app = typer.Typer(
     name="msa2net",
@@ -29,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (demo, models, phantom, prepare, check, train, evaluate, compare, predict):
+for command in (demo, models, phantom, prepare, check, train, evaluate, compare, predict, export):
     app.command()(command)
 app.command("import-weights")(import_weights)
 
@@ -51,4 +55,12 @@ def _run(commands: typer.Typer) -> None:
         commands()
     except Msa2NetError as error:
         print_error(str(error))
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if error.name not in WITHOUT_EXPORTED:
+            raise
+        print_error(
+            f"this needs {error.name}, which is not installed (only exported networks go without); "
+            "pip install msa2net brings it"
+        )
         sys.exit(2)

@@ -9,7 +9,6 @@ import typer
 from msa2net.cli.console import (
     DISCLAIMER,
     DeviceOption,
-    RunArgument,
     ThreadsOption,
     VerboseOption,
     print_error,
@@ -32,6 +31,9 @@ InputsArgument = Annotated[
         help="Pictures, NIfTI volumes, DICOM series, and folders of them.", metavar="INPUT …"
     ),
 ]
+NetworkArgument = Annotated[
+    Path, typer.Argument(help="A run folder, or an exported network (.onnx).", metavar="RUN")
+]
 OthersOption = Annotated[
     list[Path] | None,
     typer.Option("--with", help="Another run, averaged with RUN; may be repeated.", metavar="RUN2"),
@@ -42,23 +44,25 @@ SeriesOption = Annotated[
         help="Of a DICOM study: number, part of the description, or UID; all for each of them."
     ),
 ]
+FlipsOption = Annotated[
+    bool, typer.Option("--flips", help="Average with the answers to mirrored images.")
+]
+SlidingOption = Annotated[
+    bool, typer.Option("--sliding", help="Windows over full-resolution slices.")
+]
 SegOption = Annotated[
     str, typer.Option(help="Also write DICOM segmentations: none, binary, labelmap.")
 ]
 
 
 def predict(
-    run: RunArgument,
+    run: NetworkArgument,
     inputs: InputsArgument,
     out: Annotated[Path, typer.Option(help="Folder for the masks.")],
     others: OthersOption = None,
     series: SeriesOption = None,
-    flips: Annotated[
-        bool, typer.Option("--flips", help="Average with the answers to mirrored images.")
-    ] = False,
-    sliding: Annotated[
-        bool, typer.Option("--sliding", help="Windows over full-resolution slices.")
-    ] = False,
+    flips: FlipsOption = False,
+    sliding: SlidingOption = False,
     dicom_seg: SegOption = "none",
     overlays: Annotated[bool, typer.Option(help="Also write pictures to look at.")] = True,
     overwrite: Annotated[
@@ -76,13 +80,15 @@ def predict(
     An image that cannot be used is reported and skipped; the exit code is then 2. Started by
     torchrun or srun, the processes share the images.
     """
-    set_up(threads, verbose)
-    if overwrite and resume:
-        raise ConfigError("--overwrite replaces what --resume would keep; give one of them")
     from msa2net.inference.sharing import world_from_environment
     from msa2net.prediction.devices import device_of_process
     from msa2net.prediction.run import predict_files
+    from msa2net.prediction.sources import is_exported
 
+    exported = is_exported(run)
+    set_up(None if exported else threads, verbose)  # an exported network goes without torch
+    if overwrite and resume:
+        raise ConfigError("--overwrite replaces what --resume would keep; give one of them")
     try:
         result = predict_files(
             [run, *(others or [])],
@@ -94,7 +100,8 @@ def predict(
             overlays=overlays,
             dicom_seg=cast("SegKind", dicom_seg),  # the library refuses what is none
             existing="overwrite" if overwrite else "resume" if resume else "refuse",
-            device=device_of_process(device, os.environ),
+            device=device if exported else device_of_process(device, os.environ),
+            threads=threads,
             world=world_from_environment(os.environ),
             progress=lambda jobs, total: track(jobs, total, "predicting"),
         )

@@ -5,9 +5,7 @@ from collections.abc import Callable
 import torch
 
 from msa2net.errors import ConfigError
-
-DEFAULT = 16
-"""Where memory is not measured: larger batches are no faster on a CPU."""
+from msa2net.inference.groups import DEFAULT_BATCH
 
 LARGEST = 64
 """More gain nothing that could be measured, on any device."""
@@ -17,7 +15,7 @@ _PROBE = 4
 
 
 def choose_batch(device: torch.device, run: Callable[[int], object]) -> int:
-    """Choose a batch size for a device: on CUDA by measuring, elsewhere `DEFAULT`.
+    """Choose a batch size for a device: on CUDA by measuring, elsewhere `DEFAULT_BATCH`.
 
     Measuring resets CUDA's record of the highest memory use.
 
@@ -26,7 +24,7 @@ def choose_batch(device: torch.device, run: Callable[[int], object]) -> int:
         run: sends that many slices through the network.
     """
     if device.type != "cuda":
-        return DEFAULT
+        return DEFAULT_BATCH
     try:
         run(1)  # libraries allocate their workspaces at the first call
         one, several = _peak(device, run, 1), _peak(device, run, _PROBE)

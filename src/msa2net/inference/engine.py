@@ -9,21 +9,17 @@ import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from msa2net.data.case import Case
 from msa2net.data.orientation import view_along
 from msa2net.data.preprocessing import Placement, ValueRange
-from msa2net.errors import DataError
-from msa2net.inference.batches import choose_batch, is_out_of_memory, smaller_batch
-from msa2net.inference.networks import Group, Mode, count_windows, device_of
+from msa2net.errors import ConfigError, DataError
+from msa2net.inference.groups import Mode, Networks, count_windows
 
 WayBack = Literal["probabilities", "labels"]
 """What is resampled to a case's own grid: class probabilities, or only the most probable class."""
@@ -80,8 +76,23 @@ class Engine:
     """
 
     def __init__(
-        self, groups: tuple[Group, ...], batch_slices: int | None, mode: Mode, overlap: float
+        self,
+        groups: tuple[Networks, ...],
+        batch_slices: int | None = None,
+        mode: Mode = "resize",
+        overlap: float = 0.5,
     ) -> None:
+        """Make an engine.
+
+        Raises:
+            ConfigError: no such mode, an overlap outside [0, 1), or no slices in a batch.
+        """
+        if mode not in ("resize", "sliding"):
+            raise ConfigError(f"there is no mode '{mode}'; use resize or sliding")
+        if not 0 <= overlap < 1:
+            raise ConfigError(f"windows cannot overlap by {overlap}; use 0 or more, below 1")
+        if batch_slices is not None and batch_slices < 1:
+            raise ConfigError(f"a batch of {batch_slices} slices is none; use 1 or more")
         self.groups = groups
         self.mode = mode
         self.overlap = overlap
@@ -93,12 +104,8 @@ class Engine:
         """Windows that go through a network at once; a resized slice is one window."""
         with self._lock:
             if self._batch is None:
-                self._batch = choose_batch(self._device, self._probe)
+                self._batch = self.groups[0].choose_batch(self._probe)
             return self._batch
-
-    @property
-    def _device(self) -> torch.device:
-        return device_of(self.groups[0].members[0].model)
 
     def begin(self, case: Case, ways: tuple[WayBack, ...]) -> Pending:
         """Look at the whole image once, before any of it is segmented."""
@@ -143,12 +150,12 @@ class Engine:
                 del queue[: len(part)]
                 continue
             except RuntimeError as error:
-                if not is_out_of_memory(error):
+                if not self.groups[0].is_out_of_memory(error):
                     raise
-            # Outside of `except`: the error holds the tensors that are to be freed.
+            # Outside of `except`: the error holds the arrays that are to be freed.
             with self._lock:
                 if self._batch == batch:  # no other thread was faster
-                    self._batch = smaller_batch(batch, self._device)
+                    self._batch = self.groups[0].smaller_batch(batch)
 
     def _run_at_once(self, part: list[Slice], batch: int) -> None:
         finished = []
@@ -157,9 +164,7 @@ class Engine:
             found = []  # probabilities (B, K, h, w) of each group of networks
             for number, group in enumerate(self.groups):
                 unit_BChw = np.concatenate([entry.units[number] for entry in entries])
-                found.append(
-                    group.probabilities(torch.from_numpy(unit_BChw), batch, self.mode, self.overlap)
-                )
+                found.append(group.probabilities(unit_BChw, batch, self.mode, self.overlap))
             for start, end in _same_owner(entries):
                 owner, first = entries[start].owner, entries[start].index
                 own = [probability_BKhw[start:end] for probability_BKhw in found]
@@ -171,55 +176,39 @@ class Engine:
         for entry in part:
             entry.owner.done += 1
 
-    @torch.inference_mode()
     def _back_to_grid(
-        self, found_ZKhw: list[Tensor], owner: Pending, way: WayBack
+        self, found_ZKhw: list[Any], owner: Pending, way: WayBack
     ) -> NDArray[np.uint8]:
         """Return labels (Z, H, W) of the case's size (H, W)."""
-        size = owner.image.shape[2], owner.image.shape[3]
+        size, first = (owner.image.shape[2], owner.image.shape[3]), self.groups[0]
         if way == "labels":
-            labels_Zhw = found_ZKhw[0].argmax(dim=1).to(torch.uint8).cpu().numpy()
-            return self.groups[0].preprocessing.invert_labels(labels_Zhw, size, owner.placements[0])
+            labels_Zhw = first.most_probable(found_ZKhw[0])
+            return first.preprocessing.invert_labels(labels_Zhw, size, owner.placements[0])
         total, classes = found_ZKhw[0].shape[:2]
         at_once = max(1, _BLOCK_BYTES // (4 * classes * math.prod(size)))
         blocks = [
-            self._mean_on_grid([found[z : z + at_once] for found in found_ZKhw], size, owner)
-            .argmax(dim=1)
-            .to(torch.uint8)
-            .cpu()
-            .numpy()
+            first.most_probable(
+                self._mean_on_grid([found[z : z + at_once] for found in found_ZKhw], size, owner)
+            )
             for z in range(0, total, at_once)
         ]
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
-    def _mean_on_grid(
-        self, found_ZKhw: list[Tensor], size: tuple[int, int], owner: Pending
-    ) -> Tensor:
+    def _mean_on_grid(self, found_ZKhw: list[Any], size: tuple[int, int], owner: Pending) -> Any:
         """Return the sum over all networks, (Z, K, H, W); the largest stays so undivided."""
-        sum_ZKHW: Tensor | None = None
+        sum_ZKHW = None
         for group, own_ZKhw, placement in zip(
             self.groups, found_ZKhw, owner.placements, strict=True
         ):
-            resized_ZKHW: Tensor = group.preprocessing.invert(
-                own_ZKhw,
-                size,
-                convert=partial(torch.tensor, device=own_ZKhw.device),
-                placement=placement,
-            )
-            if len(self.groups) > 1:
-                resized_ZKHW = resized_ZKHW * len(group.members)
-            if sum_ZKHW is None:
-                sum_ZKHW = resized_ZKHW
-            else:
-                sum_ZKHW = sum_ZKHW + resized_ZKHW.to(sum_ZKHW.device)
-        assert sum_ZKHW is not None
+            weight = group.count if len(self.groups) > 1 else 1
+            own_ZKHW = group.on_grid(own_ZKhw, size, placement, weight)
+            sum_ZKHW = own_ZKHW if sum_ZKHW is None else self.groups[0].add(sum_ZKHW, own_ZKHW)
         return sum_ZKHW
 
     def _probe(self, count: int) -> None:
         """Send slices of nothing through every network, to measure the memory it takes."""
         for group in self.groups:
-            p = group.preprocessing
-            group.probabilities(torch.zeros(count, p.channels, *p.image_size), count)
+            group.probe(count)
 
 
 def _first_windows(queue: list[Slice], batch: int) -> list[Slice]:

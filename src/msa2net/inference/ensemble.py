@@ -5,7 +5,8 @@ from pathlib import Path
 
 from msa2net.config import load_config
 from msa2net.errors import ConfigError
-from msa2net.inference.networks import Flip, Group, Member
+from msa2net.inference.groups import Flip
+from msa2net.inference.networks import Group, Member
 from msa2net.inference.run_folder import CONFIG_FILE, LoadedRun, ModelFacts, load_run
 
 _AXES = {"horizontal": -1, "vertical": -2}

@@ -5,23 +5,22 @@ whole slice at the input's scale where windows slide over it.
 """
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from msa2net.data.preprocessing import Preprocessing
+from msa2net.data.preprocessing import Placement, Preprocessing
 from msa2net.errors import ConfigError
-
-Mode = Literal["resize", "sliding"]
-"""Whether a slice is brought to the network's size, or windows of that size slide over it."""
-
-Flip = tuple[int, ...]
-"""The axes of (B, C, h, w) along which an image is mirrored: −1 left–right, −2 top–bottom."""
+from msa2net.inference.batches import choose_batch, is_out_of_memory, smaller_batch
+from msa2net.inference.groups import Flip, Mode
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +39,7 @@ class Member:
 
 
 class Group:
-    """Members with the same preprocessing: their answers lie on one grid.
+    """Members with the same preprocessing: their answers lie on one grid. See `Networks`.
 
     Attributes:
         preprocessing: theirs.
@@ -51,9 +50,23 @@ class Group:
         self.preprocessing = members[0].preprocessing
         self.members = tuple(members)
 
+    @property
+    def count(self) -> int:
+        """How many networks the mean is of."""
+        return len(self.members)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the first network computes."""
+        return device_of(self.members[0].model)
+
     @torch.inference_mode()
     def probabilities(
-        self, unit_BChw: Tensor, batch: int, mode: Mode = "resize", overlap: float = 0.5
+        self,
+        unit_BChw: NDArray[np.float32] | Tensor,
+        batch: int,
+        mode: Mode = "resize",
+        overlap: float = 0.5,
     ) -> Tensor:
         """Return the members' mean class probabilities (B, K, h, w), on the first one's device.
 
@@ -65,7 +78,8 @@ class Group:
         """
         mean_BKhw: Tensor | None = None
         for member in self.members:
-            image_BChw = self.preprocessing.standardise(unit_BChw.to(device_of(member.model)))
+            device = device_of(member.model)
+            image_BChw = self.preprocessing.standardise(torch.as_tensor(unit_BChw).to(device))
             with evaluating(member.model):
                 if mode == "resize":
                     found_BKhw = _mirrored_mean(member, image_BChw)
@@ -77,6 +91,43 @@ class Group:
                 mean_BKhw += found_BKhw.to(mean_BKhw.device)
         assert mean_BKhw is not None
         return mean_BKhw if len(self.members) == 1 else mean_BKhw / len(self.members)
+
+    @torch.inference_mode()
+    def on_grid(
+        self, values_BKhw: Tensor, size: tuple[int, int], placement: Placement, weight: int
+    ) -> Tensor:
+        """Resample an answer to a case's (H, W), and multiply it with the weight."""
+        convert = partial(torch.tensor, device=values_BKhw.device)
+        resized_BKHW: Tensor = self.preprocessing.invert(values_BKhw, size, convert, placement)
+        return resized_BKHW if weight == 1 else resized_BKHW * weight
+
+    @torch.inference_mode()
+    def add(self, one: Tensor, other: Tensor) -> Tensor:
+        """Return the sum of two answers on one grid, where the first one lies."""
+        return one + other.to(one.device)
+
+    @torch.inference_mode()
+    def most_probable(self, values_BKHW: Tensor) -> NDArray[np.uint8]:
+        """Return the classes (B, H, W) with the largest values."""
+        labels_BHW: NDArray[np.uint8] = values_BKHW.argmax(dim=1).to(torch.uint8).cpu().numpy()
+        return labels_BHW
+
+    def choose_batch(self, run: Callable[[int], object]) -> int:
+        """Return how many slices may go through all networks at once; see `batches`."""
+        return choose_batch(self.device, run)
+
+    def smaller_batch(self, batch: int) -> int:
+        """Return half a batch; see `batches`."""
+        return smaller_batch(batch, self.device)
+
+    def is_out_of_memory(self, error: RuntimeError) -> bool:
+        """Tell whether an accelerator ran out of memory."""
+        return is_out_of_memory(error)
+
+    def probe(self, count: int) -> None:
+        """Send slices of nothing through the networks, to measure the memory it takes."""
+        p = self.preprocessing
+        self.probabilities(torch.zeros(count, p.channels, *p.image_size), count)
 
     def _slide(self, member: Member, image_BChw: Tensor, batch: int, overlap: float) -> Tensor:
         """Average windows, each weighted by a Gaussian about its centre; σ is 1/8 of a side."""
@@ -91,15 +142,6 @@ class Group:
             cval=self.preprocessing.standardise(0.0),  # what `fit: pad` surrounds images with
         )
         return answer
-
-
-def count_windows(size: tuple[int, int], window: tuple[int, int], overlap: float) -> int:
-    """Return how many windows MONAI lays over an image of (rows, columns)."""
-    count = 1
-    for length, side in zip(size, window, strict=True):
-        step = max(1, int(side * (1 - overlap)))
-        count *= 1 + max(0, -(-(length - side) // step))
-    return count
 
 
 def sliding_window_inference() -> Any:

@@ -1,15 +1,15 @@
 """`Predictor`: from a path, an array or a Case to a Segmentation on the same grid.
 
+Importing this imports no torch, so that exported networks are applied without it.
 Axes: C channels, Z slices, H rows, W columns, K classes; h, w are the network's rows and columns.
 """
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
-from torch import nn
 
 from msa2net.data.case import Case, Geometry, Segmentation
 from msa2net.data.orientation import note_on_slices
@@ -17,119 +17,26 @@ from msa2net.data.preprocessing import Preprocessing
 from msa2net.data.readers import read_channels, read_path, stem
 from msa2net.errors import ConfigError, DataError
 from msa2net.inference.engine import Engine, Pending, Slice, WayBack
-from msa2net.inference.ensemble import group_members, load_members
-from msa2net.inference.networks import Flip, Member, Mode, sliding_window_inference
+from msa2net.inference.groups import Flip, Mode
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from msa2net.inference.networks import Member
 
 
-class Predictor:
-    """One network, or several whose probabilities are averaged, with all it takes to apply them.
-
-    It may be called from several threads; one at a time computes. A network that is being trained
-    is in evaluation mode while it predicts, and no longer.
+class Segmenter:
+    """Cases through an engine: what `Predictor` and `OnnxPredictor` do, whatever computes.
 
     Attributes:
-        model: the first network.
-        preprocessing: how images become its inputs.
+        preprocessing: how images become inputs of the first network.
         label_names: one name per class, background first.
-        mode: `resize` brings slices to the network's size, as in training. `sliding` lays windows
-            of that size over slices whose pixels are as large as in training, or, if that is not
-            known (`Preprocessing.pixel_mm`), over the pixels as they are: then only for networks
-            that were trained on images of this resolution. Slices smaller than a window are
-            surrounded as by `fit: pad`.
-        overlap: of neighbouring windows, as a share of their sides.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        preprocessing: Preprocessing,
-        label_names: tuple[str, ...],
-        batch_slices: int | None = None,
-        *,
-        flips: tuple[Flip, ...] = (),
-        others: Sequence[Member] = (),
-        mode: Mode = "resize",
-        overlap: float = 0.5,
-    ) -> None:
-        """Make a predictor of networks in memory; `load` makes one of run folders.
-
-        Args:
-            model: (B, C, h, w) → logits (B, K, h, w).
-            preprocessing: how images become its inputs.
-            label_names: one name per class, background first.
-            batch_slices: slices (or windows) that go through a network at once, perhaps of
-                several cases; None chooses for the device.
-            flips: mirrored copies of an input whose answers are averaged with the plain one's.
-            others: networks with the same classes and channels, averaged with the first.
-            mode: see the class.
-            overlap: see the class.
-
-        Raises:
-            ConfigError: no such mode, an overlap outside [0, 1), no slices in a batch, MONAI
-                missing for sliding windows, or networks trained in different orientations.
-        """
-        self.model = model
-        self.preprocessing = preprocessing
+    def __init__(self, engine: Engine, label_names: tuple[str, ...]) -> None:
+        self.preprocessing = engine.groups[0].preprocessing
         self.label_names = label_names
-        self.mode = mode
-        self.overlap = overlap
-        if mode not in ("resize", "sliding"):
-            raise ConfigError(f"there is no mode '{mode}'; use resize or sliding")
-        if not 0 <= overlap < 1:
-            raise ConfigError(f"windows cannot overlap by {overlap}; use 0 or more, below 1")
-        if batch_slices is not None and batch_slices < 1:
-            raise ConfigError(f"a batch of {batch_slices} slices is none; use 1 or more")
-        if mode == "sliding":
-            sliding_window_inference()  # missing, it is said before anything is read
-        groups = group_members([Member(model, preprocessing, flips), *others])
-        self._engine = Engine(groups, batch_slices, mode, overlap)
-
-    @classmethod
-    def load(
-        cls,
-        run: str | Path | Sequence[str | Path],
-        device: str = "auto",
-        batch_slices: int | None = None,
-        *,
-        mode: Mode = "resize",
-        overlap: float = 0.5,
-        flips: bool = False,
-    ) -> "Predictor":
-        """Load a run folder's network, or several folders' as an ensemble.
-
-        Args:
-            run: folder with `model.json` and `model.safetensors`, or a list of them, such as the
-                folds of a cross-validation: their probabilities are averaged.
-            device: cpu, cuda, cuda:1, mps, or auto (the best there is).
-            batch_slices: None chooses for the device, and halves it where memory runs out.
-            mode: `resize` or `sliding`, see the class.
-            overlap: of neighbouring windows, as a share of their sides.
-            flips: average with the answers to mirrored images, along the axes that were mirrored
-                in training.
-
-        Raises:
-            WeightsError: not a run folder, or its weights do not fit.
-            ConfigError: no such device or mode, runs that cannot be averaged, flips that were not
-                trained with, or MONAI is missing for sliding windows.
-        """
-        runs = [run] if isinstance(run, str | Path) else run
-        members, label_names = load_members([Path(one) for one in runs], device, flips)
-        first, *others = members
-        return cls(
-            first.model,
-            first.preprocessing,
-            label_names,
-            batch_slices,
-            flips=first.flips,
-            others=others,
-            mode=mode,
-            overlap=overlap,
-        )
-
-    @property
-    def flips(self) -> tuple[Flip, ...]:
-        """The mirrored copies of an input that the first network answers too."""
-        return self._engine.groups[0].members[0].flips
+        self._engine = engine
 
     @property
     def batch_slices(self) -> int:
@@ -224,6 +131,111 @@ class Predictor:
         return tuple(
             Segmentation(case.id, labels, self.label_names, case.geometry)
             for labels in pending.labels.values()
+        )
+
+
+class Predictor(Segmenter):
+    """One network, or several whose probabilities are averaged, with all it takes to apply them.
+
+    It may be called from several threads; one at a time computes. A network that is being trained
+    is in evaluation mode while it predicts, and no longer.
+
+    Attributes:
+        model: the first network.
+        preprocessing: how images become its inputs.
+        label_names: one name per class, background first.
+        flips: the mirrored copies of an input that the first network answers too.
+        mode: `resize` brings slices to the network's size, as in training. `sliding` lays windows
+            of that size over slices whose pixels are as large as in training, or, if that is not
+            known (`Preprocessing.pixel_mm`), over the pixels as they are: then only for networks
+            that were trained on images of this resolution. Slices smaller than a window are
+            surrounded as by `fit: pad`.
+        overlap: of neighbouring windows, as a share of their sides.
+    """
+
+    def __init__(
+        self,
+        model: "nn.Module",
+        preprocessing: Preprocessing,
+        label_names: tuple[str, ...],
+        batch_slices: int | None = None,
+        *,
+        flips: tuple[Flip, ...] = (),
+        others: "Sequence[Member]" = (),
+        mode: Mode = "resize",
+        overlap: float = 0.5,
+    ) -> None:
+        """Make a predictor of networks in memory; `load` makes one of run folders.
+
+        Args:
+            model: (B, C, h, w) → logits (B, K, h, w).
+            preprocessing: how images become its inputs.
+            label_names: one name per class, background first.
+            batch_slices: slices (or windows) that go through a network at once, perhaps of
+                several cases; None chooses for the device.
+            flips: mirrored copies of an input whose answers are averaged with the plain one's.
+            others: networks with the same classes and channels, averaged with the first.
+            mode: see the class.
+            overlap: see the class.
+
+        Raises:
+            ConfigError: no such mode, an overlap outside [0, 1), no slices in a batch, MONAI
+                missing for sliding windows, or networks trained in different orientations.
+        """
+        from msa2net.inference.ensemble import group_members
+        from msa2net.inference.networks import Member, sliding_window_inference
+
+        if mode == "sliding":
+            sliding_window_inference()  # missing, it is said before anything is read
+        groups = group_members([Member(model, preprocessing, flips), *others])
+        super().__init__(Engine(groups, batch_slices, mode, overlap), label_names)
+        self.model = model
+        self.flips = flips
+        self.mode = mode
+        self.overlap = overlap
+
+    @classmethod
+    def load(
+        cls,
+        run: str | Path | Sequence[str | Path],
+        device: str = "auto",
+        batch_slices: int | None = None,
+        *,
+        mode: Mode = "resize",
+        overlap: float = 0.5,
+        flips: bool = False,
+    ) -> "Predictor":
+        """Load a run folder's network, or several folders' as an ensemble.
+
+        Args:
+            run: folder with `model.json` and `model.safetensors`, or a list of them, such as the
+                folds of a cross-validation: their probabilities are averaged.
+            device: cpu, cuda, cuda:1, mps, or auto (the best there is).
+            batch_slices: None chooses for the device, and halves it where memory runs out.
+            mode: `resize` or `sliding`, see the class.
+            overlap: of neighbouring windows, as a share of their sides.
+            flips: average with the answers to mirrored images, along the axes that were mirrored
+                in training.
+
+        Raises:
+            WeightsError: not a run folder, or its weights do not fit.
+            ConfigError: no such device or mode, runs that cannot be averaged, flips that were not
+                trained with, or MONAI is missing for sliding windows.
+        """
+        from msa2net.inference.ensemble import load_members
+
+        runs = [run] if isinstance(run, str | Path) else run
+        members, label_names = load_members([Path(one) for one in runs], device, flips)
+        first, *others = members
+        return cls(
+            first.model,
+            first.preprocessing,
+            label_names,
+            batch_slices,
+            flips=first.flips,
+            others=others,
+            mode=mode,
+            overlap=overlap,
         )
 
 

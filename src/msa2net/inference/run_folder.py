@@ -1,21 +1,24 @@
-"""A run folder's network: `model.json` and `model.safetensors`, written and read."""
+"""A run folder's network: `model.json` and `model.safetensors`, written and read.
+
+Torch is imported where it is used: exported networks carry the facts too, and go without it.
+"""
 
 import platform
 import re
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import nn
 
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, DataError, WeightsError
 from msa2net.files import read_json, write_text
-from msa2net.models.registry import create_model
-from msa2net.models.weights import load_weights, save_weights
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 SCHEMA = 1
 CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE = "config.yaml", "model.json", "model.safetensors"
@@ -61,7 +64,7 @@ class ModelFacts(BaseModel):
 class LoadedRun:
     """A network from a run folder, on its device, in evaluation mode."""
 
-    model: nn.Module
+    model: "nn.Module"
     facts: ModelFacts
 
     @property
@@ -75,8 +78,10 @@ class LoadedRun:
         return self.facts.label_names
 
 
-def save_run(run: Path, model: nn.Module, facts: ModelFacts) -> None:
+def save_run(run: Path, model: "nn.Module", facts: ModelFacts) -> None:
     """Write `model.safetensors`, then `model.json`; each is replaced whole."""
+    from msa2net.models.weights import save_weights
+
     save_weights(model, run / WEIGHTS_FILE)
     write_text(run / MODEL_FILE, facts.model_dump_json(indent=2) + "\n")
 
@@ -95,16 +100,32 @@ def read_facts(run: Path) -> ModelFacts:
         )
     try:
         content = read_json(path)
+    except DataError as error:
+        raise WeightsError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+    return parse_facts(content, str(path))
+
+
+def parse_facts(content: Any, origin: str) -> ModelFacts:
+    """Read what `model.json` holds, from wherever it was written to.
+
+    Args:
+        content: the parsed JSON.
+        origin: what to call it in an error.
+
+    Raises:
+        WeightsError: it is damaged or newer than we are.
+    """
+    try:
         # Looked at before the rest: a newer version's fields would only seem to be damage.
         written_by = content.get("schema_version", SCHEMA) if isinstance(content, dict) else SCHEMA
         if isinstance(written_by, int) and written_by > SCHEMA:
             raise WeightsError(
-                f"{path} was written by a newer version (schema {written_by}, this one reads up "
+                f"{origin} was written by a newer version (schema {written_by}, this one reads up "
                 f"to {SCHEMA}); install a newer msa2net"
             )
         return ModelFacts.model_validate(content)
-    except (ValidationError, DataError) as error:
-        raise WeightsError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        raise WeightsError(f"{origin} is damaged: {' '.join(str(error).split())}") from error
 
 
 def load_run(run: Path, device: str = "auto") -> LoadedRun:
@@ -114,18 +135,23 @@ def load_run(run: Path, device: str = "auto") -> LoadedRun:
         WeightsError: not a run folder, or its weights do not fit.
         ConfigError: no such device.
     """
+    from msa2net.models.registry import create_model
+    from msa2net.models.weights import load_weights
+
     facts = read_facts(run)
     model = create_model(**facts.network.model_dump())
     load_weights(model, run / WEIGHTS_FILE)
     return LoadedRun(model.to(choose_device(device)).eval(), facts)
 
 
-def choose_device(name: str = "auto") -> torch.device:
+def choose_device(name: str = "auto") -> "torch.device":
     """Return the named device; auto is CUDA, then MPS, then CPU.
 
     Raises:
         ConfigError: unknown, or not on this machine.
     """
+    import torch
+
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
         raise ConfigError(f"there is no device '{name}'; use auto, cpu, cuda, cuda:1 or mps")
     if name == "auto":

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from msa2net.errors import DataError
 from msa2net.files import read_json, sha256, write_text
-from msa2net.inference.networks import Mode
-from msa2net.inference.run_folder import WEIGHTS_FILE, read_facts
+from msa2net.inference.groups import Mode
+from msa2net.inference.run_folder import WEIGHTS_FILE, ModelFacts, read_facts
 
 FOLDER = "records"
 SCHEMA = 1
@@ -49,9 +49,16 @@ class Maker(BaseModel):
         """
         return cls(
             weights=tuple(_hash_weights(run) for run in runs),
-            networks=tuple(_hash_facts(run) for run in runs),
+            networks=tuple(_hash_facts(read_facts(run)) for run in runs),
             mode=mode,
             flips=flips,
+        )
+
+    @classmethod
+    def of_exported(cls, file: Path, facts: ModelFacts) -> "Maker":
+        """Describe an exported network; its file holds the weights and what it says of them."""
+        return cls(
+            weights=(sha256(file),), networks=(_hash_facts(facts),), mode="resize", flips=False
         )
 
     def difference(self, other: "Maker") -> str:
@@ -152,7 +159,7 @@ def _hash_weights(run: Path) -> str:
     return sha256(path) if path.is_file() else ""  # loading says what is missing
 
 
-def _hash_facts(run: Path) -> str:
-    facts: dict[str, Any] = read_facts(run).model_dump(mode="json")
-    deciding = {key: facts[key] for key in ("network", "label_names", "preprocessing")}
+def _hash_facts(facts: ModelFacts) -> str:
+    content: dict[str, Any] = facts.model_dump(mode="json")
+    deciding = {key: content[key] for key in ("network", "label_names", "preprocessing")}
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,6 @@
 """`predict_files`: many images, one after another, each with all of its outputs or none."""
 
 import contextlib
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from typing import Any, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from msa2net.config import load_config
 from msa2net.data.case import Case, Segmentation
 from msa2net.data.dicom_files import require
 from msa2net.data.dicom_seg import Kind, write_segmentation
@@ -19,14 +17,14 @@ from msa2net.data.display import display_image
 from msa2net.data.writers import write_jpeg
 from msa2net.errors import ConfigError, DataError, Msa2NetError
 from msa2net.evaluation.masks import LABELS_FILE
-from msa2net.files import read_lines, write_text
-from msa2net.inference.networks import Mode
-from msa2net.inference.predictor import Predictor
-from msa2net.inference.run_folder import CONFIG_FILE, read_facts
+from msa2net.files import read_lines, staging, write_text
+from msa2net.inference.groups import Mode
+from msa2net.inference.predictor import Segmenter
 from msa2net.inference.sharing import World, share_of
 from msa2net.prediction.inputs import find_images
 from msa2net.prediction.jobs import Existing, Job, Plan, SegKind, make_jobs, make_plan
 from msa2net.prediction.records import Maker, Record, hash_outputs, write_record
+from msa2net.prediction.sources import open_source
 from msa2net.prediction.tables import FAILURES_FILE, structure_rows, write_tables
 from msa2net.report.figures import class_color, overlay
 
@@ -84,6 +82,7 @@ def predict_files(
     existing: Existing = "refuse",
     device: str = "auto",
     batch_slices: int | None = None,
+    threads: int | None = None,
     world: World | None = None,
     progress: JobProgress | None = None,
 ) -> PredictionResult:
@@ -94,7 +93,7 @@ def predict_files(
     `failures.csv`, and `records/`, by which an interrupted folder goes on.
 
     Args:
-        run: a run folder, or several whose probabilities are averaged.
+        run: run folders, whose probabilities are averaged, or one exported network (`.onnx`).
         inputs: files, folders and patterns, see `find_images`.
         out: folder, made if it is not there.
         series: which one of a DICOM study, see `find_images`.
@@ -106,28 +105,27 @@ def predict_files(
             same networks and options, and its own files are what they were.
         device: cpu, cuda, mps or auto.
         batch_slices: slices at once, across images; by default as in evaluating the run.
+        threads: of an exported network; torch's are a setting of the process.
         world: the processes that share the images; each predicts its own.
         progress: wraps the images to do and their number, to show a bar.
 
     Raises:
-        WeightsError: not a run folder.
+        WeightsError: neither a run folder nor an exported network.
         ConfigError: options that do not make sense.
         DataError: nothing to predict, names that collide, outputs in the way, other classes.
     """
-    runs = [Path(run)] if isinstance(run, str | Path) else [Path(one) for one in run]
-    _check_options(runs, dicom_seg, existing)
-    out, facts, maker = Path(out), read_facts(runs[0]), Maker.of_runs(runs, mode, flips)
-    images = find_images(inputs, facts.network.in_channels, series)
-    _require_same_names(out, facts.label_names)
+    _check_options(dicom_seg, existing)
+    out, source = Path(out), open_source(run, mode, flips, device, batch_slices, threads)
+    images = find_images(inputs, source.facts.network.in_channels, series)
+    _require_same_names(out, source.facts.label_names)
     jobs = make_jobs(images, overlays=overlays, dicom_seg=dicom_seg)
     # The share comes first: what is done already differs from one process's look to the next's.
     share = share_of(jobs, *(world or World()))
-    plan = make_plan(share, out, maker, existing=existing, dicom_seg=dicom_seg)
-    work, batch = _Work(out, maker, dicom_seg), batch_slices or _batch_slices(runs[0])
+    plan = make_plan(share, out, source.maker, existing=existing, dicom_seg=dicom_seg)
+    work = _Work(out, source.maker, dicom_seg)
     try:
         if plan.jobs:
-            predictor = Predictor.load(runs, device, batch, mode=mode, flips=flips)
-            work.predict(predictor, plan.jobs, progress)
+            work.predict(source.load(), plan.jobs, progress)
     finally:  # also when interrupted: what is done stands in the tables
         tables = _write_tables(out)
     return work.result(plan, tables)
@@ -145,7 +143,7 @@ class _Work:
         self._dicom_seg = dicom_seg
 
     def predict(
-        self, predictor: Predictor, jobs: Sequence[Job], progress: JobProgress | None
+        self, predictor: Segmenter, jobs: Sequence[Job], progress: JobProgress | None
     ) -> None:
         """Predict and write one image after another; failures are collected."""
         _make_folder(self._out)
@@ -179,7 +177,7 @@ class _Work:
         )
 
     def _segmented(
-        self, predictor: Predictor, jobs: Iterator[Job]
+        self, predictor: Segmenter, jobs: Iterator[Job]
     ) -> Iterator[tuple[Job, Case, Segmentation]]:
         """Yield images in order, segmented in batches across their borders as `evaluate` does."""
         waiting: deque[tuple[Job, Case]] = deque()
@@ -214,11 +212,11 @@ class _Work:
             del case
 
     def _write(
-        self, predictor: Predictor, job: Job, case: Case, segmentation: Segmentation
+        self, predictor: Segmenter, job: Job, case: Case, segmentation: Segmentation
     ) -> None:
         """Write all of an image's outputs aside, then bring them to their places."""
         out = self._out
-        with _staging(out) as staged:
+        with staging(out) as staged:
             paths = {name: staged / name for name in job.outputs}
             segmentation.save(paths[job.mask])
             if job.overlay:
@@ -259,23 +257,7 @@ class _Work:
         )
 
 
-@contextlib.contextmanager
-def _staging(out: Path) -> Iterator[Path]:
-    """Give a folder within `out` that vanishes; errors name the place a file was meant for."""
-    try:
-        with tempfile.TemporaryDirectory(dir=out, prefix=".writing-") as folder:
-            try:
-                yield Path(folder)
-            except DataError as error:
-                raise DataError(str(error).replace(folder, str(out))) from error
-    except OSError as error:
-        raise DataError(
-            f"cannot write into {out}: {error.strerror or error}; check that the folder is "
-            "writable and the disk has room"
-        ) from error
-
-
-def _picture(predictor: Predictor, case: Case, segmentation: Segmentation) -> NDArray[np.uint8]:
+def _picture(predictor: Segmenter, case: Case, segmentation: Segmentation) -> NDArray[np.uint8]:
     """Draw the slice in which most is labelled."""
     labels_ZHW, classes = segmentation.labels, len(segmentation.label_names)
     shown = int(np.argmax([np.count_nonzero(labels_HW) for labels_HW in labels_ZHW]))
@@ -285,9 +267,7 @@ def _picture(predictor: Predictor, case: Case, segmentation: Segmentation) -> ND
     return overlay(picture_HW3, labels_ZHW[shown], num_classes=classes)
 
 
-def _check_options(runs: Sequence[Path], dicom_seg: SegKind, existing: Existing) -> None:
-    if not runs:
-        raise ConfigError("no run is named; name at least one run folder")
+def _check_options(dicom_seg: SegKind, existing: Existing) -> None:
     for what, value, known in (
         ("DICOM segmentation", dicom_seg, get_args(SegKind)),
         ("way with existing outputs", existing, get_args(Existing)),
@@ -296,12 +276,6 @@ def _check_options(runs: Sequence[Path], dicom_seg: SegKind, existing: Existing)
             raise ConfigError(f"there is no {what} '{value}'; use {', '.join(known)}")
     if dicom_seg != "none":
         require("highdicom")  # missing, it is said before anything is predicted
-
-
-def _batch_slices(run: Path) -> int | None:
-    """Return the batch that evaluating the run takes; another rounds otherwise in the last bits."""
-    path = run / CONFIG_FILE
-    return load_config(path).batch_slices if path.is_file() else None
 
 
 def _require_same_names(out: Path, label_names: tuple[str, ...]) -> None:

@@ -1,0 +1,1 @@
+"""Networks that travel: run folders as files that other software runs."""

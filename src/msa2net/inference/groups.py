@@ -1,0 +1,83 @@
+"""What the engine asks of networks, whatever computes them: torch, or the ONNX runtime.
+
+Axes: B slices, C channels, K classes; h, w are rows and columns of the network's input, H and W of
+a case.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msa2net.data.preprocessing import Placement, Preprocessing
+
+Mode = Literal["resize", "sliding"]
+"""Whether a slice is brought to the network's size, or windows of that size slide over it."""
+
+Flip = tuple[int, ...]
+"""The axes of (B, C, h, w) along which an image is mirrored: −1 left–right, −2 top–bottom."""
+
+DEFAULT_BATCH = 16
+"""Slices at once where memory is not measured: larger batches are no faster on a CPU."""
+
+
+class Networks(Protocol):
+    """Networks with the same preprocessing, and the arithmetic of what they answer.
+
+    Their answers are arrays of their own kind, such as tensors on a GPU: the engine only hands
+    them back.
+    """
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images become their inputs."""
+
+    @property
+    def count(self) -> int:
+        """How many networks the mean is of."""
+
+    def probabilities(
+        self, unit_BChw: NDArray[np.float32], batch: int, mode: Mode, overlap: float, /
+    ) -> Any:
+        """Return the networks' mean class probabilities (B, K, h, w) for slices in [0, 1]."""
+
+    def on_grid(
+        self, values_BKhw: Any, size: tuple[int, int], placement: Placement, weight: int, /
+    ) -> Any:
+        """Resample an answer to a case's (H, W), and multiply it with the weight."""
+
+    def add(self, one: Any, other: Any, /) -> Any:
+        """Return the sum of two answers on one grid; the other may be another group's."""
+
+    def most_probable(self, values_BKHW: Any, /) -> NDArray[np.uint8]:
+        """Return the classes (B, H, W) with the largest values."""
+
+    def probe(self, count: int, /) -> None:
+        """Send that many slices of nothing through the networks."""
+
+    def choose_batch(self, run: Callable[[int], object], /) -> int:
+        """Return how many slices may go through all networks at once.
+
+        Args:
+            run: sends that many slices through all of them, for measuring.
+        """
+
+    def smaller_batch(self, batch: int, /) -> int:
+        """Return what to try after a batch that did not fit into memory.
+
+        Raises:
+            ConfigError: it was of a single slice.
+        """
+
+    def is_out_of_memory(self, error: RuntimeError, /) -> bool:
+        """Tell whether an error means that a batch did not fit into memory."""
+
+
+def count_windows(size: tuple[int, int], window: tuple[int, int], overlap: float) -> int:
+    """Return how many windows MONAI lays over an image of (rows, columns)."""
+    count = 1
+    for length, side in zip(size, window, strict=True):
+        step = max(1, int(side * (1 - overlap)))
+        count *= 1 + max(0, -(-(length - side) // step))
+    return count

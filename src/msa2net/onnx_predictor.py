@@ -1,0 +1,257 @@
+"""`OnnxPredictor`: exported networks applied without torch, timm, lightning or monai.
+
+Needs onnxruntime, numpy, scipy, pydantic and the readers of the file formats (Pillow, nibabel,
+h5py). Slices are cut, scaled, batched and brought back by the same code as `Predictor`'s.
+
+Axes: B slices, K classes; h, w are rows and columns of the network's input, H and W of a case.
+"""
+
+import hashlib
+import importlib
+import json
+import mmap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msa2net.data.preprocessing import Placement, Preprocessing
+from msa2net.errors import ConfigError, WeightsError
+from msa2net.inference.engine import Engine
+from msa2net.inference.groups import DEFAULT_BATCH
+from msa2net.inference.predictor import Segmenter
+from msa2net.inference.run_folder import ModelFacts, parse_facts
+
+Float = NDArray[np.float32]
+
+SCHEMA = 1
+"""Of the metadata in an exported file."""
+
+SCHEMA_KEY, MODEL_KEY = "msa2net.schema_version", "msa2net.model"
+WEIGHTS_KEY, NOTICE_KEY = "msa2net.weights_sha256", "msa2net.notice"
+DATA_FILE_KEY, CHECKSUM_KEY = "msa2net.data_file", "msa2net.checksum"
+NO_CHECKSUM = "0" * 64
+"""Stands where the checksum will, while it is computed."""
+
+INPUT, OUTPUT = "image", "logits"
+
+_PIECE = 2**20
+
+
+class OnnxPredictor(Segmenter):
+    """An exported network with all it takes to apply it; computes on the CPU.
+
+    May be called from several threads. Answers are `Predictor`'s but for the last bits of sums, so
+    single pixels on the edge between two classes may differ.
+
+    Attributes:
+        facts: what `model.json` of the run folder said.
+        preprocessing: how images become inputs.
+        label_names: one name per class, background first.
+    """
+
+    def __init__(self, session: Any, facts: ModelFacts, batch_slices: int | None = None) -> None:
+        """Make a predictor of an open session; `load` makes one of a file.
+
+        Raises:
+            ConfigError: no slices in a batch.
+        """
+        networks = OnnxNetwork(session, facts.preprocessing)
+        super().__init__(Engine((networks,), batch_slices), facts.label_names)
+        self.facts = facts
+
+    @classmethod
+    def load(
+        cls, file: str | Path, batch_slices: int | None = None, threads: int | None = None
+    ) -> "OnnxPredictor":
+        """Load a file written by `msa2net export`.
+
+        Args:
+            file: ends in `.onnx`.
+            batch_slices: slices that go through the network at once; None is 16.
+            threads: on which the network computes; None lets onnxruntime take all cores.
+
+        Raises:
+            ConfigError: onnxruntime is not installed, or no slices in a batch.
+            WeightsError: missing, damaged, not exported by msa2net, or by a newer version.
+        """
+        file = Path(file)
+        session = open_session(file, threads)
+        facts = _read_facts(session.get_modelmeta().custom_metadata_map, file)
+        return cls(session, facts, batch_slices)
+
+
+class OnnxNetwork:
+    """One network in an onnxruntime session, as the engine wants it; see `Networks`."""
+
+    count = 1
+
+    def __init__(self, session: Any, preprocessing: Preprocessing) -> None:
+        self.preprocessing = preprocessing
+        self._session = session
+
+    def logits(self, image_BChw: Float) -> Float:
+        """Return logits (B, K, h, w) for standardised images."""
+        try:
+            (logits_BKhw,) = self._session.run([OUTPUT], {INPUT: image_BChw})
+        except Exception as error:  # onnxruntime's own classes, which are none of Python's
+            raise RuntimeError(str(error)) from error
+        found: Float = logits_BKhw
+        return found
+
+    def probabilities(self, unit_BChw: Float, /, *_how: object) -> Float:
+        """Return class probabilities (B, K, h, w) for slices in [0, 1]."""
+        return softmax(self.logits(self.preprocessing.standardise(unit_BChw)))
+
+    def on_grid(
+        self, values_BKhw: Float, size: tuple[int, int], placement: Placement, weight: int
+    ) -> Float:
+        """Resample probabilities to a case's (H, W), and multiply them with the weight."""
+        resized_BKHW: Float = self.preprocessing.invert(values_BKhw, size, placement=placement)
+        return resized_BKHW if weight == 1 else resized_BKHW * np.float32(weight)
+
+    def add(self, one: Float, other: Float) -> Float:
+        """Return the sum of two answers."""
+        return one + other
+
+    def most_probable(self, values_BKHW: Float) -> NDArray[np.uint8]:
+        """Return the classes (B, H, W) with the largest values."""
+        return values_BKHW.argmax(axis=1).astype(np.uint8)
+
+    def probe(self, count: int) -> None:
+        """Send that many slices of nothing through the network."""
+        p = self.preprocessing
+        self.probabilities(np.zeros((count, p.channels, *p.image_size), np.float32))
+
+    def choose_batch(self, _run: Callable[[int], object]) -> int:
+        """Return `DEFAULT_BATCH`: nothing is measured on a CPU."""
+        return DEFAULT_BATCH
+
+    def smaller_batch(self, batch: int) -> int:
+        """Return half a batch.
+
+        Raises:
+            ConfigError: it was of a single slice.
+        """
+        if batch == 1:
+            raise ConfigError(
+                "a single slice does not fit into memory; end what else runs on this machine"
+            )
+        return batch // 2
+
+    def is_out_of_memory(self, error: RuntimeError) -> bool:
+        """Tell whether onnxruntime got no memory; it has no class for that."""
+        words = ("allocate memory", "bad allocation", "bad_alloc")
+        return any(word in str(error) for word in words)
+
+
+def softmax(logits_BKhw: Float) -> Float:
+    """Return probabilities over K."""
+    odds_BKhw: Float = np.exp(logits_BKhw - logits_BKhw.max(axis=1, keepdims=True))
+    odds_BKhw /= odds_BKhw.sum(axis=1, keepdims=True)
+    return odds_BKhw
+
+
+def runtime() -> Any:
+    """Return onnxruntime.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise ConfigError(
+            "exported networks need onnxruntime; install it with pip install onnxruntime"
+        ) from error
+
+
+def open_session(file: Path, threads: int | None = None) -> Any:
+    """Open an exported network, and see that it is as it was exported.
+
+    Raises:
+        ConfigError: onnxruntime is not installed.
+        WeightsError: missing, damaged, not exported by msa2net, or by a newer version.
+    """
+    onnxruntime = runtime()
+    if not file.is_file():
+        raise WeightsError(f"there is no file {file}; msa2net export makes one of a run folder")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what it would print becomes our sentence
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own classes, which are none of Python's
+        reason = str(error).strip().splitlines()[0].rsplit(" : ", 1)[-1]
+        raise WeightsError(
+            f"{file} cannot be opened as an ONNX network, it may be damaged ({reason}); copy or "
+            "export it again"
+        ) from error
+    _check(session.get_modelmeta().custom_metadata_map, file)
+    return session
+
+
+def checksum(file: Path, stated: str, data: Path | None = None) -> str:
+    """Return the SHA-256 of an exported file, with the checksum it states itself read as zeros.
+
+    Args:
+        file: ends in `.onnx`.
+        stated: the checksum in it.
+        data: the file with its weights, where they are kept apart.
+
+    Raises:
+        WeightsError: a file is missing, or the checksum is not in it.
+    """
+    try:
+        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as m:
+            at = m.rfind(stated.encode())
+            if at < 0:
+                raise WeightsError(f"{file} is damaged; copy or export it again")
+            digest = hashlib.sha256()
+            for start in range(0, at, _PIECE):
+                digest.update(m[start : min(at, start + _PIECE)])
+            digest.update(NO_CHECKSUM.encode() + m[at + len(stated) :])
+        if data is not None:
+            with data.open("rb") as opened:
+                while piece := opened.read(_PIECE):
+                    digest.update(piece)
+    except OSError as error:
+        raise WeightsError(f"cannot read {error.filename}: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def _check(metadata: Mapping[str, str], file: Path) -> None:
+    """Refuse what was not exported by us, or was changed since.
+
+    Raises:
+        WeightsError: saying which.
+    """
+    version = metadata.get(SCHEMA_KEY, "")
+    if not version.isdigit():
+        raise WeightsError(
+            f"{file} was not exported by msa2net, so nothing says how images become its inputs; "
+            "export a run folder with msa2net export"
+        )
+    if int(version) > SCHEMA:
+        raise WeightsError(
+            f"{file} was exported by a newer version (schema {version}, this one reads up to "
+            f"{SCHEMA}); install a newer msa2net"
+        )
+    stated, apart = metadata.get(CHECKSUM_KEY, ""), Path(metadata.get(DATA_FILE_KEY, "")).name
+    data = file.parent / apart if apart else None
+    if len(stated) != 64 or checksum(file, stated, data) != stated:
+        raise WeightsError(
+            f"{file} is not as it was exported: its checksum does not fit; copy or export it again"
+        )
+
+
+def _read_facts(metadata: Mapping[str, str], file: Path) -> ModelFacts:
+    """Read what `model.json` of the run folder said."""
+    try:
+        content = json.loads(metadata.get(MODEL_KEY, ""))
+    except ValueError as error:
+        raise WeightsError(f"{file} does not say what it is: {error}; export it again") from error
+    return parse_facts(content, str(file))

@@ -1,0 +1,82 @@
+"""What predicts: run folders, or an exported network, which needs no torch."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from msa2net.config import load_config
+from msa2net.errors import ConfigError
+from msa2net.inference.groups import Mode
+from msa2net.inference.predictor import Predictor, Segmenter
+from msa2net.inference.run_folder import CONFIG_FILE, ModelFacts, read_facts
+from msa2net.onnx_predictor import OnnxPredictor
+from msa2net.prediction.records import Maker
+
+
+@dataclass(frozen=True)
+class Source:
+    """Networks that are named and checked, and perhaps not loaded yet.
+
+    Attributes:
+        facts: of the first network.
+        maker: what decides its masks.
+        load: makes it ready to segment.
+    """
+
+    facts: ModelFacts
+    maker: Maker
+    load: Callable[[], Segmenter]
+
+
+def is_exported(run: Path) -> bool:
+    """Tell whether this names an exported network instead of a run folder."""
+    return run.suffix == ".onnx" and not run.is_dir()
+
+
+def open_source(
+    run: str | Path | Sequence[str | Path],
+    mode: Mode,
+    flips: bool,
+    device: str,
+    batch_slices: int | None,
+    threads: int | None,
+) -> Source:
+    """Look at run folders, or at one exported network; see `predict_files` for the arguments.
+
+    Raises:
+        WeightsError: neither, or damaged.
+        ConfigError: no run, or options that an exported network does not have.
+    """
+    runs = [Path(run)] if isinstance(run, str | Path) else [Path(one) for one in run]
+    if not runs:
+        raise ConfigError("no run is named; name at least one run folder")
+    if any(map(is_exported, runs)):
+        if len(runs) > 1 or mode != "resize" or flips:
+            raise ConfigError(
+                "an exported network predicts by itself, without flips and windows; name run "
+                "folders for these"
+            )
+        if device not in ("auto", "cpu"):
+            raise ConfigError(f"an exported network computes on the CPU, not on '{device}'")
+        exported = OnnxPredictor.load(runs[0], batch_slices, threads)
+        maker = Maker.of_exported(runs[0], exported.facts)
+        return Source(exported.facts, maker, lambda: exported)
+    return Source(
+        read_facts(runs[0]),
+        Maker.of_runs(runs, mode, flips),
+        partial(
+            Predictor.load,
+            runs,
+            device,
+            batch_slices or _evaluated_batch(runs[0]),
+            mode=mode,
+            flips=flips,
+        ),
+    )
+
+
+def _evaluated_batch(run: Path) -> int | None:
+    """Return the batch that evaluating the run takes; another rounds otherwise in the last bits."""
+    path = run / CONFIG_FILE
+    return load_config(path).batch_slices if path.is_file() else None
