@@ -226,10 +226,22 @@ def test_images_that_the_network_refuses_do_not_stop_the_others(run, tmp_path: P
 def test_a_picture_of_another_kind_is_named(volumes, tmp_path: Path):
     """By the network itself, in the middle of a batch."""
     photographs(tmp_path / "in", 1)
-    Pillow.fromarray(np.full((9, 9), 3, np.uint8)).save(tmp_path / "in" / "grey.png")
+    Pillow.fromarray(np.full((9, 9), 3, np.uint16)).save(tmp_path / "in" / "grey.png")
     said = msa2net("predict", volumes, "in", "--out", "out", cwd=tmp_path)
-    assert_one_sentence(said, "p0000.png", "3 channels and the network takes 1")
+    assert_one_sentence(said, "p0000.png", "3 channels and the network takes 1", "no colour")
     assert "1 of 2 images segmented" in said.stdout
+
+
+def test_values_of_another_unit_get_no_mask_that_looks_right(run, volumes, tmp_path: Path):
+    """White all over, or black, an image would be answered too."""
+    Pillow.fromarray(np.full((9, 9), 3, np.uint8)).save(tmp_path / "ct.png")
+    said = msa2net("predict", volumes, "ct.png", "--out", "a", cwd=tmp_path)
+    assert_one_sentence(said, "ct.png: the image holds 8-bit values", "Hounsfield units", "NIfTI")
+    deep = np.array([[0, 256], [0, 0]], np.uint16)
+    Pillow.fromarray(deep).save(tmp_path / "deep.png")
+    said = msa2net("predict", run, "deep.png", "--out", "b", cwd=tmp_path)
+    assert_one_sentence(said, "deep.png: the image holds values from 0 to 256", "8-bit pictures")
+    assert not list(tmp_path.glob("?/*.png"))
 
 
 # Whose masks they are -----------------------------------------------------------------------------
