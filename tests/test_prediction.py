@@ -407,8 +407,10 @@ def test_patterns_that_the_shell_left_alone(tmp_path: Path):
 
 def test_folders_without_images(tmp_path: Path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="empty holds no image"):
+    with pytest.raises(DataError, match=r"empty holds no image .*, and no DICOM"):
         find_images([tmp_path / "empty"])
+    with pytest.raises(DataError, match="cannot look for .*: File name too long"):
+        find_images([tmp_path / ("x" * 300)])
     photographs(tmp_path / "in", 1)
     with pytest.raises(ConfigError, match="--series chooses among DICOM series"):
         find_images([tmp_path / "in"], series="2")
@@ -422,6 +424,9 @@ def test_options_that_do_not_make_sense(run, tmp_path: Path):
         predict_files(run, [tmp_path / "in"], tmp_path / "out", dicom_seg="bits")
     with pytest.raises(ConfigError, match="p0000.png is no DICOM"):
         predict_files(run, [tmp_path / "in"], tmp_path / "out", dicom_seg="binary")
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="file is a file; name a folder with --out"):
+        predict_files(run, [tmp_path / "in"], tmp_path / "file")
     with pytest.raises(ConfigError, match="no run is named"):
         predict_files([], [tmp_path / "in"], tmp_path / "out")
     assert not (tmp_path / "out").exists()

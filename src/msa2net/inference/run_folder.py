@@ -103,7 +103,9 @@ def read_facts(run: Path) -> ModelFacts:
                 f"to {SCHEMA}); install a newer msa2net"
             )
         return ModelFacts.model_validate(content)
-    except (ValidationError, DataError) as error:
+    except DataError as error:  # it says which file
+        raise WeightsError(str(error)) from error
+    except ValidationError as error:
         raise WeightsError(f"{path} is damaged: {' '.join(str(error).split())}") from error
 
 
