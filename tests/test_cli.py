@@ -1,5 +1,7 @@
 """The command line as a person meets it: exit codes, sentences, files."""
 
+import errno
+import os
 import subprocess
 import sys
 import time
@@ -11,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from commands import assert_one_sentence, msa2net
+from commands import assert_one_sentence, msa2net, script
 from golden_weights import published_state
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.preprocessing import Preprocessing
@@ -227,6 +229,19 @@ def test_models_lists_sizes(tmp_path: Path):
     text = msa2net("models", cwd=tmp_path).stdout
     for expected in ("msa2net_pico", "103,340,666", "112,767,981", "93,660,877", "G"):
         assert expected in text
+
+
+def test_what_the_system_refuses_anywhere_is_one_sentence(tmp_path: Path):
+    """A file that is missing where ours should be is our own mistake, with its traceback."""
+
+    def fails(number: int) -> None:
+        raise OSError(number, os.strerror(number), "some/file")
+
+    said = script(lambda: fails(errno.EACCES), cwd=tmp_path)
+    assert_one_sentence(said, "some/file: Permission denied; check permissions")
+    said = script(lambda: fails(errno.ENOENT), cwd=tmp_path)
+    assert said.returncode == 1
+    assert "Traceback" in said.stderr
 
 
 def test_help_comes_at_once(tmp_path: Path):

@@ -261,6 +261,15 @@ def test_a_series_is_chosen(study: Path, wanted: str):
     assert read_series(study, series="lung").id == "study_b"
 
 
+def test_series_that_read_alike_are_listed_with_their_uids(tmp_path: Path):
+    for name in ("a", "b"):
+        files.save(tmp_path / name, files.headers(VALUES))
+    uids = [one.uid for one in list_series(tmp_path)]
+    with pytest.raises(DataError, match="holds 2 series") as caught:
+        read_series(tmp_path)
+    assert all(f"UID {uid};" in str(caught.value) for uid in uids)
+
+
 def test_several_or_no_series_are_listed(study: Path):
     listed = ("number 3, 'Abdomen 2.5 B30f', CT, 6 × 5×4", "number 4, 'Lung 1.0 B70f'")
     refused(study, "holds 2 series:", *listed, "--series")
@@ -407,6 +416,38 @@ def test_a_missing_tag_is_named(tmp_path: Path, tag: str):
     images = files.headers(VALUES)
     delattr(images[2], tag)
     refused(broken(tmp_path, images), f"lacks {tag}", "scan/IM")
+
+
+def test_patients_and_studies_under_one_series_are_not_mixed(tmp_path: Path):
+    """Tools that make series anonymous may give many patients one UID."""
+    for tag, what in {"PatientID": "patient", "StudyInstanceUID": "study"}.items():
+        images = files.headers(VALUES)
+        setattr(images[2], tag, "1.2.3")
+        path = broken(tmp_path, images)
+        refused(path, f"is of another {what} than", "105) mm", "part them into folders")
+        [series] = list_series(path)
+        assert "P-17" not in str(series._headers)
+        shutil.rmtree(path)
+
+
+def test_stored_values_of_a_ct_are_no_hounsfield_units(tmp_path: Path):
+    """The standard asks for both numbers in a CT; an MR may leave out both, and only both."""
+    for modality, missing, part in (
+        ("CT", ("RescaleSlope", "RescaleIntercept"), "lacks RescaleSlope and RescaleIntercept"),
+        ("CT", ("RescaleIntercept",), "lacks RescaleIntercept, so"),
+        ("MR", ("RescaleSlope",), "lacks RescaleSlope, so"),
+        ("MR", ("RescaleSlope", "RescaleIntercept"), None),
+    ):
+        images = files.headers(VALUES, Modality=modality)
+        for image in images:
+            for tag in missing:
+                delattr(image, tag)
+        path = broken(tmp_path, images)
+        if part is None:
+            assert_array_equal(read_series(path).image[0], VALUES)
+        else:
+            refused(path, part, "what its stored values measure is unknown")
+        shutil.rmtree(path)
 
 
 @pytest.mark.parametrize(

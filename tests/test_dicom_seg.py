@@ -128,9 +128,10 @@ def test_it_has_the_study_s_tags_and_no_private_ones(tmp_path: Path):
     assert len(referred) == SHAPE[0]
 
 
-def test_a_segmentation_beside_its_scan_is_not_taken_for_one(tmp_path: Path):
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+def test_a_segmentation_beside_its_scan_is_not_taken_for_one(tmp_path: Path, kind: Any):
     segmentation, series = labelled(tmp_path)
-    write_segmentation(segmentation, series, tmp_path / "scan" / "seg.dcm")
+    write_segmentation(segmentation, series, tmp_path / "scan" / "seg.dcm", kind=kind)
     assert [one.uid for one in list_series(tmp_path / "scan")] == [series.uid]
     with pytest.raises(DataError, match="holds no DICOM image"):
         read_series(tmp_path / "scan" / "seg.dcm")

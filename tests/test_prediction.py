@@ -226,10 +226,22 @@ def test_images_that_the_network_refuses_do_not_stop_the_others(run, tmp_path: P
 def test_a_picture_of_another_kind_is_named(volumes, tmp_path: Path):
     """By the network itself, in the middle of a batch."""
     photographs(tmp_path / "in", 1)
-    Pillow.fromarray(np.full((9, 9), 3, np.uint8)).save(tmp_path / "in" / "grey.png")
+    Pillow.fromarray(np.full((9, 9), 3, np.uint16)).save(tmp_path / "in" / "grey.png")
     said = msa2net("predict", volumes, "in", "--out", "out", cwd=tmp_path)
-    assert_one_sentence(said, "p0000.png", "3 channels and the network takes 1")
+    assert_one_sentence(said, "p0000.png", "3 channels and the network takes 1", "no colour")
     assert "1 of 2 images segmented" in said.stdout
+
+
+def test_values_of_another_unit_get_no_mask_that_looks_right(run, volumes, tmp_path: Path):
+    """White all over, or black, an image would be answered too."""
+    Pillow.fromarray(np.full((9, 9), 3, np.uint8)).save(tmp_path / "ct.png")
+    said = msa2net("predict", volumes, "ct.png", "--out", "a", cwd=tmp_path)
+    assert_one_sentence(said, "ct.png: the image holds 8-bit values", "Hounsfield units", "NIfTI")
+    deep = np.array([[0, 256], [0, 0]], np.uint16)
+    Pillow.fromarray(deep).save(tmp_path / "deep.png")
+    said = msa2net("predict", run, "deep.png", "--out", "b", cwd=tmp_path)
+    assert_one_sentence(said, "deep.png: the image holds values from 0 to 256", "8-bit pictures")
+    assert not list(tmp_path.glob("?/*.png"))
 
 
 # Whose masks they are -----------------------------------------------------------------------------
@@ -395,8 +407,10 @@ def test_patterns_that_the_shell_left_alone(tmp_path: Path):
 
 def test_folders_without_images(tmp_path: Path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="empty holds no image"):
+    with pytest.raises(DataError, match=r"empty holds no image .*, and no DICOM"):
         find_images([tmp_path / "empty"])
+    with pytest.raises(DataError, match="cannot look for .*: File name too long"):
+        find_images([tmp_path / ("x" * 300)])
     photographs(tmp_path / "in", 1)
     with pytest.raises(ConfigError, match="--series chooses among DICOM series"):
         find_images([tmp_path / "in"], series="2")
@@ -410,6 +424,9 @@ def test_options_that_do_not_make_sense(run, tmp_path: Path):
         predict_files(run, [tmp_path / "in"], tmp_path / "out", dicom_seg="bits")
     with pytest.raises(ConfigError, match="p0000.png is no DICOM"):
         predict_files(run, [tmp_path / "in"], tmp_path / "out", dicom_seg="binary")
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="file is a file; name a folder with --out"):
+        predict_files(run, [tmp_path / "in"], tmp_path / "file")
     with pytest.raises(ConfigError, match="no run is named"):
         predict_files([], [tmp_path / "in"], tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -9,6 +9,7 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from msa2net.data.preprocessing import Preprocessing, nearest_index, resampling_matrix
+from msa2net.data.units import foreign_values
 from msa2net.errors import DataError
 
 SIDES = st.integers(1, 90)
@@ -204,3 +205,31 @@ def test_an_orientation_names_three_directions():
 def test_what_older_runs_wrote_is_read_as_it_was():
     content = preprocessing().model_dump(exclude={"orientation", "pixel_mm"})
     assert Preprocessing.model_validate(content) == preprocessing()
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "window", "part"),
+    [
+        ([0, 255], np.uint8, (0, 255), None),
+        ([0, 255], np.uint16, (0, 255), None),
+        ([0, 256], np.uint16, (0, 255), "from 0 to 256"),
+        ([-1000, 50], np.int16, (0, 255), "from -1000 to 50"),
+        ([0, 1], np.float32, (0, 255), "multiply it by 255"),
+        ([0, 0], np.float32, (0, 255), None),
+        ([0, 1], np.int16, (0, 255), None),
+        ([0, 255], np.uint8, (-125, 275), "8-bit values"),
+        ([0, 1], np.float32, (-125, 275), "0…1"),
+        ([-0.5, 1], np.float32, (-125, 275), None),
+        ([-1024, 3071], np.int16, (-125, 275), None),
+    ],
+)
+def test_units_are_told_apart_by_values_that_the_other_cannot_have(values, dtype, window, part):
+    said = foreign_values(np.array(values, dtype), *window)
+    assert said is None if part is None else part in said
+
+
+def test_a_scale_of_its_own_takes_any_unit():
+    own = Preprocessing(channels=1, image_size=(32, 32), intensity="percentile", low=0, high=99)
+    own.check_values(np.array([0, 60000], np.uint16))
+    with pytest.raises(DataError, match="8-bit pictures"):
+        Preprocessing(channels=1, image_size=(32, 32)).check_values(np.array([300]))

@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 our fault (with a traceback), 2 the user can mend it (one sentence).
 """
 
+import errno
 import sys
 from collections.abc import Callable
 
@@ -24,6 +25,10 @@ from msa2net.errors import Msa2NetError
 
 WITHOUT_EXPORTED = ("torch", "torchvision", "timm", "lightning", "monai")
 """Left out by those who only apply exported networks, see docs/export.md."""
+
+# What the system refuses wherever a command comes across it, such as a file in a locked folder.
+_NAMES = ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENAMETOOLONG")
+_THE_USER_S = {getattr(errno, name) for name in _NAMES if hasattr(errno, name)}
 
 app = typer.Typer(
     name="msa2net",
@@ -63,4 +68,10 @@ def _run(commands: typer.Typer) -> None:
             f"this needs {error.name}, which is not installed (only exported networks go without); "
             "pip install msa2net brings it"
         )
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in _THE_USER_S:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print_error(f"{where}{error.strerror}; check permissions and the room on the disk")
         sys.exit(2)

@@ -127,7 +127,7 @@ def choose_series(found: Sequence[Series], folder: Path, series: str | None = No
         )
     if len(matching) == 1:
         return matching[0]
-    listed = "; ".join(map(str, (matching or found)[:_SHOWN]))
+    listed = "; ".join(_told_apart((matching or found)[:_SHOWN]))
     if not matching:
         raise DataError(f"{folder} holds no series '{series}'; there are: {listed}")
     raise DataError(
@@ -135,6 +135,15 @@ def choose_series(found: Sequence[Series], folder: Path, series: str | None = No
         f"{listed}; choose one with --series, by its number, a part of its description, or its "
         f"UID such as {matching[0].uid}"
     )
+
+
+def _told_apart(found: Sequence[Series]) -> list[str]:
+    """Describe series; those that would read alike with their UIDs."""
+    shown = [str(one) for one in found]
+    return [
+        text if shown.count(text) == 1 else f"{text}, UID {one.uid}"
+        for text, one in zip(shown, found, strict=True)
+    ]
 
 
 def read_series(path: Path, *, series: str | None = None) -> Case:

@@ -3,6 +3,7 @@
 Needs pydicom (`pip install "msa2net[dicom]"`), imported where it is used.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 """Usual endings; files are known by their content, since scanners often give them none."""
 
 _EXTRA = 'pip install "msa2net[dicom]"'
+_SEGMENTATIONS = "1.2.840.10008.5.1.4.1.1.66."  # classes of masks; pydicom does not know all
 _LOSSLESS_JPEG = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 
 # What is kept of a header. Positions come first, then how values are stored.
@@ -30,6 +32,7 @@ _TAGS = [
     *("ImageOrientationPatient", "PixelSpacing", "SliceThickness", "Rows", "Columns"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "SamplesPerPixel"),
     *("PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
+    *("StudyInstanceUID", "PatientID"),
 ]
 
 _MACROS = (  # parts of a frame's description, each a sequence of one item
@@ -100,6 +103,8 @@ def read_header(path: Path) -> Any:
         # The name of a class that pydicom does not know, such as a vendor's, is its number.
         known = any(kind.name != kind for kind in named)
         image = any("Image Storage" in kind.name for kind in named)
+        if any(kind.startswith(_SEGMENTATIONS) for kind in named):
+            return None
         if not image and (known or ("SeriesInstanceUID" in header and "Rows" not in header)):
             return None
         missing = [tag for tag in ("SeriesInstanceUID", "Rows", "Columns") if not header.get(tag)]
@@ -108,6 +113,10 @@ def read_header(path: Path) -> Any:
             f"{path} is a DICOM file without {missing[0]}, it is damaged or truncated and could be "
             "a slice of any series here; copy it again, or take it away if it is not needed"
         )
+    with parsing(path):
+        # Enough to tell two patients apart, and no more is kept of whose images they are.
+        patient = str(header.get("PatientID") or "").strip()
+        header.PatientID = hashlib.sha256(patient.encode()).hexdigest()
     return header
 
 
@@ -194,6 +203,7 @@ def _slice(path: Path, frame: int | None, places: Sequence[Any], header: Any) ->
         thickness, slope, intercept = map(
             find, ("SliceThickness", "RescaleSlope", "RescaleIntercept")
         )
+        _check_rescale(path, str(header.get("Modality") or ""), slope, intercept)
         slope, intercept = float(1 if slope is None else slope), float(intercept or 0)
         if slope == 0 or not np.isfinite([slope, intercept]).all():
             raise DataError(
@@ -211,4 +221,23 @@ def _slice(path: Path, frame: int | None, places: Sequence[Any], header: Any) ->
             intercept=intercept,
             localiser="LOCALIZER" in (find("FrameType") or find("ImageType") or ()),
             reference=str(header.get("FrameOfReferenceUID") or ""),
+            study=str(header.get("StudyInstanceUID") or ""),
+            patient=str(header.get("PatientID") or ""),
+        )
+
+
+def _check_rescale(path: Path, modality: str, slope: Any, intercept: Any) -> None:
+    """Refuse values whose unit nobody can know: a CT's stored numbers are not Hounsfield units.
+
+    The standard lets other modalities leave both tags out; stored values are then measured ones.
+    """
+    missing = [
+        tag
+        for tag, value in (("RescaleSlope", slope), ("RescaleIntercept", intercept))
+        if value is None
+    ]
+    if len(missing) == 1 or (missing and modality == "CT"):
+        raise DataError(
+            f"{path} lacks {' and '.join(missing)}, so what its stored values measure is unknown; "
+            "export the series again, with all of its headers"
         )

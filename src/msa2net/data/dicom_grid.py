@@ -11,6 +11,7 @@ right, anterior and superior (RAS).
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,8 @@ class Slice:
         slope, intercept: value = stored × slope + intercept.
         localiser: it says that it is an overview image.
         reference: UID of the coordinate system; empty if not said.
+        study: UID; empty if not said.
+        patient: a hash of whose it is, for comparing only.
     """
 
     path: Path
@@ -64,6 +67,8 @@ class Slice:
     intercept: float = 0.0
     localiser: bool = False
     reference: str = ""
+    study: str = ""
+    patient: str = ""
 
     def __str__(self) -> str:
         x, y, z = self.position_mm
@@ -155,6 +160,15 @@ def _check_alone(slice_: Slice) -> None:
 
 def _check_alike(slices: Sequence[Slice]) -> None:
     """Refuse slices that differ from most others of their series."""
+    for what in ("patient", "study"):
+        of = attrgetter(what)
+        usual = _usual(slices, of)
+        for slice_ in slices:
+            if of(slice_) != of(usual):
+                raise DataError(
+                    f"{slice_} is of another {what} than {usual}, though both say that they are "
+                    "of one series; part them into folders, and look how they were made anonymous"
+                )
     _require_same(slices, "rows × columns", lambda s: s.shape)
     _require_same(slices, "coordinate system", lambda s: s.reference)
     # Rounded by what half a pixel at the far edge is, so that digits at the end make no difference.

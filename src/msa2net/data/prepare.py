@@ -32,6 +32,7 @@ from msa2net.data.store import (
     open_store,
     write_index,
 )
+from msa2net.data.units import foreign_values
 from msa2net.errors import ConfigError, DataError
 from msa2net.files import atomic_path, sha256
 
@@ -333,13 +334,15 @@ def _store_case(
 
 
 def _check_depth(case: Case, source: Source) -> None:
-    """Refuse a 16-bit picture in a data set scaled by 0–255: it would come out white."""
-    fits = case.image.dtype == np.uint8
+    """Refuse values that the window cannot be for: they would come out all white, or black."""
+    fits, window = case.image.dtype == np.uint8, (source.low, source.high)
     if source.kind == "photograph" and source.intensity == "fixed" and not fits:
         raise DataError(
             f"{case.source} holds {case.image.dtype} values and the data set's first picture is "
             "8-bit; bring all pictures to the same depth"
         )
+    if source.intensity == "fixed" and (problem := foreign_values(case.image, *window)):
+        raise DataError(f"{case.source}: {problem}")
 
 
 def reduce_photograph(case: Case, max_side: int) -> Case:

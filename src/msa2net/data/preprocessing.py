@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, field_validator
 from scipy import ndimage
 from scipy.sparse import csr_array
 
+from msa2net.data.units import foreign_values
 from msa2net.errors import DataError
 
 Float = NDArray[np.float32]
@@ -78,11 +79,28 @@ class Preprocessing(BaseModel):
             DataError: naming both numbers.
         """
         grey_for_colour = channels == 1 and self.channels == 3 and self.intensity == "fixed"
-        if channels != self.channels and not grey_for_colour:
-            raise DataError(
-                f"the image has {channels} channel{'' if channels == 1 else 's'} and the network "
-                f"takes {self.channels}; give one file a channel, NAME_0000, NAME_0001 and so on"
-            )
+        if channels == self.channels or grey_for_colour:
+            return
+        if self.channels == 1:
+            what = "give a grey one: no colour picture, no series of several volumes"
+        elif self.intensity == "fixed":
+            what = "give pictures in colour or grey"
+        else:
+            what = f"give one file a channel, NAME_0000 to NAME_{self.channels - 1:04d}"
+        raise DataError(
+            f"the image has {channels} channel{'' if channels == 1 else 's'} and the network takes "
+            f"{self.channels}; {what}"
+        )
+
+    def check_values(self, image: NDArray[Any]) -> None:
+        """Refuse values that cannot be in the unit that the network was trained on.
+
+        Raises:
+            DataError: a picture for a network of Hounsfield units, 16 bits for one of 8.
+        """
+        problem = foreign_values(image, self.low, self.high) if self.intensity == "fixed" else None
+        if problem is not None:
+            raise DataError(problem)
 
     def intensity_range(self, image_CZHW: NDArray[Any]) -> ValueRange:
         """Return the values that become 0 and 1 in one whole case, in the file's units.

@@ -118,6 +118,7 @@ class Engine:
             for preprocessing in (group.preprocessing for group in self.groups):
                 preprocessing.check_channels(len(image_CZHW))
                 ranges.append(preprocessing.intensity_range(image_CZHW))
+                preprocessing.check_values(image_CZHW)
                 placement = preprocessing.placement(size)
                 if self.mode == "sliding":
                     in_plane = None if spacing_mm is None else spacing_mm[1:]

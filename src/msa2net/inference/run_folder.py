@@ -100,8 +100,8 @@ def read_facts(run: Path) -> ModelFacts:
         )
     try:
         content = read_json(path)
-    except DataError as error:
-        raise WeightsError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+    except DataError as error:  # it says which file
+        raise WeightsError(str(error)) from error
     return parse_facts(content, str(path))
 
 

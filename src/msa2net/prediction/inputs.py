@@ -165,7 +165,7 @@ def _expanded(inputs: Iterable[str | Path]) -> list[Path]:
     """Return the inputs, with the files of patterns that no shell has filled in."""
     paths: list[Path] = []
     for entry in map(Path, inputs):
-        if entry.exists() or not glob.has_magic(str(entry)):
+        if _exists(entry) or not glob.has_magic(str(entry)):
             paths.append(entry)
             continue
         matching = sorted(glob.glob(str(entry), recursive=True))  # noqa: PTH207 – absolute ones too
@@ -175,14 +175,21 @@ def _expanded(inputs: Iterable[str | Path]) -> list[Path]:
     return paths
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise DataError(f"cannot look for {path}: {error.strerror or error}") from error
+
+
 def _pictures(folder: Path) -> list[Path]:
     """List pictures and volumes directly in a folder without their labels; perhaps none."""
     try:
         found = list_images(folder, volumes=True)
-    except DataError:
+    except DataError as error:
         if _may_hold_dicom(folder):
             return []
-        raise
+        raise DataError(f"{error}, and no DICOM in it or the folders below") from error
     names = {stem(path) for path in found}
     return [path for path in found if stem(path).removesuffix("_gt") not in names - {stem(path)}]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from msa2net.errors import DataError
+from msa2net.errors import DataError, WeightsError
 from msa2net.files import read_json, sha256, write_text
 from msa2net.inference.groups import Mode
 from msa2net.inference.run_folder import WEIGHTS_FILE, ModelFacts, read_facts
@@ -156,7 +156,10 @@ def hash_outputs(paths: Mapping[str, Path]) -> dict[str, str]:
 
 def _hash_weights(run: Path) -> str:
     path = run / WEIGHTS_FILE
-    return sha256(path) if path.is_file() else ""  # loading says what is missing
+    try:
+        return sha256(path) if path.is_file() else ""  # loading says what is missing
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _hash_facts(facts: ModelFacts) -> str:

@@ -299,6 +299,8 @@ def _name_classes(out: Path, label_names: tuple[str, ...]) -> None:
 
 
 def _make_folder(out: Path) -> None:
+    if out.is_file():
+        raise ConfigError(f"{out} is a file; name a folder with --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
