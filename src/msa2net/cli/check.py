@@ -9,17 +9,35 @@ import typer
 from msa2net.cli.console import console, say, track
 
 if TYPE_CHECKING:
+    from msa2net.config import Config
     from msa2net.data.check.dataset import Finding
+    from msa2net.data.store import Store
 
 NAMED = 3
 STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 
 
 def check(
-    dataset: Annotated[Path, typer.Argument(help="Folder of prepared data.", metavar="DATASET")],
+    dataset: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of prepared data; or a configuration (.yaml), to look at its data with "
+            "its splits and folds, and at the memory that its training needs.",
+            metavar="DATASET",
+        ),
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a setting of the configuration, as for train."),
+    ] = None,
     image_size: Annotated[
-        int, typer.Option(min=32, help="Of the network, to tell whether the disk has room.")
-    ] = 224,
+        int | None,
+        typer.Option(
+            min=32,
+            help="Of the network, to tell whether the disk has room; 224, or what the "
+            "configuration says.",
+        ),
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Name every case, not three of a kind.")
     ] = False,
@@ -29,12 +47,20 @@ def check(
     The exit code is 2 if there is any error; warnings and notes leave it at 0.
     """
     from msa2net.data.check.dataset import LEVELS, check_store
-    from msa2net.data.store import open_store
 
-    store = open_store(dataset, complete=False)
+    config, store = _opened(dataset, settings or [], image_size)
+    size = (image_size or 224,) * 2 if config is None else config.image_size
     findings = check_store(
-        store, (image_size, image_size), lambda cases, total: track(cases, total, "checking")
+        store,
+        size,
+        lambda cases, total: track(cases, total, "checking"),
+        None if config is None else config.data,
     )
+    if config is not None:
+        from msa2net.training.needs import check_memory
+
+        findings += check_memory(config, store)
+        findings.sort(key=lambda finding: LEVELS.index(finding.level))
     show(findings, None if verbose else NAMED)
     kinds = {(finding.level, finding.what, finding.advice) for finding in findings}
     levels = Counter(level for level, _, _ in kinds)
@@ -42,6 +68,29 @@ def check(
     say(f"{counts} in {_counted(len(store.cases), 'case')}")
     if levels["error"]:
         raise typer.Exit(2)
+
+
+def _opened(
+    dataset: Path, settings: list[str], image_size: int | None
+) -> tuple["Config | None", "Store"]:
+    """Open prepared data, or a configuration and the data that it names.
+
+    Raises:
+        ConfigError: it is wrong, or there are settings and none to change.
+        DataError: there are no such data.
+    """
+    from msa2net.config import load_config
+    from msa2net.data.prepare import open_as_stored
+    from msa2net.data.store import open_store
+    from msa2net.errors import ConfigError
+
+    if dataset.suffix not in (".yaml", ".yml"):
+        if settings:
+            raise ConfigError("--set changes a configuration; name one instead of prepared data")
+        return None, open_store(dataset, complete=False)
+    size = [] if image_size is None else [f"image_size={image_size}"]
+    config = load_config(dataset, [*settings, *size])
+    return config, open_as_stored(config.data, complete=False)
 
 
 def show(findings: list["Finding"], named: int | None) -> None:

@@ -21,7 +21,6 @@ from msa2net.data.check.dataset import check_encoding
 from msa2net.data.formats import open_source
 from msa2net.data.formats.source import Source, SourceCase
 from msa2net.data.preprocessing import nearest_index
-from msa2net.data.splits import resplit
 from msa2net.data.statistics import count_labels, describe_channels
 from msa2net.data.store import (
     INDEX,
@@ -30,6 +29,7 @@ from msa2net.data.store import (
     image_path,
     label_path,
     open_store,
+    with_splits,
     write_index,
 )
 from msa2net.data.units import foreign_values
@@ -65,7 +65,7 @@ def prepare(
     """
     drawn = data.format == "phantom"  # has no raw files, and is finished or changed all the same
     if data.root is None and not drawn and (data.prepared / INDEX).is_file():
-        return _with_splits(_as_prepared(data), data)
+        return open_prepared(data)
     if data.root is not None and data.root.resolve() == data.prepared.resolve():
         raise ConfigError(f"{data.root} holds the raw data; name another folder to prepare into")
     source = open_source(data)
@@ -78,7 +78,7 @@ def prepare(
     if work.failures:
         raise DataError(_failure_sentence(work.failures, len(source.cases)))
     _warn_of_encoding(work.store())
-    return _with_splits(work.store(), data)
+    return with_splits(work.store(), data)
 
 
 def _warn_of_encoding(store: Store) -> None:
@@ -196,23 +196,30 @@ def _refreshed(row: StoredCase, case: SourceCase) -> StoredCase:
     return replace(row, split=case.split, patient=patient, group=case.group, files=files)
 
 
-def _with_splits(store: Store, data: DataConfig) -> Store:
-    splits = resplit(
-        {case.id: case.split for case in store.cases},
-        {case.id: case.patient for case in store.cases},
-        data,
-    )
-    cases = tuple(replace(case, split=splits[case.id]) for case in store.cases)
-    return replace(store, cases=cases)
-
-
 def open_prepared(data: DataConfig) -> Store:
     """Open what was prepared at `data.prepared`, split as the settings say.
 
     Raises:
         DataError: there is none, it is unfinished, of another format or label encoding.
     """
-    return _with_splits(_as_prepared(data), data)
+    return with_splits(open_as_stored(data), data)
+
+
+def open_as_stored(data: DataConfig, *, complete: bool = True) -> Store:
+    """Open what was prepared at `data.prepared`, with the splits that are stored there.
+
+    Raises:
+        DataError: there is none, it is of another format or label encoding, or, if it must be
+            complete, unfinished.
+    """
+    store = _of_format(open_store(data.prepared, complete=complete), data)
+    if data.labels not in (None, store.encoding):
+        raise DataError(
+            f"{store.root} was prepared with the label encoding '{store.encoding}', not "
+            f"'{data.labels}'; prepare it anew with msa2net prepare {data.format} SOURCE "
+            f"{store.root} --labels {data.labels}"
+        )
+    return store
 
 
 def _describe(data: DataConfig, source: Source, rows: list[StoredCase]) -> Store:
@@ -251,18 +258,6 @@ def _stored_before(data: DataConfig, source: Source) -> dict[str, StoredCase]:
             "another folder as data.prepared"
         )
     return before
-
-
-def _as_prepared(data: DataConfig) -> Store:
-    """Open what was prepared earlier, if it is what the settings ask for."""
-    store = _of_format(open_store(data.prepared), data)
-    if data.labels not in (None, store.encoding):
-        raise DataError(
-            f"{store.root} was prepared with the label encoding '{store.encoding}', not "
-            f"'{data.labels}'; prepare it anew with msa2net prepare {data.format} SOURCE "
-            f"{store.root} --labels {data.labels}"
-        )
-    return store
 
 
 def _of_format(store: Store, data: DataConfig) -> Store:

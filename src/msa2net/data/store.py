@@ -8,15 +8,16 @@ Layout:
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from msa2net.config import DataConfig
 from msa2net.data.case import Case, Geometry, Segmentation
-from msa2net.data.splits import SPLITS
+from msa2net.data.splits import SPLITS, resplit
 from msa2net.data.statistics import ChannelStatistics
 from msa2net.errors import DataError
 from msa2net.files import read_json, write_json
@@ -182,6 +183,21 @@ def open_store(root: Path, *, complete: bool = True) -> Store:
         raise DataError(
             f"{path} is damaged ({error}); delete it and prepare the data again"
         ) from error
+
+
+def with_splits(store: Store, data: DataConfig) -> Store:
+    """Return the data set split as the settings ask for, see `resplit`; nothing on disk changes.
+
+    Raises:
+        DataError: the settings cannot be met.
+    """
+    splits = resplit(
+        {case.id: case.split for case in store.cases},
+        {case.id: case.patient for case in store.cases},
+        data,
+    )
+    cases = tuple(replace(case, split=splits[case.id]) for case in store.cases)
+    return replace(store, cases=cases)
 
 
 def write_index(store: Store, *, complete: bool) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from msa2net.errors import ConfigError, DataError
+from msa2net.metrics.nearest import Voxels
 from msa2net.metrics.overlap import LabelArray, confusion_counts, overlap_metrics
 from msa2net.metrics.protocol import (
     SURFACE_TOLERANCE,
@@ -18,7 +19,6 @@ from msa2net.metrics.protocol import (
     transunet_dice,
 )
 from msa2net.metrics.surface import (
-    Voxels,
     checked_spacing,
     class_surfaces,
     diagonal,

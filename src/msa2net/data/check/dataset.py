@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from msa2net.config import DataConfig
 from msa2net.data.check.encodings import MAX_CASES, MIN_ORGANS, Labelled, recognise_encoding
 from msa2net.data.check.files import check_arrays, check_duplicates, check_room, check_sources
 from msa2net.data.check.findings import LEVELS, WHOLE, Finding, Level
@@ -18,7 +19,7 @@ from msa2net.data.check.values import (
 from msa2net.data.labels import ENCODINGS, IGNORE, convert
 from msa2net.data.splits import SPLITS
 from msa2net.data.statistics import count_labels, describe_channels
-from msa2net.data.store import INDEX, Store, StoredCase
+from msa2net.data.store import INDEX, Store, StoredCase, with_splits
 from msa2net.files import read_json
 
 __all__ = ["LEVELS", "Finding", "Level", "check_store"]
@@ -29,7 +30,10 @@ FEW_PATIENTS = 5
 
 
 def check_store(
-    store: Store, image_size: tuple[int, int] = (224, 224), progress: Progress | None = None
+    store: Store,
+    image_size: tuple[int, int] = (224, 224),
+    progress: Progress | None = None,
+    data: DataConfig | None = None,
 ) -> list[Finding]:
     """Look through a prepared data set; the raw files are only asked for size and time.
 
@@ -37,11 +41,18 @@ def check_store(
         store: from `open_store(…, complete=False)`.
         image_size: of the network, (h, w): training slices of this size must fit on the disk.
         progress: wraps the cases and their number, to show a bar.
+        data: settings whose splits are looked at, in every fold; None: the stored splits.
 
     Returns:
         What was found, errors first; in the same order for the same data.
+
+    Raises:
+        DataError: the splits of `data` cannot be drawn.
     """
-    findings = [*_check_complete(store), *_check_splits(store)]
+    views = _views(store, data)
+    store = views[0]  # what is not of splits is the same in all
+    held_out = data is None or data.hold_out
+    findings = _check_complete(store)
     sound: list[StoredCase] = []
     shown = store.cases if progress is None else progress(store.cases, len(store.cases))
     for stored in shown:
@@ -59,11 +70,49 @@ def check_store(
     if not any(finding.level == "error" for finding in wrong_names):
         for row in sound:
             findings += check_organ_volumes(store, row)
-    findings += check_classes(store, sound)
     findings += check_geometry(store, store.cases)
-    findings += check_duplicates(store, sound)
-    findings += check_room(store, sound, image_size)
+    rows_of = [_rows_of(view, sound) for view in views]
+    findings += _of_all_views(
+        [
+            [
+                *_check_splits(view, held_out=held_out),
+                *check_classes(view, rows),
+                *check_duplicates(view, rows),
+            ]
+            for view, rows in zip(views, rows_of, strict=True)
+        ]
+    )
+    findings += check_room(store, rows_of, image_size)
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
+
+
+def _views(store: Store, data: DataConfig | None) -> list[Store]:
+    """Return the data set as a training sees it, once for every fold."""
+    if data is None:
+        return [store]
+    folds = [data.model_copy(update={"fold": fold}) for fold in range(data.folds or 1)]
+    views = [with_splits(store, fold) for fold in folds]
+    if data.hold_out:
+        return views
+    trained = {"val": "train"}
+    cases = (replace(row, split=trained.get(row.split, row.split)) for row in views[0].cases)
+    return [replace(views[0], cases=tuple(cases))]
+
+
+def _rows_of(view: Store, rows: Sequence[StoredCase]) -> list[StoredCase]:
+    split = {row.id: row.split for row in view.cases}
+    return [replace(row, split=split[row.id]) for row in rows]
+
+
+def _of_all_views(found: Sequence[Sequence[Finding]]) -> list[Finding]:
+    """Name the fold of each finding that is not one of all folds."""
+    everywhere = [one for one in found[0] if all(one in others for others in found[1:])]
+    return everywhere + [
+        replace(one, where=f"fold {fold}: {one.where}")
+        for fold, of_fold in enumerate(found)
+        for one in of_fold
+        if one not in everywhere
+    ]
 
 
 def _described(store: Store, row: StoredCase) -> StoredCase:
@@ -83,10 +132,13 @@ def _check_complete(store: Store) -> list[Finding]:
     return [Finding("error", WHOLE, what, "prepare the data again")]
 
 
-def _check_splits(store: Store) -> list[Finding]:
-    """Find empty and small splits, and patients in several."""
+def _check_splits(store: Store, *, held_out: bool) -> list[Finding]:
+    """Find empty and small splits, and patients in several.
+
+    `held_out`: the val cases do not train; otherwise there need not be any.
+    """
     findings = []
-    for split in SPLITS:
+    for split in SPLITS if held_out else ("train", "test"):
         patients = {case.patient or case.id for case in store.cases if case.split == split}
         if not patients:
             level: Level = "warning" if split == "test" else "error"

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -131,29 +132,39 @@ def _voxel_hash(store: Store, row: StoredCase) -> str:
 
 
 def check_room(
-    store: Store, rows: Sequence[StoredCase], image_size: tuple[int, int]
+    store: Store, trainings: Sequence[Sequence[StoredCase]], image_size: tuple[int, int]
 ) -> list[Finding]:
     """Say what training needs on disk, an error if it is not there, and the largest case.
 
     Training writes its slices once: images (N, C, h, w) of two bytes, labels (N, h, w) of one.
+
+    Args:
+        store: the data set.
+        trainings: its cases with their splits, once for each fold.
+        image_size: of the network, (h, w).
     """
-    slices = sum(row.shape[1] for row in rows if row.split == "train")
-    shape = (slices, store.channels, *image_size)
-    needed = slices * (2 * store.channels + 1) * math.prod(image_size)
+    counts = [sum(row.shape[1] for row in rows if row.split == "train") for rows in trainings]
+    wanted: Counter[tuple[int, ...]] = Counter(
+        (count, store.channels, *image_size) for count in counts
+    )
+    missing = sum(shape[0] * times for shape, times in (wanted - _written(store.root)).items())
+    needed = (missing or sum(counts)) * (2 * store.channels + 1) * math.prod(image_size)
     free = shutil.disk_usage(store.root).free
-    detail = f"{readable(needed)} for {slices} slices, {readable(free)} are free"
+    folds = f" in {len(trainings)} folds" if len(trainings) > 1 else ""
+    detail = f"{readable(needed)} for {missing} slices{folds}, {readable(free)} are free"
     size = sides(image_size)
     findings = []
-    if _written(store.root, shape):
+    if sum(counts) and not missing:
         what = f"training slices at {size} are on disk already"
         findings.append(Finding("note", WHOLE, what, "", readable(needed)))
     elif needed > free:
         what = f"the disk has no room for training slices at {size}"
         advice = "free some space, or move the prepared data to a larger disk"
         findings.append(Finding("error", WHOLE, what, advice, detail))
-    elif slices:
+    elif missing:
         what = f"training will write slices at {size} beside the prepared data"
         findings.append(Finding("note", WHOLE, what, "keep that much free", detail))
+    rows = trainings[0]
     if rows:
         held = {row.id: _case_bytes(store, row) for row in rows}
         largest = max(held, key=lambda case_id: held[case_id])
@@ -169,15 +180,15 @@ def _case_bytes(store: Store, row: StoredCase) -> int:
     return case.image.nbytes + case.label.nbytes
 
 
-def _written(root: Path, shape: tuple[int, ...]) -> bool:
-    """Tell whether slices of this shape lie there, of whatever preprocessing."""
+def _written(root: Path) -> Counter[tuple[int, ...]]:
+    """Count the training slices that lie there by their shape, of whatever preprocessing."""
+    shapes: Counter[tuple[int, ...]] = Counter()
     for path in root.glob("slices/*/images.npy"):
         try:
-            if np.lib.format.open_memmap(path, mode="r").shape == shape:
-                return True
+            shapes[np.lib.format.open_memmap(path, mode="r").shape] += 1
         except (OSError, ValueError):  # another process is writing them
             continue
-    return False
+    return shapes
 
 
 def _first(names: Sequence[str]) -> str:

@@ -1,0 +1,51 @@
+"""What memory a training will need, said before it starts."""
+
+import os
+
+import torch
+
+from msa2net.config import Config
+from msa2net.data.check.findings import WHOLE, Finding, Level
+from msa2net.data.store import Store
+from msa2net.models.registry import create_model
+from msa2net.training.memory import GB, SAMPLES, bytes_per_sample, fixed_bytes
+
+
+def check_memory(config: Config, store: Store) -> list[Finding]:
+    """Say what a batch needs in float32; an error where that is more than the machine has.
+
+    The network is built and run on the meta device: no memory, no arithmetic, no weights loaded.
+    With a GPU, whose mixed precision needs less, it is a warning.
+
+    Raises:
+        ConfigError: the network cannot be built so.
+    """
+    model = config.model
+    with torch.device("meta"):
+        network = create_model(
+            model.name, len(store.label_names), store.channels, model.encoder, config.image_size
+        ).train()
+        image_BChw = torch.empty(SAMPLES, store.channels, *config.image_size)
+    batch = config.train.batch_size
+    needed = fixed_bytes(network, config.train.optimizer)
+    needed += batch * round(bytes_per_sample(network, image_BChw))
+    what = "training will keep network, optimiser and activations in memory"
+    advice = "have half as much again free for what the arithmetic itself needs"
+    detail = f"{needed / GB:.1f} GB in float32 for a batch of {batch}"
+    total, owner = _total_bytes()
+    if total is None or needed <= total:
+        return [Finding("note", WHOLE, what, advice, detail)]
+    what = f"the {owner} has less memory than training needs"
+    advice = "lower train.batch_size or image_size, or choose a smaller network"
+    level: Level = "error" if owner == "machine" else "warning"
+    return [Finding(level, WHOLE, what, advice, f"{detail}, it has {total / GB:.1f} GB")]
+
+
+def _total_bytes() -> tuple[int | None, str]:
+    """Return the memory of what trains by default, and its name; None where nobody tells."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0).total_memory, "GPU"
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "machine"
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return None, "machine"

@@ -1,0 +1,160 @@
+"""`msa2net check CONFIG`: the splits, folds and needs of one training, not of the data alone."""
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from commands import assert_one_sentence, msa2net
+from msa2net.config import Config, DataConfig, parse_section
+from msa2net.data.check.dataset import check_store
+from msa2net.errors import DataError
+from msa2net.models.registry import create_model
+from msa2net.training import needs
+from msa2net.training.memory import bytes_per_sample, fixed_bytes
+from test_check import SMALL, case, found, make, the
+
+
+def settings(folder: Path, **changes) -> DataConfig:
+    return DataConfig(format="nnunet", prepared=folder, **changes)
+
+
+def config(folder: Path, *, train=None, **data) -> dict:
+    return {
+        "image_size": 32,
+        "model": {"name": "msa2net", "encoder": "test_maxvit"},
+        "data": {"format": "nnunet", "prepared": str(folder), **data},
+        "train": {"epochs": 1, "batch_size": 4, "learning_rate": 0.001, **(train or {})},
+    }
+
+
+def with_organ(*wanted: int, of: int):
+    """Cases of which only some show the organ."""
+    nothing = np.zeros((4, 16, 16), np.uint8)
+    return [case(n) if n in wanted else case(n, label=nothing) for n in range(of)]
+
+
+def test_every_fold_is_looked_at(tmp_path: Path):
+    """One case of train and val shows the organ: in its fold nothing can be learned of it."""
+    store = make(tmp_path, with_organ(0, 4, of=5), splits="train train val val test")
+    assert not found(store, "cannot be learned")  # as it is stored all is well
+    folds = settings(tmp_path, folds=2)
+    findings = found(store, "cannot be", data=folds)
+    lacking = {finding.where: (finding.level, finding.what) for finding in findings}
+    (learned,) = (where for where, (level, _) in lacking.items() if level == "error")
+    assert learned in ("fold 0: organ", "fold 1: organ")
+    other = "fold 1: organ" if learned.startswith("fold 0") else "fold 0: organ"
+    assert lacking[other] == (
+        "warning",
+        "no case of val shows this class, it cannot be scored there",
+    )
+
+
+def test_what_is_so_in_every_fold_is_said_once(tmp_path: Path):
+    cases = [case(0), case(0), *(case(n) for n in range(2, 8))]
+    cases = [
+        type(one)(f"case{n}", one.image, one.label, one.geometry) for n, one in enumerate(cases)
+    ]
+    store = make(tmp_path, cases, splits="test test train val")
+    folds = settings(tmp_path, folds=2)
+    assert the(store, "two cases of one split", data=folds).where == "case0 and case1"
+    test_split = [f for f in found(store, "fewer than 5", data=folds) if "test" in f.where]
+    assert [finding.where for finding in test_split] == ["test"]
+
+
+def test_drawn_splits_are_looked_at_instead_of_the_stored_ones(tmp_path: Path):
+    store = make(tmp_path, [case(n) for n in range(6)], splits="train")
+    assert {f.where for f in found(store, "no case is in this split")} == {"val", "test"}
+    assert not found(store, "no case is", data=settings(tmp_path, split_ratios=(0.5, 0.2, 0.3)))
+    with pytest.raises(DataError, match="6 patients cannot be drawn into 7 folds"):
+        check_store(store, SMALL, data=settings(tmp_path, folds=7))
+
+
+def test_cases_that_are_not_held_out_train(tmp_path: Path):
+    """Nobody has to validate then, and what only val shows is learned."""
+    store = make(tmp_path, with_organ(1, 2, of=3))
+    assert the(store, "cannot be learned").level == "error"
+    everybody = settings(tmp_path, hold_out=False)
+    assert not found(store, "cannot be", data=everybody)
+    none = make(tmp_path / "none", [case(n) for n in range(4)], splits="train test")
+    assert the(none, "no case is in this split").level == "error"
+    assert not found(none, "no case is", data=everybody)
+
+
+def test_room_for_the_slices_of_all_folds(tmp_path: Path, monkeypatch):
+    """Four cases of four slices in two folds: twice eight slices of 32×32, three bytes a pixel."""
+    store = make(tmp_path, [case(n) for n in range(5)], splits="train train val val test")
+    needed = 2 * 8 * 32 * 32 * 3
+    usage = SimpleNamespace(free=needed)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    folds = settings(tmp_path, folds=2)
+    finding = the(store, "training will write slices", data=folds)
+    assert finding.detail == "48.0 KiB for 16 slices in 2 folds, 48.0 KiB are free"
+    usage.free -= 1
+    assert the(store, "no room for training slices", data=folds).level == "error"
+    for fold in range(2):  # of one shape: one that is there does not stand for the other
+        folder = tmp_path / f"slices/{fold}"
+        folder.mkdir(parents=True)
+        np.save(folder / "images.npy", np.zeros((8, 1, 32, 32), np.float16))
+        there = found(store, "are on disk already", data=folds)
+        assert bool(there) == (fold == 1)
+
+
+def test_memory_of_a_training(tmp_path: Path, monkeypatch):
+    store = make(tmp_path, [case(n) for n in range(3)])
+
+    def memory(batch: int):
+        content = config(tmp_path, train={"batch_size": batch})
+        (finding,) = needs.check_memory(parse_section(Config, content, origin="test"), store)
+        return finding, float(finding.detail.split()[0])
+
+    network = create_model("msa2net", 2, 1, "test_maxvit", (32, 32)).train()
+    fixed, each = (
+        fixed_bytes(network, "adamw"),
+        bytes_per_sample(network, torch.zeros(2, 1, 32, 32)),
+    )
+    for batch in (1000, 100_000):  # counted without computing, it is what a real network keeps
+        assert memory(batch)[1] == pytest.approx((fixed + batch * each) / 1e9, abs=0.06)
+    monkeypatch.setattr(needs, "_total_bytes", lambda: (1_000_000_000, "machine"))
+    assert memory(4)[0].level == "note"
+    finding, _ = memory(100_000)
+    assert (finding.level, finding.what) == (
+        "error",
+        "the machine has less memory than training needs",
+    )
+    assert finding.detail.endswith("it has 1.0 GB")
+    monkeypatch.setattr(needs, "_total_bytes", lambda: (1_000_000_000, "GPU"))
+    assert memory(100_000)[0].level == "warning"
+    monkeypatch.setattr(needs, "_total_bytes", lambda: (None, "machine"))
+    assert memory(100_000)[0].level == "note"
+
+
+def test_the_command(tmp_path: Path):
+    make(tmp_path / "data", with_organ(0, 4, of=5), splits="train train val val test")
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(config(tmp_path / "data")), encoding="utf-8")
+    sound = msa2net("check", path, cwd=tmp_path)
+    assert sound.returncode == 0, sound.stderr
+    assert "GB in float32 for a batch of 4" in sound.stdout
+    assert "32×32" in sound.stdout
+    folds = msa2net("check", path, "--set", "data.folds=2", "--image-size", "64", cwd=tmp_path)
+    assert folds.returncode == 2
+    assert folds.stderr == ""
+    assert "64×64" in folds.stdout
+    assert "fold " in folds.stdout
+
+    assert_one_sentence(
+        msa2net("check", tmp_path / "data", "--set", "data.folds=2", cwd=tmp_path),
+        "--set changes a configuration",
+    )
+    assert_one_sentence(
+        msa2net("check", path, "--set", "data.format=acdc", cwd=tmp_path),
+        "was prepared from the format 'nnunet'",
+    )
+    assert_one_sentence(
+        msa2net("check", path, "--set", "data.prepared=nowhere", cwd=tmp_path), "there is no folder"
+    )
