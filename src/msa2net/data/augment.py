@@ -81,7 +81,8 @@ class Augmentation:
         if self._jitters:
             # Grey and colour are changed as pictures; of anything else, such as the sequences of
             # an MRI, every channel is a grey picture of its own.
-            for part in [moved_Chw] if len(moved_Chw) in (1, 3) else moved_Chw.split(1):
+            one_picture = len(moved_Chw) in (1, 3)
+            for part in [moved_Chw] if one_picture else [channel[None] for channel in moved_Chw]:
                 jitter(part, self.draw_jitter(generator), generator)
         return moved_Chw.clamp_(0.0, 1.0), label_hw
 

@@ -52,7 +52,8 @@ def warp(
 
     What comes from outside is 0.
     """
-    grid_hw2 = sampling_grid(affine.inverse(), image_Chw.shape[-2:])
+    height, width = label_hw.shape
+    grid_hw2 = sampling_grid(affine.inverse(), (height, width))
     if left_right:
         grid_hw2[..., 0].neg_()
     if top_bottom:
