@@ -9,6 +9,8 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from msa2net.models.dilated import dilated_depthwise, prefers_plain_convolution
+
 
 class DilatedDepthwiseConv2d(nn.Conv2d):
     """A depthwise convolution with dilation that always computes in float32 on a CPU.
@@ -32,7 +34,12 @@ class DilatedDepthwiseConv2d(nn.Conv2d):
         """Convolve (B, C, H, W), keeping its shape; float32 out under CPU autocast."""
         if x_BCHW.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
-                return super().forward(x_BCHW.float())
+                return self._convolve(x_BCHW.float())
+        return self._convolve(x_BCHW)
+
+    def _convolve(self, x_BCHW: Tensor) -> Tensor:
+        if prefers_plain_convolution(x_BCHW):
+            return dilated_depthwise(x_BCHW, self.weight, self.bias, self.dilation[0])
         return super().forward(x_BCHW)
 
 
