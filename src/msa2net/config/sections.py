@@ -57,6 +57,15 @@ class ModelConfig(SectionModel):
         description="a run folder or a file of weights, also of other classes or channels; what "
         "fits is taken over",
     )
+    levels: Literal[4, 5] = Field(
+        4, description="4 is Figure 1; 5, our extension, adds a gate on a feature at stride 2"
+    )
+    drop_path: float = Field(
+        0.0, ge=0, lt=1, description="stochastic depth while training, at most this in any block"
+    )
+    layer_scale: float = Field(
+        0.01, gt=0, description="where the layer scales of the LKA blocks start"
+    )
 
     @model_validator(mode="after")
     def _one_beginning(self) -> Self:

@@ -17,7 +17,7 @@ from msa2net.files import read_json, write_text
 from msa2net.models.registry import create_model
 from msa2net.models.weights import load_weights, save_weights
 
-SCHEMA = 1
+SCHEMA = 2  # 1 had no networks of five levels
 CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE = "config.yaml", "model.json", "model.safetensors"
 
 
@@ -31,6 +31,7 @@ class NetworkFacts(BaseModel):
     num_classes: int
     in_channels: int
     image_size: tuple[int, int]
+    levels: int = 4
 
 
 class ModelFacts(BaseModel):

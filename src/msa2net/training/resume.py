@@ -26,6 +26,7 @@ FIXED = {
     "image_size",
     "model.name",
     "model.encoder",
+    "model.levels",
     "train.optimizer",
     "train.freeze_encoder",  # decides which weights the optimiser has
     "data classes",

@@ -78,6 +78,7 @@ def create_network(
         num_classes=len(store.label_names),
         in_channels=store.channels,
         image_size=config.image_size,
+        levels=config.model.levels,
     )
     with torch.random.fork_rng():
         torch.manual_seed(config.train.seed)
@@ -85,6 +86,8 @@ def create_network(
             **network.model_dump(),
             pretrained=config.model.pretrained and pretrained,
             pretrained_file=config.model.pretrained_file if pretrained else None,
+            drop_path=config.model.drop_path,
+            layer_scale=config.model.layer_scale,
         )
     facts = ModelFacts(
         network=network,
