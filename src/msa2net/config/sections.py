@@ -175,6 +175,17 @@ class TrainConfig(SectionModel):
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
         "auto", description="auto is bf16-mixed on GPUs that have it, 32-true elsewhere"
     )
+    supervision: Literal["none", "sum", "mutation"] = Field(
+        "none",
+        description="sum: every decoder level answers and is judged; mutation: every sum of some "
+        "of their answers; the added heads are left out at inference",
+    )
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="decay of a moving average of the weights, scored alongside"
+    )
+    balance: float = Field(
+        0.0, ge=0, le=1, description="share of the samples drawn for a class, rare as often as not"
+    )
     seed: int = Field(1234, ge=0)
     workers: int = Field(0, ge=0, description="processes that load and augment")
     max_steps: int | None = Field(None, ge=1, description="stop after this many; for trials")

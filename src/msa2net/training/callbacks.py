@@ -1,7 +1,7 @@
 """What happens around batches and epochs: counting, seeding, tables, checkpoints, leaving."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from msa2net.config import TrainConfig
 from msa2net.data.augment import mix
-from msa2net.metrics import summarise
+from msa2net.metrics import CaseRow, summarise
 from msa2net.training.checkpoint import Checkpoints
 from msa2net.training.loggers import Loggers
 from msa2net.training.nonfinite import Step
@@ -119,6 +119,9 @@ class Recorder(L.Callback):
         self, _: L.Trainer, pl_module: L.LightningModule, outputs: Any, *__: Any
     ) -> None:
         """Count the batch; save and leave if it is time."""
+        assert isinstance(pl_module, SegmentationTask)
+        if pl_module.average is not None:
+            pl_module.average.follow(pl_module.model, self.progress.step)
         self.progress.count_batch(outputs["loss"])
         now = time.monotonic()
         self.progress.train_seconds += now - self._mark
@@ -174,27 +177,37 @@ class Recorder(L.Callback):
         scores = _scores(task, self.config.monitor)
         progress = self.progress
         progress.finish_epoch(learning_rate, scores, progress.batch * self.images_per_step)
-        self._choose(scores[f"{self.config.monitor}_dice"])
+        self._choose(scores)
         if self._writes:
             progress.write_tables(self.run)
             self.loggers.write(progress.table[-1], progress.timing[-1], task.pictures)
             task.pictures = {}
         self._write(states)
-        self.keep_weights(task.model)
+        self.keep_weights(task)
         self._mark = time.monotonic()
 
-    def keep_weights(self, model: nn.Module) -> None:
+    def keep_weights(self, task: SegmentationTask) -> None:
         """Write the network to the run folder if this epoch's weights are those to be kept."""
         kept = self.progress.kept
         if self._writes and kept is not None and kept["best_epoch"] == self.progress.epoch:
-            self.save(model, kept)
+            self.save(kept_model(task, kept), kept)
 
-    def _choose(self, dice: float | None) -> None:
-        """Decide whether the weights of the epoch that was just finished are kept."""
+    def _choose(self, scores: Mapping[str, float | None]) -> None:
+        """Decide whether the weights of the epoch that was just finished are kept.
+
+        Where an average is scored too, the higher of the two counts, and of two equals the average.
+        Where nothing chooses (`keep` is last) it is the average.
+        """
         progress, config = self.progress, self.config
+        column = f"{config.monitor}_dice"
+        dice, averaged = scores[column], scores.get(f"average_{column}")
         if dice is None:
             return
-        reached = {"best_epoch": progress.epoch, f"{config.monitor}_dice": dice}
+        reached: dict[str, Any] = {"best_epoch": progress.epoch}
+        if averaged is not None:
+            reached["averaged"] = config.keep == LAST or averaged >= dice
+            dice = averaged if reached["averaged"] else dice
+        reached[column] = dice
         if config.keep == LAST:
             progress.kept = reached | {"weights": LAST}
         elif progress.best_dice is None or dice > progress.best_dice:
@@ -240,10 +253,26 @@ def _states(task: SegmentationTask) -> dict[str, Any]:
     return {name: part.state_dict() for name, part in task.parts().items()}
 
 
+def kept_model(task: SegmentationTask, kept: Mapping[str, Any]) -> nn.Module:
+    """Return the network or its average, whichever is kept."""
+    if task.average is None or not kept.get("averaged"):
+        return task.model
+    return task.average.model
+
+
 def _scores(task: SegmentationTask, split: str) -> dict[str, float | None]:
     """Return mean and per-class Dice of this epoch's scoring, None where there was none."""
     names = task.predictor.label_names
-    rows, task.rows = task.rows, []
+    scores = _table_columns(task.rows, names, split)
+    if task.average is not None:
+        scores |= _table_columns(task.average_rows, names, f"average_{split}")
+    task.rows, task.average_rows = [], []
+    return scores
+
+
+def _table_columns(
+    rows: Sequence[CaseRow], names: Sequence[str], split: str
+) -> dict[str, float | None]:
     if not rows:
         return dict.fromkeys([f"{split}_dice", *(f"{split}_dice_{name}" for name in names[1:])])
     summary = summarise(rows, names, "standard", intervals=False)

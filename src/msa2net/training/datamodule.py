@@ -11,7 +11,13 @@ from msa2net.config import Config
 from msa2net.data.augment import Augmentation
 from msa2net.data.case import Case
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.slices import EpochSampler, SliceDataset, build_slices, naming
+from msa2net.data.slices import (
+    EpochSampler,
+    SliceDataset,
+    build_slices,
+    holders_of_classes,
+    naming,
+)
 from msa2net.data.store import Store, image_path
 
 
@@ -38,6 +44,7 @@ class SegmentationData(L.LightningDataModule):
         batch_size: of all processes together, never more than there are slices.
         steps_per_epoch: batches; an incomplete last one is left out.
         start: (epoch, batches) that are done; the first epoch's loader holds the rest.
+        holders: with `train.balance`, the slices that hold each class, the background left out.
     """
 
     def __init__(
@@ -59,6 +66,24 @@ class SegmentationData(L.LightningDataModule):
         self.batch_size = min(config.train.batch_size, len(self.dataset))
         self.steps_per_epoch = len(self.dataset) // self.batch_size
         self.start = (0, 0)
+        self.holders = []
+        if config.train.balance:
+            self.holders = holders_of_classes(self.dataset.arrays, len(store.label_names))
+
+    def count_holders(self) -> dict[str, int]:
+        """Return how many slices hold each class, for classes that `train.balance` draws for."""
+        names = self.store.label_names[1:]
+        return {name: len(held) for name, held in zip(names, self.holders, strict=True)}
+
+    def balance_notes(self) -> list[str]:
+        """Say what `train.balance` does to this data."""
+        if not self.holders:
+            return []
+        counts = ", ".join(f"{name} in {count}" for name, count in self.count_holders().items())
+        return [
+            f"train.balance: {self.config.train.balance:.0%} of the samples are drawn for a class, "
+            f"each class as often as every other; of {len(self.dataset)} slices {counts}"
+        ]
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Load the running epoch's augmented slices from `start` on."""
@@ -70,7 +95,13 @@ class SegmentationData(L.LightningDataModule):
         own_batch = self.batch_size // world
         done = self.start[1] if epoch == self.start[0] else 0
         sampler = EpochSampler(
-            len(self.dataset), train.seed, rank=rank, world=world, start=(epoch, done * own_batch)
+            len(self.dataset),
+            train.seed,
+            rank=rank,
+            world=world,
+            start=(epoch, done * own_batch),
+            balance=train.balance,
+            holders=self.holders,
         )
         return DataLoader(
             self.dataset,

@@ -28,6 +28,7 @@ FIXED = {
     "model.encoder",
     "model.levels",
     "train.optimizer",
+    "train.supervision",
     "train.freeze_encoder",  # decides which weights the optimiser has
     "data classes",
 }

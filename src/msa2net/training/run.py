@@ -21,7 +21,8 @@ from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import ModelFacts, choose_device, save_run
 from msa2net.losses import create_loss
 from msa2net.models.registry import find_model, parse_image_size
-from msa2net.training.callbacks import LAST, Recorder, set_loader_reuse
+from msa2net.training.averaging import WeightAverage
+from msa2net.training.callbacks import LAST, Recorder, kept_model, set_loader_reuse
 from msa2net.training.checkpoint import Checkpoints, sync_folder
 from msa2net.training.datamodule import SegmentationData
 from msa2net.training.folder import check_run_folder, prepare_run_folder
@@ -43,6 +44,7 @@ from msa2net.training.setup import (
     create_network,
     create_preprocessing,
     create_trainer,
+    supervise,
     training_splits,
     validation_interval,
 )
@@ -196,8 +198,19 @@ class _Session:
         if saved is None and config.model.start_from is not None:
             self.start = start_from(model, facts, config.model.start_from)
         predictor = Predictor(model, preprocessing, store.label_names, config.batch_slices)
-        watch = self._watch(model)
-        self.task = SegmentationTask(predictor, self.loss, config.train, self.total_steps, watch)
+        network, loss = supervise(model, self.loss, config.train, len(store.label_names))
+        average = None
+        if config.train.ema is not None:
+            average = WeightAverage(predictor, config.batch_slices, config.train.ema)
+        self.task = SegmentationTask(
+            predictor,
+            network,
+            loss,
+            config.train,
+            self.total_steps,
+            self._watch(network, loss),
+            average,
+        )
         save = self._saver(facts, splits)
         self.save = save
         self.recorder = Recorder(
@@ -211,25 +224,26 @@ class _Session:
             save,
             self.loggers,
         )
-        return [] if self.start is None else self.start.lines()
+        notes = [] if self.start is None else self.start.lines()
+        return notes + self.data.balance_notes()
 
     def write_start(self) -> None:
         """Write what was taken over from another network to the run folder."""
         if self.start is not None:
             write_json(self.run / START_REPORT, self.start.content())
 
-    def _watch(self, model: nn.Module) -> LossWatch:
+    def _watch(self, network: nn.Module, loss: nn.Module) -> LossWatch:
         """Let every loss be looked at."""
 
         def go_back() -> None:
-            model.load_state_dict(self.checkpoints.load()[0]["states"]["model"])
+            self.task.load_networks(self.checkpoints.load()[0]["states"])
 
         circumstances = {
             "precision": self.precision,
             "device": self.target.type,
             "learning_rate": self.config.train.learning_rate,
         }
-        return LossWatch(self.run / NONFINITE_REPORT, model, self.loss, go_back, circumstances)
+        return LossWatch(self.run / NONFINITE_REPORT, network, loss, go_back, circumstances)
 
     def _saver(
         self, facts: ModelFacts, splits: tuple[str, ...]
@@ -248,6 +262,8 @@ class _Session:
                 "trained_on": list(splits),
                 "flips": config.augment.flips,
             }
+            if self.data.holders:
+                training["slices_with_class"] = self.data.count_holders()
             save_run(self.run, model, facts.model_copy(update={"training": training}))
             sync_folder(self.run)
 
@@ -271,7 +287,10 @@ class _Session:
         finally:
             self.loggers.close()
         if finished and progress.best_dice is None:  # the last weights are wanted, or all there is
-            self.save(self.task.model, {"best_epoch": progress.epoch, "weights": LAST})
+            reached: dict[str, Any] = {"best_epoch": progress.epoch, "weights": LAST}
+            if self.task.average is not None:
+                reached["averaged"] = True
+            self.save(kept_model(self.task, reached), reached)
         if not finished and self.stop.signum is not None:
             raise TrainingInterrupted(self.run, self.stop.signum, progress.epoch, progress.step)
         chosen = progress.kept if progress.best_dice is not None else None
@@ -293,7 +312,7 @@ class _Session:
         Raises:
             ConfigError: it does.
         """
-        train, model = self.config.train, self.task.model
+        train, network = self.config.train, self.task.network
         if worker_was_killed(error):
             raise worker_sentence(train.workers) from error
         if not is_out_of_memory(error):
@@ -310,20 +329,20 @@ class _Session:
         def measure() -> float:
             image_Chw = self.data.dataset[(0, 0)]["image"].to(self.target)
             pair_BChw = torch.stack([image_Chw, image_Chw])
-            network = model.to(self.target).train()  # Lightning took it off the device
+            network.to(self.target).train()  # Lightning took it off the device
             return bytes_per_sample(network, pair_BChw, trainer.precision_plugin.forward_context())
 
-        fixed = fixed_bytes(model, train.optimizer)
+        fixed = fixed_bytes(self.task, train.optimizer)
         raise training_sentence(self.target, self.data.batch_size, fixed, measure) from error
 
     def _go_on(self, saved: dict[str, Any]) -> None:
         """Bring network and files to the state of a checkpoint."""
         progress, per_epoch = self.progress, self.data.steps_per_epoch
-        self.task.model.load_state_dict(saved["states"]["model"])
+        self.task.load_networks(saved["states"])
         self.recorder.go_on_from(saved["states"])
         progress.write_tables(self.run)
         if progress.batch == 0:  # killed between checkpoint and weights, they would be older ones
-            self.recorder.keep_weights(self.task.model)
+            self.recorder.keep_weights(self.task)
         if saved["steps_per_epoch"] != per_epoch:  # changed on purpose: its epoch starts again
             progress.restart_epoch()
             progress.step = progress.epoch * per_epoch

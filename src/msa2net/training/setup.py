@@ -9,15 +9,20 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import ProgressBar
 from torch import nn
 
-from msa2net.config import Config
+from msa2net.config import Config, TrainConfig
+from msa2net.data.augment import mix
 from msa2net.data.geometry import Geometry
 from msa2net.data.orientation import common_orientation
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.data.store import Store
 from msa2net.inference.run_folder import ModelFacts, NetworkFacts, software_versions
+from msa2net.losses.supervision import SupervisedLoss
 from msa2net.models.registry import create_model
+from msa2net.models.supervision import SupervisedNetwork
 from msa2net.training.progress import Progress
 from msa2net.training.task import choose_precision
+
+HEAD_STREAM = 2  # keeps the seed of auxiliary heads apart from those of steps and samples
 
 
 def training_splits(config: Config, store: Store) -> tuple[str, ...]:
@@ -97,6 +102,22 @@ def create_network(
         versions=software_versions(),
     )
     return model, facts
+
+
+def supervise(
+    model: nn.Module, loss: nn.Module, config: TrainConfig, num_classes: int
+) -> tuple[nn.Module, nn.Module]:
+    """Return what is trained and its loss: with auxiliary heads, or just as they are.
+
+    The heads are drawn from a seed of their own, so that the network's weights are the same with
+    and without them.
+    """
+    if config.supervision == "none":
+        return model, loss
+    with torch.random.fork_rng():
+        torch.manual_seed(mix(config.seed, HEAD_STREAM))
+        network = SupervisedNetwork(model, num_classes)
+    return network, SupervisedLoss(loss, mutation=config.supervision == "mutation")
 
 
 def validation_interval(config: Config) -> int:
