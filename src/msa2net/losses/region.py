@@ -3,20 +3,25 @@
 Axes: B batch, K classes, H rows, W columns.
 """
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from msa2net.losses.boundary_dou import one_hot
+from msa2net.losses.class_sums import ClassSums, class_sums
+from msa2net.losses.distributed import sum_over_processes
 
 SMOOTH = 1.0
 
 
 def cross_entropy_loss(logits_BKHW: Tensor, target_BHW: Tensor, ignore_index: int = 255) -> Tensor:
-    """Mean cross-entropy over known pixels; 0 when there is none."""
+    """Mean cross-entropy over the known pixels of the whole batch; 0 when there is none."""
     per_pixel_BHW = F.cross_entropy(
         logits_BKHW, target_BHW, ignore_index=ignore_index, reduction="none"
     )
-    return per_pixel_BHW.sum() / (target_BHW != ignore_index).sum().clamp(min=1)
+    total = per_pixel_BHW.sum()
+    known = (target_BHW != ignore_index).sum().to(total.dtype)
+    total, known = sum_over_processes(torch.stack([total, known]))
+    return total / known.clamp(min=1)
 
 
 def dice_loss(logits_BKHW: Tensor, target_BHW: Tensor, ignore_index: int = 255) -> Tensor:
@@ -27,10 +32,10 @@ def dice_loss(logits_BKHW: Tensor, target_BHW: Tensor, ignore_index: int = 255) 
     background is left out; the cross-entropy term covers it. Source: Milletari et al., V-Net,
     3DV 2016; batch form as in nnU-Net.
     """
-    known_B1HW = (target_BHW != ignore_index).unsqueeze(1)
-    target_BKHW = one_hot(target_BHW, logits_BKHW.shape[1], known_B1HW)
-    probability_BKHW = logits_BKHW.softmax(dim=1) * known_B1HW
-    intersection_K = (probability_BKHW * target_BKHW).sum(dim=(0, 2, 3))
-    total_K = (probability_BKHW + target_BKHW).sum(dim=(0, 2, 3))
-    dice_K = (2 * intersection_K + SMOOTH) / (total_K + SMOOTH)
+    return dice_of_sums(class_sums(logits_BKHW, target_BHW, ignore_index))
+
+
+def dice_of_sums(sums: ClassSums) -> Tensor:
+    """See `dice_loss`."""
+    dice_K = (2 * sums.intersection + SMOOTH) / (sums.mass + sums.size + SMOOTH)
     return 1 - dice_K[1:].mean()
