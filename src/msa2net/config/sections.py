@@ -164,7 +164,7 @@ class TrainConfig(SectionModel):
     """How to train."""
 
     epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
+    batch_size: int = Field(ge=1, description="slices a step, of all processes together")
     learning_rate: float = Field(gt=0, description="the highest of the schedule")
     optimizer: Literal["adamw", "sgd"] = "adamw"
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")
@@ -172,6 +172,23 @@ class TrainConfig(SectionModel):
     schedule: Literal["cosine", "poly"] = Field("cosine", description="per step, down to zero")
     warmup: float = Field(0.05, ge=0, lt=1, description="fraction of all steps")
     clip_norm: float | None = Field(1.0, gt=0, description="of all gradients together")
+    devices: int | None = Field(
+        None, ge=1, description="processes on this machine, one a GPU; torchrun and srun tell it"
+    )
+    nodes: int = Field(1, ge=1, description="machines; torchrun and srun tell it")
+    strategy: Literal["auto", "ddp"] = Field(
+        "auto", description="how processes work together; auto is ddp where there are several"
+    )
+    sync_batch_norm: bool = Field(
+        True, description="statistics over the whole batch where there are several GPUs"
+    )
+    accumulate: int = Field(
+        1, ge=1, description="parts that a batch is computed in, one after the other"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="compute blocks twice rather than keep what is inside of them"
+    )
+    compile: bool = Field(False, description="let torch.compile make the training step faster")
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
         "auto", description="auto is bf16-mixed on GPUs that have it, 32-true elsewhere"
     )

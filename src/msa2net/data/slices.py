@@ -253,7 +253,7 @@ class EpochSampler(Sampler[Position]):
 
     Several processes share one order: with `world` of them, batch k of all together, each of
     `batch / world` samples, holds what batch k of a single process holds. What does not divide
-    among them is left out.
+    among them is left out, and what comes after the first `used` samples.
 
     With `balance`, that share of an epoch's places is drawn for a class, each class as often as
     every other however rare: first the class, then one of the samples that hold it. Where those
@@ -267,6 +267,7 @@ class EpochSampler(Sampler[Position]):
         world: number of processes.
         start: (epoch, count): the first epoch, and how many of this process's samples in it were
             seen before an interruption and are left out.
+        used: samples of an epoch, of all processes together; None is all.
         balance: 0 to 1.
         holders: for each class, the samples that hold it; classes without any are passed over.
     """
@@ -279,6 +280,7 @@ class EpochSampler(Sampler[Position]):
         rank: int = 0,
         world: int = 1,
         start: tuple[int, int] = (0, 0),
+        used: int | None = None,
         balance: float = 0.0,
         holders: Sequence[NDArray[np.int64]] = (),
     ) -> None:
@@ -289,6 +291,7 @@ class EpochSampler(Sampler[Position]):
         self.rank = rank
         self.world = world
         self.start = start
+        self.shared = (length if used is None else used) // world * world
         self.epoch = start[0]
 
     def set_epoch(self, epoch: int) -> None:
@@ -300,7 +303,7 @@ class EpochSampler(Sampler[Position]):
         return self.start[1] if self.epoch == self.start[0] else 0
 
     def __len__(self) -> int:
-        return self.length // self.world - self._seen
+        return self.shared // self.world - self._seen
 
     def __iter__(self) -> Iterator[Position]:
         draw = np.random.default_rng([self.seed, self.epoch])
@@ -309,7 +312,6 @@ class EpochSampler(Sampler[Position]):
             places = draw.permutation(self.length)[: round(self.balance * self.length)]
             classes = draw.integers(len(self.holders), size=len(places))
             order[places] = [draw.choice(self.holders[index]) for index in classes]
-        shared = order[: self.length // self.world * self.world]
-        own = shared[self.rank :: self.world][self._seen :]
+        own = order[: self.shared][self.rank :: self.world][self._seen :]
         epoch = self.epoch  # of this pass, even if it is set anew while somebody still reads
         return ((epoch, index) for index in own.tolist())

@@ -55,6 +55,7 @@ class ModelSpec:
     Attributes:
         extends: whether `levels`, and `layer_scale` and `drop_path` in the decoder, are its too.
         extra: of the installation that it needs; empty for none.
+        idle_weights: whether it has weights that never run.
     """
 
     build: Callable[[Blueprint], nn.Module]
@@ -63,6 +64,7 @@ class ModelSpec:
     description: str
     extends: bool = False
     extra: str = ""
+    idle_weights: bool = False
 
 
 def build_msa2net(plan: Blueprint) -> MSA2Net:
@@ -171,10 +173,18 @@ MODELS: dict[str, ModelSpec] = {
         build_msa2net, "maxvit_rmlp_pico_rw_256", 256, "Figure 1 for laptops and CPUs", extends=True
     ),
     "msa2net_reference": ModelSpec(
-        build_reference, "maxvit_rmlp_small_rw_224", 224, "the network the paper measured"
+        build_reference,
+        "maxvit_rmlp_small_rw_224",
+        224,
+        "the network the paper measured",
+        idle_weights=True,
     ),
     "msa2net_github": ModelSpec(
-        build_github, "maxvit_rmlp_small_rw_224", 224, "what the public repository builds"
+        build_github,
+        "maxvit_rmlp_small_rw_224",
+        224,
+        "what the public repository builds",
+        idle_weights=True,
     ),
     "unet": ModelSpec(
         build_unet, "resnet18", 224, "a plain U-Net, the yardstick", extra="baselines"

@@ -16,12 +16,14 @@ from msa2net.metrics import CaseRow, summarise
 from msa2net.training.checkpoint import Checkpoints
 from msa2net.training.loggers import Loggers
 from msa2net.training.nonfinite import Step
+from msa2net.training.processes import agree
 from msa2net.training.progress import Progress
 from msa2net.training.stopping import StopRequest, StopTraining
 from msa2net.training.task import SegmentationTask
 
 LAST = "last"
 SAVING_SHARE = 0.1  # of the time, at most
+AGREE_EVERY = 10  # steps between two questions to the other processes, which make a GPU wait
 STEP_STREAM = 1  # keeps the seeds of steps apart from those of samples
 
 
@@ -44,6 +46,7 @@ class Recorder(L.Callback):
         stop: says when to leave.
         save: takes the network and what was reached; `weights` in it says who chose them.
         loggers: get every epoch's rows and pictures.
+        writes: of several processes one does.
 
     Attributes:
         validating: whether cases are segmented just now.
@@ -60,6 +63,8 @@ class Recorder(L.Callback):
         stop: StopRequest,
         save: Callable[[nn.Module, dict[str, Any]], None],
         loggers: Loggers,
+        *,
+        writes: bool = True,
     ) -> None:
         self.run = run
         self.config = config
@@ -72,7 +77,8 @@ class Recorder(L.Callback):
         self.loggers = loggers
         self.validating = False
         self.restored: Mapping[str, Any] | None = None  # until training starts
-        self._writes = True  # one of several processes does
+        self._writes = writes
+        self._part, self._loss = 0, torch.zeros(())  # of the running batch, the part counted from 0
         self._saved_at: tuple[int, int] | None = None
         self._saved_when = self._mark = time.monotonic()
         self._saving_seconds = 0.0
@@ -84,10 +90,6 @@ class Recorder(L.Callback):
         """Take over a checkpoint's states; they are loaded when training starts."""
         self.restored = restored
         self._saved_at = self.progress.position
-
-    def setup(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
-        """Let the first of several processes write, and nobody else."""
-        self._writes = trainer.is_global_zero
 
     def on_train_start(self, _: L.Trainer, pl_module: L.LightningModule) -> None:
         """Load the states, or write the first checkpoint: it shows that the disk takes one."""
@@ -111,22 +113,30 @@ class Recorder(L.Callback):
         """Seed what the network draws, such as dropout, from (seed, step, process)."""
         assert isinstance(pl_module, SegmentationTask)
         progress = self.progress
-        seed = mix(self.config.seed, STEP_STREAM, progress.step, trainer.global_rank)
+        part = progress.step * self.config.accumulate + self._part
+        seed = mix(self.config.seed, STEP_STREAM, part, trainer.global_rank)
         pl_module.at = Step(progress.epoch + 1, progress.step + 1, seed, batch)
         torch.manual_seed(seed)
 
     def on_train_batch_end(
-        self, _: L.Trainer, pl_module: L.LightningModule, outputs: Any, *__: Any
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any
     ) -> None:
-        """Count the batch; save and leave if it is time."""
+        """Count the batch, if this was all of it; save and leave if it is time."""
         assert isinstance(pl_module, SegmentationTask)
+        loss = outputs["loss"].detach()  # of several parts each is divided by their number
+        self._loss = loss if self._part == 0 else self._loss + loss
+        self._part = (self._part + 1) % self.config.accumulate
+        if self._part:
+            return
         if pl_module.average is not None:
             pl_module.average.follow(pl_module.model, self.progress.step)
-        self.progress.count_batch(outputs["loss"])
+        self.progress.count_batch(self._loss)
         now = time.monotonic()
         self.progress.train_seconds += now - self._mark
         self._mark = now
-        self._save_or_leave(pl_module)
+        if trainer.world_size == 1 or self.progress.step % AGREE_EVERY == 0:
+            self._leave_if_time(trainer)
+        self._save_if_time(pl_module)
 
     def on_validation_start(self, *_: Any) -> None:
         """Start the clock of a validation."""
@@ -137,12 +147,16 @@ class Recorder(L.Callback):
         """Note that training goes on."""
         self.validating = False
 
-    def on_validation_batch_end(self, _: L.Trainer, pl_module: L.LightningModule, *__: Any) -> None:
-        """Save and leave if it is time."""
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any
+    ) -> None:
+        """Save and leave if it is time; several processes do at its end."""
         now = time.monotonic()
         self.progress.validation_seconds += now - self._mark
         self._mark = now
-        self._save_or_leave(pl_module)
+        if trainer.world_size == 1:
+            self._leave_if_time(trainer)
+        self._save_if_time(pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Finish the epoch, and leave if it is time or no longer worth while.
@@ -154,7 +168,8 @@ class Recorder(L.Callback):
         learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
         pl_module.look_at_losses()
         self.finish_epoch(pl_module, learning_rate, _states(pl_module))
-        if self.stop.check(self._saving_seconds) or self.progress.no_longer_gains(self.config):
+        self._leave_if_time(trainer)
+        if self.progress.no_longer_gains(self.config):
             raise StopTraining
 
     def on_exception(
@@ -218,9 +233,13 @@ class Recorder(L.Callback):
 
     # Checkpoints --------------------------------------------------------------------------------
 
-    def _save_or_leave(self, task: L.LightningModule) -> None:
-        if self.stop.check(self._saving_seconds):
+    def _leave_if_time(self, trainer: L.Trainer) -> None:
+        self.stop.check(self._saving_seconds)
+        self.stop.take(agree(self.stop.code, trainer))
+        if self.stop.code:
             raise StopTraining
+
+    def _save_if_time(self, task: L.LightningModule) -> None:
         least = self._saving_seconds / SAVING_SHARE
         wait = max(60 * self.config.checkpoint_minutes, least)
         if self.config.checkpoint_minutes and time.monotonic() - self._saved_when >= wait:

@@ -19,6 +19,7 @@ from msa2net.data.slices import (
     naming,
 )
 from msa2net.data.store import Store, image_path
+from msa2net.errors import ConfigError
 
 
 class CaseDataset(Dataset[Case]):
@@ -42,6 +43,7 @@ class SegmentationData(L.LightningDataModule):
 
     Attributes:
         batch_size: of all processes together, never more than there are slices.
+        part_size: slices that a process computes at once.
         steps_per_epoch: batches; an incomplete last one is left out.
         start: (epoch, batches) that are done; the first epoch's loader holds the rest.
         holders: with `train.balance`, the slices that hold each class, the background left out.
@@ -53,6 +55,7 @@ class SegmentationData(L.LightningDataModule):
         store: Store,
         preprocessing: Preprocessing,
         training_splits: tuple[str, ...] = ("train",),
+        processes: int = 1,
     ) -> None:
         super().__init__()
         self.config = config
@@ -63,7 +66,9 @@ class SegmentationData(L.LightningDataModule):
             Augmentation(config.augment),
             config.train.seed,
         )
-        self.batch_size = min(config.train.batch_size, len(self.dataset))
+        parts = processes * config.train.accumulate
+        self.batch_size = _whole_parts(config.train.batch_size, len(self.dataset), parts)
+        self.part_size = self.batch_size // parts
         self.steps_per_epoch = len(self.dataset) // self.batch_size
         self.start = (0, 0)
         self.holders = []
@@ -92,20 +97,20 @@ class SegmentationData(L.LightningDataModule):
         if self.trainer is not None:
             rank, world = self.trainer.global_rank, self.trainer.world_size
             epoch = self.trainer.current_epoch
-        own_batch = self.batch_size // world
         done = self.start[1] if epoch == self.start[0] else 0
         sampler = EpochSampler(
             len(self.dataset),
             train.seed,
             rank=rank,
             world=world,
-            start=(epoch, done * own_batch),
+            start=(epoch, done * self.batch_size // world),
+            used=self.steps_per_epoch * self.batch_size,
             balance=train.balance,
             holders=self.holders,
         )
         return DataLoader(
             self.dataset,
-            batch_size=own_batch,
+            batch_size=self.part_size,
             sampler=sampler,
             num_workers=train.workers,
             persistent_workers=train.workers > 0,
@@ -115,9 +120,11 @@ class SegmentationData(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Case]:
         """Load the monitored split's cases in groups that fill the network's batches."""
-        split = self.config.train.monitor
+        cases = CaseDataset(self.store, self.config.train.monitor)
+        if self.trainer is not None:  # each process scores its share, see `gather_rows`
+            cases.ids = cases.ids[self.trainer.global_rank :: self.trainer.world_size]
         group = self.config.batch_slices if self.store.kind == "photograph" else 1
-        return DataLoader(CaseDataset(self.store, split), batch_size=group, collate_fn=list)
+        return DataLoader(cases, batch_size=group, collate_fn=list)
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
@@ -126,6 +133,28 @@ class SegmentationData(L.LightningDataModule):
         if isinstance(batch, list):
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+
+def _whole_parts(batch_size: int, samples: int, parts: int) -> int:
+    """Return the batch size, or the largest for few samples, that consists of equal parts.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if batch_size % parts:
+        lower = batch_size // parts * parts
+        near = f"{lower} or {lower + parts}" if lower else str(parts)
+        raise ConfigError(
+            f"train.batch_size is {batch_size} and has to be dealt out to {parts} equal parts "
+            f"(processes × train.accumulate); use {near}"
+        )
+    fits = min(batch_size, samples // parts * parts)
+    if not fits:
+        raise ConfigError(
+            f"there are {samples} slices to train on, fewer than {parts} parts of a batch "
+            "(processes × train.accumulate)"
+        )
+    return fits
 
 
 def _leave_signals_to_the_trainer(_: int) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import ProgressBar
 from torch import nn
 
@@ -17,8 +16,9 @@ from msa2net.data.preprocessing import Preprocessing
 from msa2net.data.store import Store
 from msa2net.inference.run_folder import ModelFacts, NetworkFacts, software_versions
 from msa2net.losses.supervision import SupervisedLoss
-from msa2net.models.registry import create_model
+from msa2net.models.registry import create_model, find_model
 from msa2net.models.supervision import SupervisedNetwork
+from msa2net.training.processes import Processes, create_strategy
 from msa2net.training.progress import Progress
 from msa2net.training.task import choose_precision
 
@@ -134,6 +134,7 @@ def create_trainer(
     device: torch.device,
     callbacks: Sequence[L.Callback],
     progress: Progress,
+    processes: Processes,
 ) -> L.Trainer:
     """Set up Lightning's loop: what it logs and saves by itself is off, our callbacks do that."""
     steps_left = -1
@@ -142,7 +143,12 @@ def create_trainer(
     return L.Trainer(
         default_root_dir=run,
         accelerator="gpu" if device.type == "cuda" else device.type,
-        devices=1 if device.index is None else [device.index],
+        devices=processes.devices if device.index is None else [device.index],
+        num_nodes=processes.nodes,
+        strategy=create_strategy(
+            config.train, processes, idle_weights=find_model(config.model.name).idle_weights
+        ),
+        accumulate_grad_batches=config.train.accumulate,
         precision=choose_precision(config.train.precision, device),
         max_epochs=config.train.epochs,
         max_steps=steps_left,
@@ -150,8 +156,7 @@ def create_trainer(
         check_val_every_n_epoch=validation_interval(config),
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # ours shares the order out by itself
-        # Under SLURM Lightning would save and requeue by itself at a signal, past our checkpoints.
-        plugins=[LightningEnvironment()],
+        plugins=[processes.environment],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,

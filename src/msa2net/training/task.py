@@ -20,6 +20,7 @@ from msa2net.metrics import CaseRow, case_rows
 from msa2net.training.averaging import WeightAverage
 from msa2net.training.loggers import PICTURES, sample_picture
 from msa2net.training.nonfinite import LossWatch, Step
+from msa2net.training.processes import gather_rows
 
 
 class SegmentationTask(L.LightningModule):
@@ -63,6 +64,8 @@ class SegmentationTask(L.LightningModule):
         self.average_rows: list[CaseRow] = []
         self.pictures: dict[str, NDArray[np.uint8]] = {}
         self.at: Step | None = None
+        # A function, not a module: the network has its place among the modules already.
+        self._compiled = torch.compile(network.forward) if config.compile else None
         if config.freeze_encoder:
             self._encoder.requires_grad_(False)
 
@@ -83,7 +86,8 @@ class SegmentationTask(L.LightningModule):
         """
         if self.config.freeze_encoder and self._encoder.training:
             self._encoder.eval()  # batch norm keeps its statistics, dropout is off
-        loss: Tensor = self.loss(self.network(batch["image"]), batch["label"])
+        answer = self._compiled or self.network
+        loss: Tensor = self.loss(answer(batch["image"]), batch["label"])
         if self.watch is not None and self.at is not None:
             self.watch.look(loss, self.at)
         return loss
@@ -124,6 +128,11 @@ class SegmentationTask(L.LightningModule):
             self.average_rows += case_rows(
                 case.id, segmentation.labels, case.label, self.predictor.label_names
             )
+
+    def on_validation_epoch_end(self) -> None:
+        """Bring the scores of all processes together."""
+        self.rows = gather_rows(self.rows, self.trainer)
+        self.average_rows = gather_rows(self.average_rows, self.trainer)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build optimiser and per-step schedule."""
