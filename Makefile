@@ -29,5 +29,5 @@ clean:
 	touch $@
 
 .venv/installed-test: .venv/installed
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dicom,onnx,test]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[baselines,dicom,onnx,test]"
 	touch $@

@@ -31,17 +31,23 @@ train: {epochs: 2, batch_size: 2, learning_rate: 0.02, weight_decay: 0.01, check
 
 
 class TinyNetwork(nn.Module):
-    """Has what a checkpoint can get wrong: running statistics and dropout."""
+    """Has what a checkpoint can get wrong: running statistics and dropout; and two levels."""
+
+    widths = (6, 6)
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(in_channels, 6, 3, padding=1)
         self.norm = nn.BatchNorm2d(6)
         self.dropout = nn.Dropout(0.2)
-        self.last = nn.Conv2d(6, num_classes, 3, padding=1)
+        self.head = nn.Conv2d(6, num_classes, 3, padding=1)
 
     def forward(self, image_BCHW: torch.Tensor) -> torch.Tensor:
-        return self.last(self.dropout(torch.relu(self.norm(self.first(image_BCHW)))))
+        return self.head(self.decode(image_BCHW)[-1])
+
+    def decode(self, image_BCHW: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        x = torch.relu(self.norm(self.first(image_BCHW)))
+        return nn.functional.avg_pool2d(x, 2), self.dropout(x)
 
 
 def tiny_network(*, in_channels: int, num_classes: int, **_) -> nn.Module:

@@ -151,7 +151,7 @@ def test_two_images_of_one_name_are_refused(run: Path, photographs: Path, tmp_pa
     [
         (("train", "none.yaml"), ["cannot read the configuration none.yaml"]),
         (("train", "small.yaml", "--set", "train.epoch=3"), ["did you mean 'train.epochs'?"]),
-        (("train", "small.yaml", "--set", "model.name=unet"), ["no network is called 'unet'"]),
+        (("train", "small.yaml", "--set", "model.name=segnet"), ["no network is called 'segnet'"]),
         (("train", "small.yaml", "--set", "image_size=100"), ["multiples of 32"]),
         (("train", "small.yaml", "--set", "loss={focal: 1}"), ["no loss is called 'focal'"]),
         (("train", "small.yaml", "--set", "data.root=empty"), ["there is no folder empty"]),

@@ -245,4 +245,5 @@ def test_the_table_of_networks_is_complete():
         "msa2net_pico",
         "msa2net_reference",
         "msa2net_github",
+        "unet",
     ]

@@ -21,6 +21,7 @@ from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import choose_device, load_run, read_facts
 from msa2net.metrics import case_rows, read_cases_csv
 from msa2net.report.html import write_report
+from msa2net.training.processes import find_processes
 from msa2net.training.progress import Progress
 from msa2net.training.run import train
 from msa2net.training.setup import create_trainer
@@ -440,6 +441,8 @@ def test_slurm_does_not_save_and_requeue_past_our_checkpoints(tmp_path: Path, mo
     }.items():
         monkeypatch.setenv(name, value)
     config = small_config(tmp_path)
-    trainer = create_trainer(config, tmp_path, torch.device("cpu"), [], Progress())
+    trainer = create_trainer(
+        config, tmp_path, torch.device("cpu"), [], Progress(), find_processes(config.train)
+    )
     environment = trainer._accelerator_connector.cluster_environment
     assert type(environment).__name__ == "LightningEnvironment"

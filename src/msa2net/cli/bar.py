@@ -79,8 +79,7 @@ class TrainingBar(ProgressBar):
         facts = [f"step {progress.step}/{task.total_steps}"]
         if loss := self._latest_loss():
             facts.append(f"loss {loss}")
-        dice = [row.get(f"{task.config.monitor}_dice") for row in progress.table]
-        if scored := [value for value in dice if value is not None]:
+        if scored := progress.scores(task.config.monitor):
             facts.append(f"Dice {scored[-1]:.3f}, best {max(scored):.3f}")
         if done:
             speed = done * self._recorder.images_per_step / seconds

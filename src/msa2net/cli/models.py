@@ -13,6 +13,7 @@ def models(
     """List the networks: names, parameters, multiply–adds."""
     from rich.table import Table
 
+    from msa2net.errors import ConfigError
     from msa2net.models.registry import MODELS
     from msa2net.models.summary import summarise_model
 
@@ -20,15 +21,14 @@ def models(
     for heading in ("image", "parameters", "multiply–adds"):
         table.add_column(heading, justify="right")
     for name, spec in MODELS.items():
-        facts = summarise_model(name, num_classes)
-        table.add_row(
-            name,
-            spec.description,
-            spec.encoder,
-            f"{spec.image_size}²",
-            f"{facts.parameters:,}",
-            f"{facts.multiply_adds / 1e9:.2f} G",
-        )
+        try:
+            facts = summarise_model(name, num_classes)
+            cost = (f"{facts.parameters:,}", f"{facts.multiply_adds / 1e9:.2f} G")
+        except ConfigError:
+            if not spec.extra:
+                raise
+            cost = (f'pip install "msa2net[{spec.extra}]"', "")
+        table.add_row(name, spec.description, spec.encoder, f"{spec.image_size}²", *cost)
     console().print(table)
     say(
         f"\n{num_classes} classes, one input channel, one image. Multiply–adds: half the operations"

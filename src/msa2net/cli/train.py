@@ -20,7 +20,7 @@ from msa2net.cli.console import (
 
 if TYPE_CHECKING:
     from msa2net.config import Config
-    from msa2net.training.run import TrainingResult
+    from msa2net.training.result import TrainingResult
 
 
 def train(
@@ -106,11 +106,14 @@ def run_training(
         preparing: what the bar says while data are prepared.
 
     Raises:
-        typer.Exit: it was stopped, by time with code 0 or by a signal with 128 and its number.
+        typer.Exit: it was stopped, by time with code 0 or by a signal with 128 and its number; or
+            this is not the first of several processes, which says nothing.
     """
+    from msa2net.training.processes import find_processes
     from msa2net.training.run import train
     from msa2net.training.stopping import TrainingInterrupted
 
+    first, bar = find_processes(config.train).first, training_bar(verbose)
     try:
         result = train(
             config,
@@ -119,14 +122,18 @@ def run_training(
             overwrite=overwrite,
             resume=resume,
             accept_changes=accept_changes,
-            progress=lambda cases, total: track(cases, total, preparing),
+            progress=(lambda cases, total: track(cases, total, preparing)) if first else None,
             notices=say,
-            callbacks=[training_bar(verbose)],
+            callbacks=[bar] if first else [],
         )
     except TrainingInterrupted as stop:
+        if not first:
+            raise typer.Exit(128 + stop.signum) from stop
         name = signal.Signals(stop.signum).name
         say(f"{name}: saved after {stop.epochs} epochs ({stop.steps} steps); {_how_to_go_on(run)}")
         raise typer.Exit(128 + stop.signum) from stop
+    if not first:
+        raise typer.Exit
     if not result.finished:
         say(f"train.max_time: saved after {result.epochs} epochs; {_how_to_go_on(run)}")
         raise typer.Exit

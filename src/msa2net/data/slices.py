@@ -201,6 +201,13 @@ def _new_array(path: Path, shape: tuple[int, ...], dtype: str) -> Iterator[Binar
         os.fsync(file.fileno())
 
 
+def holders_of_classes(arrays: SliceArrays, num_classes: int) -> list[NDArray[np.int64]]:
+    """Return for each class but the background the slices that hold it."""
+    rows = range(len(arrays.origin))
+    held = np.array([np.bincount(arrays.labels[row].ravel(), minlength=256) > 0 for row in rows])
+    return [np.flatnonzero(held[:, index]) for index in range(1, num_classes)]
+
+
 class SliceDataset(Dataset[dict[str, Any]]):
     """Augmented training slices, indexed by (epoch, index).
 
@@ -246,7 +253,12 @@ class EpochSampler(Sampler[Position]):
 
     Several processes share one order: with `world` of them, batch k of all together, each of
     `batch / world` samples, holds what batch k of a single process holds. What does not divide
-    among them is left out.
+    among them is left out, and what comes after the first `used` samples.
+
+    With `balance`, that share of an epoch's places is drawn for a class, each class as often as
+    every other however rare: first the class, then one of the samples that hold it. Where those
+    places lie in the order is drawn as well. Source: nnU-Net (Isensee et al., Nature Methods 2021)
+    makes sure of foreground in a third of its patches in this way.
 
     Args:
         length: number of samples.
@@ -255,6 +267,9 @@ class EpochSampler(Sampler[Position]):
         world: number of processes.
         start: (epoch, count): the first epoch, and how many of this process's samples in it were
             seen before an interruption and are left out.
+        used: samples of an epoch, of all processes together; None is all.
+        balance: 0 to 1.
+        holders: for each class, the samples that hold it; classes without any are passed over.
     """
 
     def __init__(
@@ -265,12 +280,18 @@ class EpochSampler(Sampler[Position]):
         rank: int = 0,
         world: int = 1,
         start: tuple[int, int] = (0, 0),
+        used: int | None = None,
+        balance: float = 0.0,
+        holders: Sequence[NDArray[np.int64]] = (),
     ) -> None:
+        self.balance = balance
+        self.holders = [samples for samples in holders if len(samples)]
         self.length = length
         self.seed = seed
         self.rank = rank
         self.world = world
         self.start = start
+        self.shared = (length if used is None else used) // world * world
         self.epoch = start[0]
 
     def set_epoch(self, epoch: int) -> None:
@@ -282,11 +303,15 @@ class EpochSampler(Sampler[Position]):
         return self.start[1] if self.epoch == self.start[0] else 0
 
     def __len__(self) -> int:
-        return self.length // self.world - self._seen
+        return self.shared // self.world - self._seen
 
     def __iter__(self) -> Iterator[Position]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        shared = order[: self.length // self.world * self.world]
-        own = shared[self.rank :: self.world][self._seen :]
+        draw = np.random.default_rng([self.seed, self.epoch])
+        order = draw.permutation(self.length)
+        if self.balance and self.holders:
+            places = draw.permutation(self.length)[: round(self.balance * self.length)]
+            classes = draw.integers(len(self.holders), size=len(places))
+            order[places] = [draw.choice(self.holders[index]) for index in classes]
+        own = order[: self.shared][self.rank :: self.world][self._seen :]
         epoch = self.epoch  # of this pass, even if it is set anew while somebody still reads
         return ((epoch, index) for index in own.tolist())

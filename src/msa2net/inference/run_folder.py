@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-SCHEMA = 1
+SCHEMA = 2  # 1 had no networks of five levels
 CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE = "config.yaml", "model.json", "model.safetensors"
 
 
@@ -34,6 +34,7 @@ class NetworkFacts(BaseModel):
     num_classes: int
     in_channels: int
     image_size: tuple[int, int]
+    levels: int = 4
 
 
 class ModelFacts(BaseModel):

@@ -5,6 +5,7 @@ Axes: B batch, C channels, H rows, W columns, N = H·W positions, h heads, d = C
 """
 
 import torch
+from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -80,9 +81,12 @@ class MixFFN(nn.Module):
 
 
 class DAEFormerBlock(nn.Module):
-    """Efficient attention → Mix-FFN → channel attention → Mix-FFN, each after LN and added."""
+    """Efficient attention → Mix-FFN → channel attention → Mix-FFN, each after LN and added.
 
-    def __init__(self, channels: int) -> None:
+    In training each of the four is left out for a sample with the probability `drop_path`.
+    """
+
+    def __init__(self, channels: int, drop_path: float = 0.0) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(channels)
         self.spatial_attention = EfficientAttention(channels)
@@ -92,12 +96,13 @@ class DAEFormerBlock(nn.Module):
         self.channel_attention = ChannelAttention(channels)
         self.norm4 = nn.LayerNorm(channels)
         self.ffn2 = MixFFN(channels)
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Transform (B, C, H, W), keeping its shape."""
         x_BHWC = x_BCHW.permute(0, 2, 3, 1)
-        x_BHWC = x_BHWC + self.spatial_attention(self.norm1(x_BHWC))
-        x_BHWC = x_BHWC + self.ffn1(self.norm2(x_BHWC))
-        x_BHWC = x_BHWC + self.channel_attention(self.norm3(x_BHWC))
-        x_BHWC = x_BHWC + self.ffn2(self.norm4(x_BHWC))
+        x_BHWC = x_BHWC + self.drop_path(self.spatial_attention(self.norm1(x_BHWC)))
+        x_BHWC = x_BHWC + self.drop_path(self.ffn1(self.norm2(x_BHWC)))
+        x_BHWC = x_BHWC + self.drop_path(self.channel_attention(self.norm3(x_BHWC)))
+        x_BHWC = x_BHWC + self.drop_path(self.ffn2(self.norm4(x_BHWC)))
         return x_BHWC.permute(0, 3, 1, 2)

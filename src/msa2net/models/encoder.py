@@ -1,9 +1,10 @@
-"""Encoders from timm: images in, features at strides 4, 8, 16 and 32 out.
+"""Encoders from timm: images in, features at strides 4, 8, 16 and 32 (and 2, if asked for) out.
 
 Axes: B batch, C channels, H rows, W columns.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,14 @@ from torch import Tensor, nn
 from msa2net.errors import ConfigError, WeightsError
 from msa2net.models.weights import listed, read_state_dict
 
-STRIDES = (4, 8, 16, 32)
+STRIDES = (2, 4, 8, 16, 32)  # the last four, as in the paper, unless five levels are wanted
 
 
 class Encoder(nn.Module, ABC):
     """What every encoder offers.
 
     Attributes:
-        channels: widths of the features at strides 4, 8, 16, 32.
+        channels: widths of the features at strides 4, 8, 16, 32, or from stride 2 on.
     """
 
     channels: tuple[int, ...]
@@ -31,7 +32,7 @@ class Encoder(nn.Module, ABC):
         self.in_channels = in_channels
 
     def forward(self, image_BCHW: Tensor) -> tuple[Tensor, ...]:
-        """(B, in_channels, H, W) → four features (B, channels[i], H/stride, W/stride).
+        """(B, in_channels, H, W) → a feature (B, channels[i], H/stride, W/stride) each level.
 
         Raises:
             ConfigError: the image has another number of channels.
@@ -48,24 +49,26 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def features(self, image_BCHW: Tensor) -> tuple[Tensor, ...]:
-        """Compute the four features of images with the backbone's own number of channels."""
+        """Compute the features of images with the backbone's own number of channels."""
 
 
 class MaxViTEncoder(Encoder):
     """The last four stages of a MaxViT (or CoAtNet), final LayerNorm on the deepest included.
 
-    timm's `features_only` would leave that norm out, and rename the published keys.
+    With five levels the stem's output (stride 2) comes first. timm's `features_only` would leave
+    that norm out, and rename the published keys.
     """
 
-    def __init__(self, backbone: Any, in_channels: int) -> None:
+    def __init__(self, backbone: Any, in_channels: int, levels: int = 4) -> None:
         super().__init__(backbone, in_channels)
-        self.channels = tuple(info["num_chs"] for info in backbone.feature_info[-4:])
+        self.indices = tuple(range(5 - levels, 5))
+        self.channels = tuple(backbone.feature_info[index]["num_chs"] for index in self.indices)
 
     def features(self, image_BCHW: Tensor) -> tuple[Tensor, ...]:
         """Run the stem and the four stages."""
         return tuple(
             self.backbone.forward_intermediates(
-                image_BCHW, indices=(1, 2, 3, 4), norm=True, intermediates_only=True
+                image_BCHW, indices=self.indices, norm=True, intermediates_only=True
             )
         )
 
@@ -73,10 +76,10 @@ class MaxViTEncoder(Encoder):
 class PyramidEncoder(Encoder):
     """Any other timm backbone with features at strides 4–32; a fresh LayerNorm on the deepest."""
 
-    def __init__(self, backbone: Any, in_channels: int) -> None:
+    def __init__(self, backbone: Any, in_channels: int, levels: int = 4) -> None:
         super().__init__(backbone, in_channels)
         strides = backbone.feature_info.reduction()
-        self.levels = [strides.index(stride) for stride in STRIDES]
+        self.levels = [strides.index(stride) for stride in STRIDES[-levels:]]
         self.channels = tuple(backbone.feature_info.channels()[level] for level in self.levels)
         self.channels_last = str(getattr(backbone, "output_fmt", "")).endswith("NHWC")
         self.norm = nn.LayerNorm(self.channels[-1])
@@ -84,11 +87,11 @@ class PyramidEncoder(Encoder):
     def features(self, image_BCHW: Tensor) -> tuple[Tensor, ...]:
         """Run the backbone, pick the four levels, put channels second."""
         outputs = self.backbone(image_BCHW)
-        f4, f8, f16, f32 = (
+        *shallow, f32 = (
             outputs[level].permute(0, 3, 1, 2) if self.channels_last else outputs[level]
             for level in self.levels
         )
-        return f4, f8, f16, self.norm(f32.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return *shallow, self.norm(f32.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def create_encoder(
@@ -98,6 +101,8 @@ def create_encoder(
     *,
     pretrained: bool = False,
     pretrained_file: Path | None = None,
+    levels: int = 4,
+    drop_path: float = 0.0,
 ) -> Encoder:
     """Build a timm backbone as an encoder.
 
@@ -107,40 +112,80 @@ def create_encoder(
         image_size: (H, W), multiples of 32.
         pretrained: load timm's ImageNet weights from its hub.
         pretrained_file: load them from this file instead (.safetensors or .pth).
+        levels: 4, or 5 for a feature at stride 2 too.
+        drop_path: stochastic depth of the last block; it rises to that from 0 at the first.
 
     Raises:
         ConfigError: unknown name, no feature pyramid, or an image size it cannot take.
         WeightsError: pre-trained weights cannot be fetched or read.
     """
+    options = backbone_options(
+        name,
+        image_size,
+        pretrained=pretrained,
+        pretrained_file=pretrained_file,
+        drop_path=drop_path,
+    )
+    options["in_chans"] = 3 if in_channels == 1 else in_channels
+    if _is_maxvit(name):
+        options["num_classes"] = 0
+        backbone = call_factory(name, lambda: timm.create_model(name, **options))
+        return MaxViTEncoder(backbone, in_channels, levels)
+    options["features_only"] = True
+    backbone = call_factory(name, lambda: timm.create_model(name, **options))
+    strides, needed = backbone.feature_info.reduction(), STRIDES[-levels:]
+    if not set(needed) <= set(strides):
+        raise ConfigError(
+            f"'{name}' cannot be an encoder here: its features have strides {strides}, and the "
+            f"decoder needs {list(needed)}; choose a network with a feature pyramid"
+            + ("" if levels == 4 else ", or model.levels=4")
+        )
+    return PyramidEncoder(backbone, in_channels, levels)
+
+
+def backbone_options(
+    name: str,
+    image_size: tuple[int, int],
+    *,
+    pretrained: bool = False,
+    pretrained_file: Path | None = None,
+    drop_path: float = 0.0,
+) -> dict[str, Any]:
+    """Return what `timm.create_model` is given for a backbone besides its name; see above.
+
+    Raises:
+        ConfigError: timm knows no such name.
+        WeightsError: the file is not of this backbone.
+    """
     if not timm.is_model(name):
         close = timm.list_models(f"*{name.split('_')[0]}*")[:5]
         hint = f"; similar: {', '.join(close)}" if close else ""
         raise ConfigError(f"timm knows no model '{name}'{hint}; see timm.list_models()")
-    options: dict[str, Any] = {
-        "in_chans": 3 if in_channels == 1 else in_channels,
-        "pretrained": pretrained or pretrained_file is not None,
-    }
+    options: dict[str, Any] = {"pretrained": pretrained or pretrained_file is not None}
     if pretrained_file is not None:
         state = _read_backbone_weights(name, pretrained_file)
         options["pretrained_cfg_overlay"] = {"state_dict": state, "custom_load": False}
-    if timm.models.is_model_in_modules(name, {"maxxvit"}):
-        backbone = _create_backbone(name, options | {"num_classes": 0, "img_size": image_size})
-        return MaxViTEncoder(backbone, in_channels)
-    if _has_fixed_size(name):
+    if _is_maxvit(name) or _has_fixed_size(name):
         options["img_size"] = image_size
-    backbone = _create_backbone(name, options | {"features_only": True})
-    strides = backbone.feature_info.reduction()
-    if not set(STRIDES) <= set(strides):
-        raise ConfigError(
-            f"'{name}' cannot be an encoder here: its features have strides {strides}, and the "
-            f"decoder needs {list(STRIDES)}; choose a network with a feature pyramid"
-        )
-    return PyramidEncoder(backbone, in_channels)
+    if drop_path:
+        options["drop_path_rate"] = drop_path
+    return options
 
 
-def _create_backbone(name: str, options: dict[str, Any]) -> Any:
+def _is_maxvit(name: str) -> bool:
+    """Tell whether a network is of timm's family of MaxViT and CoAtNet."""
+    return bool(timm.models.is_model_in_modules(name, {"maxxvit"}))
+
+
+def call_factory(name: str, build: Callable[[], Any]) -> Any:
+    """Let timm build something, and say in our words what it cannot.
+
+    Raises:
+        ConfigError: no features, an impossible size, an option it does not have.
+        WeightsError: no connection to fetch weights by.
+    """
     try:
-        return timm.create_model(name, **options)
+        return build()
     except OSError as error:  # what the hub's client raises when it is offline
         raise WeightsError(
             f"the pre-trained weights of '{name}' could not be downloaded; without a connection, "

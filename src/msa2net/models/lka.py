@@ -5,7 +5,7 @@ Axes: B batch, C channels, H rows, W columns.
 """
 
 import torch
-from timm.layers import LayerNorm2d
+from timm.layers import DropPath, LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -81,9 +81,13 @@ class ConvFFN(nn.Module):
 
 
 class LKABlock(nn.Module):
-    """`x + s1·Attention(LN(x))`, then `x + s2·FFN(LN(x))`; s1 and s2 start at `layer_scale`."""
+    """`x + s1·Attention(LN(x))`, then `x + s2·FFN(LN(x))`; s1 and s2 start at `layer_scale`.
 
-    def __init__(self, channels: int, layer_scale: float = 0.01) -> None:
+    In training each of the two is left out for a sample with the probability `drop_path`
+    (stochastic depth, Huang et al., ECCV 2016).
+    """
+
+    def __init__(self, channels: int, layer_scale: float = 0.01, drop_path: float = 0.0) -> None:
         super().__init__()
         self.norm1 = LayerNorm2d(channels, eps=1e-5)
         self.attention = LargeKernelAttention(channels)
@@ -91,8 +95,10 @@ class LKABlock(nn.Module):
         self.norm2 = LayerNorm2d(channels, eps=1e-5)
         self.ffn = ConvFFN(channels)
         self.layer_scale2 = nn.Parameter(torch.full((channels,), layer_scale))
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Transform (B, C, H, W), keeping its shape."""
-        x_BCHW = x_BCHW + self.layer_scale1[:, None, None] * self.attention(self.norm1(x_BCHW))
-        return x_BCHW + self.layer_scale2[:, None, None] * self.ffn(self.norm2(x_BCHW))
+        scale1, scale2 = self.layer_scale1[:, None, None], self.layer_scale2[:, None, None]
+        x_BCHW = x_BCHW + self.drop_path(scale1 * self.attention(self.norm1(x_BCHW)))
+        return x_BCHW + self.drop_path(scale2 * self.ffn(self.norm2(x_BCHW)))

@@ -11,7 +11,13 @@ from msa2net.models.patch_expand import PatchExpand
 
 
 class MSA2Net(nn.Module):
-    """The network of Figure 1; `registry.create_model` decides sizes and hands the parts in."""
+    """The network of Figure 1; `registry.create_model` decides sizes and hands the parts in.
+
+    `decoder2` is not of the figure: a fifth level, our extension, on a feature at stride 2.
+
+    Attributes:
+        widths: channels of what `decode` returns.
+    """
 
     def __init__(
         self,
@@ -22,6 +28,8 @@ class MSA2Net(nn.Module):
         decoder4: nn.Module,
         head: nn.Module,
         image_size: tuple[int, int],
+        widths: tuple[int, ...],
+        decoder2: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -29,8 +37,10 @@ class MSA2Net(nn.Module):
         self.decoder16 = decoder16
         self.decoder8 = decoder8
         self.decoder4 = decoder4
+        self.decoder2 = decoder2
         self.head = head
         self.image_size = image_size
+        self.widths = widths
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """Segment images of exactly `image_size`, scaled to about [-1, 1].
@@ -41,13 +51,19 @@ class MSA2Net(nn.Module):
         Raises:
             ConfigError: the image has another size.
         """
+        return self.head(self.decode(image_BCHW)[-1])  # logits (B, K, H, W)
+
+    def decode(self, image_BCHW: Tensor) -> tuple[Tensor, ...]:
+        """Return what each level of the decoder hands on, coarse to fine; `head` takes the last."""
         check_image_size(image_BCHW, self.image_size)
-        f4, f8, f16, f32 = self.encoder(image_BCHW)  # features at strides 4, 8, 16, 32
-        x = self.bottleneck(f32)  # DAE-Former ×2 → 1/16
-        x = self.decoder16(x, skip=f16)  # MASAG → DAE-Former ×2 → 1/8
-        x = self.decoder8(x, skip=f8)  # MASAG → LKA ×2 → 1/4
-        x = self.decoder4(x, skip=f4)  # MASAG → LKA ×2 → 1/1
-        return self.head(x)  # logits (B, K, H, W)
+        *f2, f4, f8, f16, f32 = self.encoder(image_BCHW)  # features at strides 4, 8, 16, 32
+        x16 = self.bottleneck(f32)  # DAE-Former ×2 → 1/16
+        x8 = self.decoder16(x16, skip=f16)  # MASAG → DAE-Former ×2 → 1/8
+        x4 = self.decoder8(x8, skip=f8)  # MASAG → LKA ×2 → 1/4
+        x = self.decoder4(x4, skip=f4)  # MASAG → LKA ×2 → 1/1
+        if self.decoder2 is None:
+            return x16, x8, x4, x
+        return x16, x8, x4, x, self.decoder2(x, skip=f2[0])  # 1/2, MASAG → LKA ×2 → 1/1
 
 
 class Bottleneck(nn.Module):

@@ -104,6 +104,7 @@ class ReferenceNet(nn.Module):
         super().__init__()
         c4, c8, c16, c32 = encoder.channels
         self.image_size = image_size
+        self.widths = (c32 // 2, c16 // 2, c8 // 2, c4)
         self.encoder = encoder
         self.unused_stem = nn.Sequential(nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3))
         self.bottleneck = ReferenceLevel(
@@ -118,13 +119,16 @@ class ReferenceNet(nn.Module):
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """Segment images of exactly `image_size`; see `MSA2Net.forward`."""
+        return self.head(self.decode(image_BCHW)[-1])
+
+    def decode(self, image_BCHW: Tensor) -> tuple[Tensor, ...]:
+        """Return what each level hands on; see `MSA2Net.decode`."""
         check_image_size(image_BCHW, self.image_size)
         f4, f8, f16, f32 = self.encoder(image_BCHW)
-        x = self.bottleneck.expand(f32)  # oddity 1: nothing else of it runs
-        x = self.decoder16(x, skip=f16)
-        x = self.decoder8(x, skip=f8)
-        x = self.decoder4(x, skip=f4)
-        return self.head(x)
+        x16 = self.bottleneck.expand(f32)  # oddity 1: nothing else of it runs
+        x8 = self.decoder16(x16, skip=f16)
+        x4 = self.decoder8(x8, skip=f8)
+        return x16, x8, x4, self.decoder4(x4, skip=f4)
 
 
 class GithubNet(ReferenceNet):

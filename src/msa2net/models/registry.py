@@ -10,57 +10,110 @@ from torch import nn
 
 from msa2net.errors import ConfigError
 from msa2net.models.dual_attention import DAEFormerBlock
-from msa2net.models.encoder import Encoder, create_encoder
+from msa2net.models.encoder import Encoder, backbone_options, call_factory, create_encoder
 from msa2net.models.lka import LKABlock
 from msa2net.models.masag import MASAG
 from msa2net.models.msa2net import Bottleneck, DecoderLevel, MSA2Net
 from msa2net.models.patch_expand import PatchExpand
 from msa2net.models.reference import GithubNet, ReferenceNet
+from msa2net.models.unet import WIDTHS, UNet, smp_unet
 
-Builder = Callable[[Encoder, int, tuple[int, int]], nn.Module]
+FIGURE_LEVELS = 4
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What a network is built from; see `create_model`."""
+
+    encoder: str
+    num_classes: int
+    in_channels: int
+    image_size: tuple[int, int]
+    pretrained: bool
+    pretrained_file: Path | None
+    levels: int
+    drop_path: float
+    layer_scale: float
+
+    def create_encoder(self) -> Encoder:
+        """Build the encoder."""
+        return create_encoder(
+            self.encoder,
+            self.in_channels,
+            self.image_size,
+            pretrained=self.pretrained,
+            pretrained_file=self.pretrained_file,
+            levels=self.levels,
+            drop_path=self.drop_path,
+        )
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One row of the table of networks."""
+    """One row of the table of networks.
 
-    build: Builder
+    Attributes:
+        extends: whether `levels`, and `layer_scale` and `drop_path` in the decoder, are its too.
+        extra: of the installation that it needs; empty for none.
+        idle_weights: whether it has weights that never run.
+    """
+
+    build: Callable[[Blueprint], nn.Module]
     encoder: str
     image_size: int
     description: str
+    extends: bool = False
+    extra: str = ""
+    idle_weights: bool = False
 
 
-def build_msa2net(encoder: Encoder, num_classes: int, image_size: tuple[int, int]) -> MSA2Net:
-    """Build Figure 1 on any encoder; a level's Linear maps C_deeper/2 to C_skip."""
-    c4, c8, c16, c32 = encoder.channels
+def build_msa2net(plan: Blueprint) -> MSA2Net:
+    """Build Figure 1 on any encoder; a level's Linear maps C_deeper/2 to C_skip.
+
+    Stochastic depth mirrors the encoder's, as in Swin-Unet: it falls from the deepest level up.
+    """
+    encoder = plan.create_encoder()
+    *c2, c4, c8, c16, c32 = encoder.channels
+    rates = [plan.drop_path * (1 - level / plan.levels) for level in range(plan.levels)]
+
+    def dae(channels: int, level: int) -> nn.Module:
+        return _twice(lambda: DAEFormerBlock(channels, rates[level]))
+
+    def lka(channels: int, level: int) -> nn.Module:
+        return _twice(lambda: LKABlock(channels, plan.layer_scale, rates[level]))
+
+    c_out, scale4 = (c4 // 2, 2) if c2 else (c4, 4)
     model = MSA2Net(
         encoder=encoder,
-        bottleneck=Bottleneck(_blocks(DAEFormerBlock, c32), PatchExpand(c32, c32 // 2, scale=2)),
-        decoder16=_decoder_level(DAEFormerBlock, c32 // 2, c16, c16 // 2, scale=2),
-        decoder8=_decoder_level(LKABlock, c16 // 2, c8, c8 // 2, scale=2),
-        decoder4=_decoder_level(LKABlock, c8 // 2, c4, c4, scale=4),
-        head=nn.Conv2d(c4, num_classes, 1),
-        image_size=image_size,
+        bottleneck=Bottleneck(dae(c32, 0), PatchExpand(c32, c32 // 2, scale=2)),
+        decoder16=_decoder_level(dae(c16, 1), c32 // 2, c16, c16 // 2, scale=2),
+        decoder8=_decoder_level(lka(c8, 2), c16 // 2, c8, c8 // 2, scale=2),
+        decoder4=_decoder_level(lka(c4, 3), c8 // 2, c4, c_out, scale4),
+        decoder2=_decoder_level(lka(c2[0], 4), c_out, c2[0], c2[0], scale=2) if c2 else None,
+        head=nn.Conv2d((*c2, c4)[0], plan.num_classes, 1),
+        image_size=plan.image_size,
+        widths=(c32 // 2, c16 // 2, c8 // 2, c_out, *c2),
     )
-    for part in (model.bottleneck, model.decoder16, model.decoder8, model.decoder4, model.head):
-        part.apply(_xavier)
+    for name, part in model.named_children():
+        if name != "encoder":
+            part.apply(_xavier)
     return model
 
 
 def _decoder_level(
-    block: type[nn.Module], c_below: int, c_skip: int, c_out: int, scale: int
+    blocks: nn.Module, c_below: int, c_skip: int, c_out: int, scale: int
 ) -> DecoderLevel:
     return DecoderLevel(
         proj=nn.Linear(c_below, c_skip),
         gate=MASAG(c_skip),
         norm=LayerNorm2d(c_skip, eps=1e-5),
-        blocks=_blocks(block, c_skip),
+        blocks=blocks,
         expand=PatchExpand(c_skip, c_out, scale),
     )
 
 
-def _blocks(block: Callable[[int], nn.Module], channels: int) -> nn.Sequential:
-    return nn.Sequential(block(channels), block(channels))
+def _twice(block: Callable[[], nn.Module]) -> nn.Sequential:
+    return nn.Sequential(block(), block())
 
 
 def _xavier(module: nn.Module) -> None:
@@ -70,21 +123,71 @@ def _xavier(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+def build_reference(plan: Blueprint) -> nn.Module:
+    """Build the network that the paper measured."""
+    return ReferenceNet(plan.create_encoder(), plan.num_classes, plan.image_size)
+
+
+def build_github(plan: Blueprint) -> nn.Module:
+    """Build what the public repository builds."""
+    return GithubNet(plan.create_encoder(), plan.num_classes, plan.image_size)
+
+
+def build_unet(plan: Blueprint) -> nn.Module:
+    """Build the library's U-Net with its default decoder on a timm encoder."""
+    create, name = smp_unet(), plan.encoder
+    options = backbone_options(
+        name,
+        plan.image_size,
+        pretrained=plan.pretrained,
+        pretrained_file=plan.pretrained_file,
+        drop_path=plan.drop_path,
+    )
+    pretrained = options.pop("pretrained")
+    unet = call_factory(
+        name,
+        lambda: create(
+            encoder_name=f"tu-{name}",
+            encoder_weights="imagenet" if pretrained else None,
+            in_channels=3 if plan.in_channels == 1 else plan.in_channels,
+            classes=plan.num_classes,
+            decoder_channels=WIDTHS,
+            **options,
+        ),
+    )
+    return UNet(unet, plan.in_channels, plan.image_size)
+
+
 MODELS: dict[str, ModelSpec] = {
     "msa2net": ModelSpec(
-        build_msa2net, "maxvit_rmlp_small_rw_224", 224, "Figure 1 of the paper, as drawn"
+        build_msa2net,
+        "maxvit_rmlp_small_rw_224",
+        224,
+        "Figure 1 of the paper, as drawn",
+        extends=True,
     ),
     "msa2net_tiny": ModelSpec(
-        build_msa2net, "maxvit_rmlp_tiny_rw_256", 256, "Figure 1 on a smaller encoder"
+        build_msa2net, "maxvit_rmlp_tiny_rw_256", 256, "Figure 1 on a smaller encoder", extends=True
     ),
     "msa2net_pico": ModelSpec(
-        build_msa2net, "maxvit_rmlp_pico_rw_256", 256, "Figure 1 for laptops and CPUs"
+        build_msa2net, "maxvit_rmlp_pico_rw_256", 256, "Figure 1 for laptops and CPUs", extends=True
     ),
     "msa2net_reference": ModelSpec(
-        ReferenceNet, "maxvit_rmlp_small_rw_224", 224, "the network the paper measured"
+        build_reference,
+        "maxvit_rmlp_small_rw_224",
+        224,
+        "the network the paper measured",
+        idle_weights=True,
     ),
     "msa2net_github": ModelSpec(
-        GithubNet, "maxvit_rmlp_small_rw_224", 224, "what the public repository builds"
+        build_github,
+        "maxvit_rmlp_small_rw_224",
+        224,
+        "what the public repository builds",
+        idle_weights=True,
+    ),
+    "unet": ModelSpec(
+        build_unet, "resnet18", 224, "a plain U-Net, the yardstick", extra="baselines"
     ),
 }
 
@@ -108,6 +211,9 @@ def create_model(
     image_size: int | tuple[int, int] | None = None,
     pretrained: bool = False,
     pretrained_file: str | Path | None = None,
+    levels: int = FIGURE_LEVELS,
+    drop_path: float = 0.0,
+    layer_scale: float = 0.01,
 ) -> nn.Module:
     """Build a network by name.
 
@@ -119,6 +225,9 @@ def create_model(
         image_size: S or (H, W), multiples of 32; None is the encoder's training size.
         pretrained: start the encoder from timm's ImageNet weights, downloaded from its hub.
         pretrained_file: start the encoder from this timm weight file instead.
+        levels: 4 as in Figure 1; 5 adds one more gate on a feature at stride 2, our extension.
+        drop_path: stochastic depth while training, at most this much in any block, below 1.
+        layer_scale: where the layer scales of the LKA blocks start; 0.01 in the paper.
 
     Returns:
         A module: (B, in_channels, H, W), scaled to about [-1, 1] → logits (B, num_classes, H, W).
@@ -132,17 +241,33 @@ def create_model(
         raise ConfigError(f"num_classes is {num_classes}; it counts the background, so 2 or more")
     if in_channels < 1:
         raise ConfigError(f"in_channels is {in_channels}; it must be 1 or more")
-    size = parse_image_size(spec.image_size if image_size is None else image_size)
-    parts = create_encoder(
-        encoder or spec.encoder,
-        in_channels,
-        size,
-        pretrained=pretrained,
-        pretrained_file=Path(pretrained_file) if pretrained_file else None,
+    _check_extensions(name, levels, layer_scale)
+    model = spec.build(
+        Blueprint(
+            encoder=encoder or spec.encoder,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            image_size=parse_image_size(spec.image_size if image_size is None else image_size),
+            pretrained=pretrained,
+            pretrained_file=Path(pretrained_file) if pretrained_file else None,
+            levels=levels,
+            drop_path=drop_path,
+            layer_scale=layer_scale,
+        )
     )
-    model = spec.build(parts, num_classes, size)
     # Channels-last memory makes the many permutes of the blocks free and convolutions faster.
     return model.to(memory_format=torch.channels_last)
+
+
+def _check_extensions(name: str, levels: int, layer_scale: float) -> None:
+    if levels not in (FIGURE_LEVELS, FIGURE_LEVELS + 1):
+        raise ConfigError(f"levels is {levels}; it is 4 (Figure 1) or 5 (our extension)")
+    if MODELS[name].extends:
+        return
+    whose = ", ".join(known for known, spec in MODELS.items() if spec.extends)
+    for setting, value, default in (("levels", levels, 4), ("layer_scale", layer_scale, 0.01)):
+        if value != default:
+            raise ConfigError(f"'{name}' has no setting {setting}={value}; it is one of {whose}")
 
 
 def parse_image_size(image_size: int | tuple[int, int]) -> tuple[int, int]:

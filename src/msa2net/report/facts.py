@@ -130,6 +130,10 @@ def _training_facts(run: RunContent) -> dict[str, str]:
         "Loss": " + ".join(f"{weight:g} × {name}" for name, weight in run.config.loss.items()),
         "Optimiser": settings.optimizer,
         "Learning rate": f"{settings.learning_rate:g}, {settings.schedule} schedule",
+        "Supervision": "" if settings.supervision == "none" else settings.supervision,
+        "Weight average": "" if settings.ema is None else f"decay {settings.ema:g}",
+        "Balanced samples": f"{settings.balance:.0%}" if settings.balance else "",
+        "Stochastic depth": f"{run.config.model.drop_path:g}" if run.config.model.drop_path else "",
     }
 
 
@@ -148,6 +152,8 @@ def _kept_weights(run: RunContent) -> str:
     text = f"of epoch {facts.best_epoch}"
     if facts.weights == "last":
         text += ", the last"
+    if facts.averaged:
+        text += ", their average"
     if facts.val_dice is not None:
         text += f", validation Dice {facts.val_dice:.3f}"
     if facts.test_dice is not None:

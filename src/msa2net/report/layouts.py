@@ -21,6 +21,7 @@ class TrainingFacts(_Layout):
         best_epoch: whose weights were kept, counted from 1.
         val_dice, test_dice: of that epoch, on the split that chose it; None if none did.
         weights: how they were chosen: best on val, best on test, last.
+        averaged: they are the moving average.
         trained_on: the splits whose cases were trained on.
         flips: the directions in which samples were mirrored.
         epochs: planned.
@@ -35,6 +36,7 @@ class TrainingFacts(_Layout):
     val_dice: float | None = None
     test_dice: float | None = None
     weights: str | None = None
+    averaged: bool = False
     trained_on: tuple[str, ...] = ()
     flips: tuple[str, ...] = ()
     epochs: int | None = None

@@ -1,7 +1,7 @@
 """What happens around batches and epochs: counting, seeding, tables, checkpoints, leaving."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,18 @@ from torch import nn
 
 from msa2net.config import TrainConfig
 from msa2net.data.augment import mix
-from msa2net.metrics import summarise
+from msa2net.metrics import CaseRow, summarise
 from msa2net.training.checkpoint import Checkpoints
 from msa2net.training.loggers import Loggers
 from msa2net.training.nonfinite import Step
+from msa2net.training.processes import agree
 from msa2net.training.progress import Progress
 from msa2net.training.stopping import StopRequest, StopTraining
 from msa2net.training.task import SegmentationTask
 
 LAST = "last"
 SAVING_SHARE = 0.1  # of the time, at most
+AGREE_EVERY = 10  # steps between two questions to the other processes, which make a GPU wait
 STEP_STREAM = 1  # keeps the seeds of steps apart from those of samples
 
 
@@ -44,6 +46,7 @@ class Recorder(L.Callback):
         stop: says when to leave.
         save: takes the network and what was reached; `weights` in it says who chose them.
         loggers: get every epoch's rows and pictures.
+        writes: of several processes one does.
 
     Attributes:
         validating: whether cases are segmented just now.
@@ -60,6 +63,8 @@ class Recorder(L.Callback):
         stop: StopRequest,
         save: Callable[[nn.Module, dict[str, Any]], None],
         loggers: Loggers,
+        *,
+        writes: bool = True,
     ) -> None:
         self.run = run
         self.config = config
@@ -72,7 +77,8 @@ class Recorder(L.Callback):
         self.loggers = loggers
         self.validating = False
         self.restored: Mapping[str, Any] | None = None  # until training starts
-        self._writes = True  # one of several processes does
+        self._writes = writes
+        self._part, self._loss = 0, torch.zeros(())  # of the running batch, the part counted from 0
         self._saved_at: tuple[int, int] | None = None
         self._saved_when = self._mark = time.monotonic()
         self._saving_seconds = 0.0
@@ -84,10 +90,6 @@ class Recorder(L.Callback):
         """Take over a checkpoint's states; they are loaded when training starts."""
         self.restored = restored
         self._saved_at = self.progress.position
-
-    def setup(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
-        """Let the first of several processes write, and nobody else."""
-        self._writes = trainer.is_global_zero
 
     def on_train_start(self, _: L.Trainer, pl_module: L.LightningModule) -> None:
         """Load the states, or write the first checkpoint: it shows that the disk takes one."""
@@ -111,19 +113,30 @@ class Recorder(L.Callback):
         """Seed what the network draws, such as dropout, from (seed, step, process)."""
         assert isinstance(pl_module, SegmentationTask)
         progress = self.progress
-        seed = mix(self.config.seed, STEP_STREAM, progress.step, trainer.global_rank)
+        part = progress.step * self.config.accumulate + self._part
+        seed = mix(self.config.seed, STEP_STREAM, part, trainer.global_rank)
         pl_module.at = Step(progress.epoch + 1, progress.step + 1, seed, batch)
         torch.manual_seed(seed)
 
     def on_train_batch_end(
-        self, _: L.Trainer, pl_module: L.LightningModule, outputs: Any, *__: Any
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any
     ) -> None:
-        """Count the batch; save and leave if it is time."""
-        self.progress.count_batch(outputs["loss"])
+        """Count the batch, if this was all of it; save and leave if it is time."""
+        assert isinstance(pl_module, SegmentationTask)
+        loss = outputs["loss"].detach()  # of several parts each is divided by their number
+        self._loss = loss if self._part == 0 else self._loss + loss
+        self._part = (self._part + 1) % self.config.accumulate
+        if self._part:
+            return
+        if pl_module.average is not None:
+            pl_module.average.follow(pl_module.model, self.progress.step)
+        self.progress.count_batch(self._loss)
         now = time.monotonic()
         self.progress.train_seconds += now - self._mark
         self._mark = now
-        self._save_or_leave(pl_module)
+        if trainer.world_size == 1 or self.progress.step % AGREE_EVERY == 0:
+            self._leave_if_time(trainer)
+        self._save_if_time(pl_module)
 
     def on_validation_start(self, *_: Any) -> None:
         """Start the clock of a validation."""
@@ -134,12 +147,16 @@ class Recorder(L.Callback):
         """Note that training goes on."""
         self.validating = False
 
-    def on_validation_batch_end(self, _: L.Trainer, pl_module: L.LightningModule, *__: Any) -> None:
-        """Save and leave if it is time."""
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any
+    ) -> None:
+        """Save and leave if it is time; several processes do at its end."""
         now = time.monotonic()
         self.progress.validation_seconds += now - self._mark
         self._mark = now
-        self._save_or_leave(pl_module)
+        if trainer.world_size == 1:
+            self._leave_if_time(trainer)
+        self._save_if_time(pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Finish the epoch, and leave if it is time or no longer worth while.
@@ -151,7 +168,8 @@ class Recorder(L.Callback):
         learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
         pl_module.look_at_losses()
         self.finish_epoch(pl_module, learning_rate, _states(pl_module))
-        if self.stop.check(self._saving_seconds) or self.progress.no_longer_gains(self.config):
+        self._leave_if_time(trainer)
+        if self.progress.no_longer_gains(self.config):
             raise StopTraining
 
     def on_exception(
@@ -174,27 +192,37 @@ class Recorder(L.Callback):
         scores = _scores(task, self.config.monitor)
         progress = self.progress
         progress.finish_epoch(learning_rate, scores, progress.batch * self.images_per_step)
-        self._choose(scores[f"{self.config.monitor}_dice"])
+        self._choose(scores)
         if self._writes:
             progress.write_tables(self.run)
             self.loggers.write(progress.table[-1], progress.timing[-1], task.pictures)
             task.pictures = {}
         self._write(states)
-        self.keep_weights(task.model)
+        self.keep_weights(task)
         self._mark = time.monotonic()
 
-    def keep_weights(self, model: nn.Module) -> None:
+    def keep_weights(self, task: SegmentationTask) -> None:
         """Write the network to the run folder if this epoch's weights are those to be kept."""
         kept = self.progress.kept
         if self._writes and kept is not None and kept["best_epoch"] == self.progress.epoch:
-            self.save(model, kept)
+            self.save(kept_model(task, kept), kept)
 
-    def _choose(self, dice: float | None) -> None:
-        """Decide whether the weights of the epoch that was just finished are kept."""
+    def _choose(self, scores: Mapping[str, float | None]) -> None:
+        """Decide whether the weights of the epoch that was just finished are kept.
+
+        Where an average is scored too, the higher of the two counts, and of two equals the average.
+        Where nothing chooses (`keep` is last) it is the average.
+        """
         progress, config = self.progress, self.config
+        column = f"{config.monitor}_dice"
+        dice, averaged = scores[column], scores.get(f"average_{column}")
         if dice is None:
             return
-        reached = {"best_epoch": progress.epoch, f"{config.monitor}_dice": dice}
+        reached: dict[str, Any] = {"best_epoch": progress.epoch}
+        if averaged is not None:
+            reached["averaged"] = config.keep == LAST or averaged >= dice
+            dice = averaged if reached["averaged"] else dice
+        reached[column] = dice
         if config.keep == LAST:
             progress.kept = reached | {"weights": LAST}
         elif progress.best_dice is None or dice > progress.best_dice:
@@ -205,9 +233,13 @@ class Recorder(L.Callback):
 
     # Checkpoints --------------------------------------------------------------------------------
 
-    def _save_or_leave(self, task: L.LightningModule) -> None:
-        if self.stop.check(self._saving_seconds):
+    def _leave_if_time(self, trainer: L.Trainer) -> None:
+        self.stop.check(self._saving_seconds)
+        self.stop.take(agree(self.stop.code, trainer))
+        if self.stop.code:
             raise StopTraining
+
+    def _save_if_time(self, task: L.LightningModule) -> None:
         least = self._saving_seconds / SAVING_SHARE
         wait = max(60 * self.config.checkpoint_minutes, least)
         if self.config.checkpoint_minutes and time.monotonic() - self._saved_when >= wait:
@@ -240,10 +272,26 @@ def _states(task: SegmentationTask) -> dict[str, Any]:
     return {name: part.state_dict() for name, part in task.parts().items()}
 
 
+def kept_model(task: SegmentationTask, kept: Mapping[str, Any]) -> nn.Module:
+    """Return the network or its average, whichever is kept."""
+    if task.average is None or not kept.get("averaged"):
+        return task.model
+    return task.average.model
+
+
 def _scores(task: SegmentationTask, split: str) -> dict[str, float | None]:
     """Return mean and per-class Dice of this epoch's scoring, None where there was none."""
     names = task.predictor.label_names
-    rows, task.rows = task.rows, []
+    scores = _table_columns(task.rows, names, split)
+    if task.average is not None:
+        scores |= _table_columns(task.average_rows, names, f"average_{split}")
+    task.rows, task.average_rows = [], []
+    return scores
+
+
+def _table_columns(
+    rows: Sequence[CaseRow], names: Sequence[str], split: str
+) -> dict[str, float | None]:
     if not rows:
         return dict.fromkeys([f"{split}_dice", *(f"{split}_dice_{name}" for name in names[1:])])
     summary = summarise(rows, names, "standard", intervals=False)

@@ -64,8 +64,11 @@ class Checkpoints:
                 "before it is kept: make room or the folder writable, then go on with --resume"
             ) from error
 
-    def load(self) -> tuple[dict[str, Any], list[str]]:
+    def load(self, *, tidy: bool = True) -> tuple[dict[str, Any], list[str]]:
         """Read the newest checkpoint that is whole.
+
+        Args:
+            tidy: remove older ones than are kept, and what a killed process left.
 
         Returns:
             Its state, and a sentence for each newer one that is damaged.
@@ -87,7 +90,8 @@ class Checkpoints:
             if not reason:
                 _check_schema(path, state)
                 self._whole = [*reversed(paths[number:][: KEPT - 1]), path]
-                self._remove(set(paths[number:]) - set(self._whole))
+                if tidy:
+                    self._remove(set(paths[number:]) - set(self._whole))
                 return state, damaged
             damaged.append(f"the checkpoint {path} is damaged ({reason}); the one before is taken")
         if not damaged:

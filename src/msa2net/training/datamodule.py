@@ -15,8 +15,15 @@ from msa2net.config import Config
 from msa2net.data.augment import Augmentation
 from msa2net.data.case import Case
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.slices import EpochSampler, SliceDataset, build_slices, naming
+from msa2net.data.slices import (
+    EpochSampler,
+    SliceDataset,
+    build_slices,
+    holders_of_classes,
+    naming,
+)
 from msa2net.data.store import Store, image_path
+from msa2net.errors import ConfigError
 
 
 class CaseDataset(Dataset[Case]):
@@ -40,8 +47,10 @@ class SegmentationData(L.LightningDataModule):
 
     Attributes:
         batch_size: of all processes together, never more than there are slices.
+        part_size: slices that a process computes at once.
         steps_per_epoch: batches; an incomplete last one is left out.
         start: (epoch, batches) that are done; the first epoch's loader holds the rest.
+        holders: with `train.balance`, the slices that hold each class, the background left out.
     """
 
     def __init__(
@@ -50,6 +59,7 @@ class SegmentationData(L.LightningDataModule):
         store: Store,
         preprocessing: Preprocessing,
         training_splits: tuple[str, ...] = ("train",),
+        processes: int = 1,
     ) -> None:
         super().__init__()
         self.config = config
@@ -60,10 +70,30 @@ class SegmentationData(L.LightningDataModule):
             Augmentation(config.augment),
             config.train.seed,
         )
-        self.batch_size = min(config.train.batch_size, len(self.dataset))
+        parts = processes * config.train.accumulate
+        self.batch_size = _whole_parts(config.train.batch_size, len(self.dataset), parts)
+        self.part_size = self.batch_size // parts
         self.steps_per_epoch = len(self.dataset) // self.batch_size
         self.start = (0, 0)
         self._worker_ids: list[MutableSequence[int]] = []
+        self.holders = []
+        if config.train.balance:
+            self.holders = holders_of_classes(self.dataset.arrays, len(store.label_names))
+
+    def count_holders(self) -> dict[str, int]:
+        """Return how many slices hold each class, for classes that `train.balance` draws for."""
+        names = self.store.label_names[1:]
+        return {name: len(held) for name, held in zip(names, self.holders, strict=True)}
+
+    def balance_notes(self) -> list[str]:
+        """Say what `train.balance` does to this data."""
+        if not self.holders:
+            return []
+        counts = ", ".join(f"{name} in {count}" for name, count in self.count_holders().items())
+        return [
+            f"train.balance: {self.config.train.balance:.0%} of the samples are drawn for a class, "
+            f"each class as often as every other; of {len(self.dataset)} slices {counts}"
+        ]
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Load the running epoch's augmented slices from `start` on."""
@@ -72,16 +102,22 @@ class SegmentationData(L.LightningDataModule):
         if self.trainer is not None:
             rank, world = self.trainer.global_rank, self.trainer.world_size
             epoch = self.trainer.current_epoch
-        own_batch = self.batch_size // world
         done = self.start[1] if epoch == self.start[0] else 0
         sampler = EpochSampler(
-            len(self.dataset), train.seed, rank=rank, world=world, start=(epoch, done * own_batch)
+            len(self.dataset),
+            train.seed,
+            rank=rank,
+            world=world,
+            start=(epoch, done * self.batch_size // world),
+            used=self.steps_per_epoch * self.batch_size,
+            balance=train.balance,
+            holders=self.holders,
         )
         worker_ids = torch.multiprocessing.Array("q", train.workers, lock=False)
         self._worker_ids.append(worker_ids)
         return DataLoader(
             self.dataset,
-            batch_size=own_batch,
+            batch_size=self.part_size,
             sampler=sampler,
             num_workers=train.workers,
             persistent_workers=train.workers > 0,
@@ -91,9 +127,11 @@ class SegmentationData(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Case]:
         """Load the monitored split's cases in groups that fill the network's batches."""
-        split = self.config.train.monitor
+        cases = CaseDataset(self.store, self.config.train.monitor)
+        if self.trainer is not None:  # each process scores its share, see `gather_rows`
+            cases.ids = cases.ids[self.trainer.global_rank :: self.trainer.world_size]
         group = self.config.batch_slices if self.store.kind == "photograph" else 1
-        return DataLoader(CaseDataset(self.store, split), batch_size=group, collate_fn=list)
+        return DataLoader(cases, batch_size=group, collate_fn=list)
 
     def end_workers(self) -> None:
         """End loading processes that outlived the training, which as a rule has ended them.
@@ -114,6 +152,28 @@ class SegmentationData(L.LightningDataModule):
         if isinstance(batch, list):
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+
+def _whole_parts(batch_size: int, samples: int, parts: int) -> int:
+    """Return the batch size, or the largest for few samples, that consists of equal parts.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if batch_size % parts:
+        lower = batch_size // parts * parts
+        near = f"{lower} or {lower + parts}" if lower else str(parts)
+        raise ConfigError(
+            f"train.batch_size is {batch_size} and has to be dealt out to {parts} equal parts "
+            f"(processes × train.accumulate); use {near}"
+        )
+    fits = min(batch_size, samples // parts * parts)
+    if not fits:
+        raise ConfigError(
+            f"there are {samples} slices to train on, fewer than {parts} parts of a batch "
+            "(processes × train.accumulate)"
+        )
+    return fits
 
 
 def _begin_worker(worker_ids: MutableSequence[int], index: int) -> None:

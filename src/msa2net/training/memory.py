@@ -2,13 +2,17 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from traceback import clear_frames
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from msa2net.config import Config
+from msa2net.data.slices import SliceDataset
 from msa2net.errors import ConfigError
+from msa2net.training.task import SegmentationTask
 
 GB = 1e9
 STATES = {"adamw": 2, "sgd": 1}  # numbers that an optimiser keeps for each weight
@@ -16,6 +20,54 @@ SAMPLES = 2  # the fewest that batch norm trains on
 # What torch and its allocators say; both are RuntimeErrors, CUDA's a kind of its own.
 SIGNS = ("not enough memory", "can't allocate memory", "out of memory", "cannot allocate memory")
 KILLED_WORKER = "DataLoader worker"
+
+
+def explain(
+    error: Exception,
+    task: SegmentationTask,
+    dataset: SliceDataset,
+    batch: int,
+    config: Config,
+    device: torch.device,
+    context: AbstractContextManager[Any],
+    *,
+    validating: bool,
+) -> None:
+    """Say what to do about an exception that means too little memory; leave others alone.
+
+    Args:
+        error: what happened.
+        task: whose network ran out of memory.
+        dataset: of training slices.
+        batch: how many of them were computed at once.
+        config: the run's.
+        device: that ran out.
+        context: for mixed precision.
+        validating: whether cases were segmented just then.
+
+    Raises:
+        ConfigError: it does.
+    """
+    train, size = config.train, dataset.preprocessing.image_size
+    if worker_was_killed(error):
+        raise worker_sentence(train.workers) from error
+    if not is_out_of_memory(error):
+        return
+    clear_frames(error.__traceback__)  # they hold the tensors that did not fit
+    task.zero_grad(set_to_none=True)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    if validating:
+        classes = len(task.predictor.label_names)
+        raise validation_sentence(device, config.batch_slices, classes, size) from error
+
+    def measure() -> float:
+        image_Chw = dataset[(0, 0)]["image"].to(device)
+        task.network.to(device).train()  # Lightning took it off the device
+        return bytes_per_sample(task.network, torch.stack([image_Chw, image_Chw]), context)
+
+    fixed = fixed_bytes(task, train.optimizer)
+    raise training_sentence(device, batch, fixed, measure) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -64,6 +64,7 @@ class LossWatch:
         loss: of logits and labels.
         go_back: loads the weights of the last checkpoint into the network.
         circumstances: what else the report says, such as the precision.
+        writes: of several processes one does.
     """
 
     def __init__(
@@ -73,9 +74,11 @@ class LossWatch:
         loss: nn.Module,
         go_back: Callable[[], None],
         circumstances: Mapping[str, Any],
+        *,
+        writes: bool = True,
     ) -> None:
         self.report, self.network, self.loss, self.go_back = report, network, loss, go_back
-        self.circumstances = circumstances
+        self.circumstances, self.writes = circumstances, writes
         self._waiting: deque[_Waiting] = deque()
 
     def look(self, loss: Tensor, at: Step) -> None:
@@ -122,23 +125,22 @@ class LossWatch:
             self.go_back()
         module, facts = _first_module(self.network, self.loss, at)
         cases = list(at.batch["case"])
-        write_json(
-            self.report,
-            {
-                "epoch": at.epoch,
-                "step": at.step,
-                "loss": str(loss),
-                "batch": [
-                    {"case": case, "slice": int(index)}
-                    for case, index in zip(cases, at.batch["slice"], strict=True)
-                ],
-                "first_module": module,
-                **facts,
-                "found_with": "the last checkpoint's weights" if spoilt else "the step's weights",
-                "parameters_not_finite": broken,
-                **self.circumstances,
-            },
-        )
+        content = {
+            "epoch": at.epoch,
+            "step": at.step,
+            "loss": str(loss),
+            "batch": [
+                {"case": case, "slice": int(index)}
+                for case, index in zip(cases, at.batch["slice"], strict=True)
+            ],
+            "first_module": module,
+            **facts,
+            "found_with": "the last checkpoint's weights" if spoilt else "the step's weights",
+            "parameters_not_finite": broken,
+            **self.circumstances,
+        }
+        if self.writes:
+            write_json(self.report, content)
         named = ", ".join(dict.fromkeys(cases[:NAMED_CASES]))
         if len(set(cases)) > NAMED_CASES:
             named += f", … ({len(set(cases))} cases)"

@@ -114,16 +114,21 @@ class Progress:
         self.epoch += 1
         self.restart_epoch()
 
+    def scores(self, split: str) -> list[float]:
+        """Return the Dice of each validation: the network's or its average's, the higher."""
+        columns = (f"{split}_dice", f"average_{split}_dice")
+        pairs = [[row[name] for name in columns if row.get(name) is not None] for row in self.table]
+        return [max(pair) for pair in pairs if pair]
+
     def no_longer_gains(self, config: TrainConfig) -> bool:
         """Tell whether the last `early_stopping` validations were all no better than one before.
 
         It follows from the table alone, so it is the same after an interruption.
         """
         count, best = 0, -math.inf
-        for value in (row.get(f"{config.monitor}_dice") for row in self.table):
-            if value is not None:  # an epoch that was validated
-                count = 0 if value > best else count + 1
-                best = max(best, value)
+        for value in self.scores(config.monitor):
+            count = 0 if value > best else count + 1
+            best = max(best, value)
         return config.early_stopping is not None and count >= config.early_stopping
 
     def restart_epoch(self) -> None:

@@ -20,20 +20,27 @@ FREE = {
     "train.checkpoint_minutes",
     "train.max_time",
     "train.loggers",
+    "train.devices",  # how many processes there were is a circumstance
+    "train.nodes",
+    "train.strategy",
 }
 # What the saved tensors belong to.
 FIXED = {
     "image_size",
     "model.name",
     "model.encoder",
+    "model.levels",
     "train.optimizer",
+    "train.supervision",
     "train.freeze_encoder",  # decides which weights the optimiser has
     "data classes",
 }
 EPOCHS = "train.epochs"
 
 
-def training_facts(config: Config, store: Store, precision: str, device: str) -> dict[str, Any]:
+def training_facts(
+    config: Config, store: Store, precision: str, device: str, processes: int
+) -> dict[str, Any]:
     """Return what a checkpoint says of the training it belongs to."""
     return {
         "config": config.model_dump(mode="json"),
@@ -45,6 +52,7 @@ def training_facts(config: Config, store: Store, precision: str, device: str) ->
         },
         "precision": precision,
         "device": device,
+        "processes": processes,
         "versions": software_versions(),
     }
 
@@ -130,9 +138,9 @@ def _data_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
 def _circumstances(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Say where the arithmetic may be other in its last digits, or more."""
     changes = [
-        f"{name} was {then[name]} and is {now[name]}"
-        for name in ("device", "precision")
-        if then[name] != now[name]
+        f"{name} was {then.get(name, 1)} and is {now[name]}"
+        for name in ("device", "precision", "processes")
+        if then.get(name, 1) != now[name]
     ]
     changes += [
         f"{name} was {then['versions'].get(name)} and is {version}"

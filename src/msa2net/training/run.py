@@ -1,14 +1,13 @@
 """Training, the whole protocol on a page."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from traceback import clear_frames
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from msa2net.config import Config
@@ -21,28 +20,25 @@ from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import ModelFacts, choose_device, save_run
 from msa2net.losses import create_loss
 from msa2net.models.registry import find_model, parse_image_size
-from msa2net.training.callbacks import LAST, Recorder, set_loader_reuse
+from msa2net.training.averaging import WeightAverage
+from msa2net.training.callbacks import LAST, Recorder, kept_model, set_loader_reuse
 from msa2net.training.checkpoint import Checkpoints, sync_folder
 from msa2net.training.datamodule import SegmentationData
 from msa2net.training.folder import check_run_folder, prepare_run_folder
 from msa2net.training.loggers import Loggers, check_loggers
-from msa2net.training.memory import (
-    bytes_per_sample,
-    fixed_bytes,
-    is_out_of_memory,
-    training_sentence,
-    validation_sentence,
-    worker_sentence,
-    worker_was_killed,
-)
+from msa2net.training.memory import explain
 from msa2net.training.nonfinite import REPORT as NONFINITE_REPORT
 from msa2net.training.nonfinite import LossWatch
+from msa2net.training.processes import Processes, check_devices, find_processes
 from msa2net.training.progress import Progress
+from msa2net.training.recompute import recompute_blocks
+from msa2net.training.result import TrainingResult
 from msa2net.training.resume import check_same_training, training_facts
 from msa2net.training.setup import (
     create_network,
     create_preprocessing,
     create_trainer,
+    supervise,
     training_splits,
     validation_interval,
 )
@@ -50,32 +46,6 @@ from msa2net.training.start import REPORT as START_REPORT
 from msa2net.training.start import StartReport, check_source, start_from
 from msa2net.training.stopping import StopRequest, StopTraining, TrainingInterrupted
 from msa2net.training.task import SegmentationTask, choose_precision
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a training came to.
-
-    Attributes:
-        run: the run folder.
-        best_dice: mean Dice of the kept weights on the monitored split; None if the last weights
-            were kept, or nothing was scored.
-        best_epoch: when they were reached, counted from 1.
-        seconds: duration of the training itself, without its interruptions.
-        epochs: that are finished.
-        finished: False if `train.max_time` came first; `resume` goes on.
-        stopped_early: `train.early_stopping` ended it.
-        start: what was taken over from `model.start_from`; None without it, or if resumed.
-    """
-
-    run: Path
-    best_dice: float | None
-    best_epoch: int
-    seconds: float
-    epochs: int
-    finished: bool
-    stopped_early: bool = False
-    start: StartReport | None = None
 
 
 def train(
@@ -113,10 +83,14 @@ def train(
         TrainingInterrupted: SIGTERM or SIGINT came; the training was saved.
     """
     run, target = Path(run), choose_device(device)
-    session = _Session(config, run, target, callbacks, notices or (lambda _: None))
+    processes = find_processes(config.train)
+    check_devices(processes, target)
+    tell = notices if notices and processes.first else (lambda _: None)
+    session = _Session(config, run, target, processes, callbacks, tell)
     if accept_changes and not resume:
         raise ConfigError("--accept-changes is about a run that goes on; add --resume")
-    check_run_folder(run, overwrite=overwrite, resume=resume)
+    if processes.first:
+        check_run_folder(run, overwrite=overwrite, resume=resume)
     if not resume and config.model.start_from is not None:
         check_source(config.model.start_from)
     notes = session.read_checkpoint() if resume else []
@@ -124,10 +98,11 @@ def train(
     store.ids(config.train.monitor)  # says what to do if nobody is in it
     notes += session.look_at(store, accept_changes)
     notes += session.build(store)
-    prepare_run_folder(run, config, keep=resume)  # not before all that can be wrong was looked at
-    session.write_start()
+    if processes.first:  # and not before all that can be wrong was looked at
+        prepare_run_folder(run, config, keep=resume)
+        session.write_start()
     for note in notes:
-        session.notices(note)
+        tell(note)
     return session.run_all()
 
 
@@ -139,6 +114,7 @@ class _Session:
         config: Config,
         run: Path,
         target: torch.device,
+        processes: Processes,
         callbacks: Sequence[L.Callback],
         notices: Callable[[str], None],
     ) -> None:
@@ -146,7 +122,7 @@ class _Session:
         minutes = config.train.max_time
         self.stop = StopRequest(None if minutes is None else 60 * minutes)
         self.config, self.run, self.target, self.callbacks = config, run, target, callbacks
-        self.notices, self.loggers = notices, Loggers(run, config, notices)
+        self.processes, self.loggers = processes, Loggers(run, config, notices)
         self.precision = choose_precision(config.train.precision, target)
         self.loss = create_loss(config.loss)
         parse_image_size(config.image_size)
@@ -158,13 +134,15 @@ class _Session:
 
     def read_checkpoint(self) -> list[str]:
         """Read the last checkpoint that is whole; return what is to be told about it."""
-        self.saved, notes = self.checkpoints.load()
+        self.saved, notes = self.checkpoints.load(tidy=self.processes.first)
         self.progress = Progress.from_state(self.saved["progress"])
         return notes
 
     def look_at(self, store: Store, accept_changes: bool) -> list[str]:
         """Look whether a training that goes on is still the same; return what is to be told."""
-        self.facts = training_facts(self.config, store, self.precision, self.target.type)
+        self.facts = training_facts(
+            self.config, store, self.precision, self.target.type, self.processes.size
+        )
         if self.saved is None:
             return []
         notes = check_same_training(self.saved, self.facts, self.progress, accept_changes)
@@ -185,7 +163,7 @@ class _Session:
         config, saved, progress = self.config, self.saved, self.progress
         splits = training_splits(config, store)
         preprocessing = create_preprocessing(config, store)
-        self.data = SegmentationData(config, store, preprocessing, splits)
+        self.data = SegmentationData(config, store, preprocessing, splits, self.processes.size)
         per_epoch = self.data.steps_per_epoch
         self.total_steps = min(
             config.train.epochs * per_epoch,
@@ -195,9 +173,24 @@ class _Session:
         model, facts = create_network(config, store, preprocessing, pretrained=saved is None)
         if saved is None and config.model.start_from is not None:
             self.start = start_from(model, facts, config.model.start_from)
+        if config.train.sync_batch_norm and self.processes.size > 1 and self.target.type == "cuda":
+            model = convert_sync_batchnorm(model)  # timm's: torch's loses its norms' activations
         predictor = Predictor(model, preprocessing, store.label_names, config.batch_slices)
-        watch = self._watch(model)
-        self.task = SegmentationTask(predictor, self.loss, config.train, self.total_steps, watch)
+        network, loss = supervise(model, self.loss, config.train, len(store.label_names))
+        average = None
+        if config.train.ema is not None:
+            average = WeightAverage(predictor, config.batch_slices, config.train.ema)
+        if config.train.gradient_checkpointing:
+            recompute_blocks(model)
+        self.task = SegmentationTask(
+            predictor,
+            network,
+            loss,
+            config.train,
+            self.total_steps,
+            self._watch(network, loss),
+            average,
+        )
         save = self._saver(facts, splits)
         self.save = save
         self.recorder = Recorder(
@@ -210,26 +203,30 @@ class _Session:
             self.stop,
             save,
             self.loggers,
+            writes=self.processes.first,
         )
-        return [] if self.start is None else self.start.lines()
+        notes = [] if self.start is None else self.start.lines()
+        return notes + self.data.balance_notes()
 
     def write_start(self) -> None:
         """Write what was taken over from another network to the run folder."""
         if self.start is not None:
             write_json(self.run / START_REPORT, self.start.content())
 
-    def _watch(self, model: nn.Module) -> LossWatch:
+    def _watch(self, network: nn.Module, loss: nn.Module) -> LossWatch:
         """Let every loss be looked at."""
 
         def go_back() -> None:
-            model.load_state_dict(self.checkpoints.load()[0]["states"]["model"])
+            self.task.load_networks(self.checkpoints.load(tidy=False)[0]["states"])
 
         circumstances = {
             "precision": self.precision,
             "device": self.target.type,
             "learning_rate": self.config.train.learning_rate,
         }
-        return LossWatch(self.run / NONFINITE_REPORT, model, self.loss, go_back, circumstances)
+        report = self.run / NONFINITE_REPORT
+        writes = self.processes.first
+        return LossWatch(report, network, loss, go_back, circumstances, writes=writes)
 
     def _saver(
         self, facts: ModelFacts, splits: tuple[str, ...]
@@ -248,6 +245,8 @@ class _Session:
                 "trained_on": list(splits),
                 "flips": config.augment.flips,
             }
+            if self.data.holders:
+                training["slices_with_class"] = self.data.count_holders()
             save_run(self.run, model, facts.model_copy(update={"training": training}))
             sync_folder(self.run)
 
@@ -260,9 +259,9 @@ class _Session:
             self._go_on(self.saved)
             self.saved = None  # as large as three networks
         callbacks = [recorder, *self.callbacks]
-        trainer = create_trainer(config, self.run, self.target, callbacks, progress)
+        trainer = create_trainer(config, self.run, self.target, callbacks, progress, self.processes)
         try:
-            if not self._finished():
+            if not self._finished() and self.processes.first:
                 self.loggers.open(progress.epoch)
             finished = self._run_loop(trainer)
         except Exception as error:
@@ -271,8 +270,8 @@ class _Session:
         finally:
             self.data.end_workers()
             self.loggers.close()
-        if finished and progress.best_dice is None:  # the last weights are wanted, or all there is
-            self.save(self.task.model, {"best_epoch": progress.epoch, "weights": LAST})
+        if finished and progress.best_dice is None and self.processes.first:
+            self._save_last()  # the last weights are wanted, or all there is
         if not finished and self.stop.signum is not None:
             raise TrainingInterrupted(self.run, self.stop.signum, progress.epoch, progress.step)
         chosen = progress.kept if progress.best_dice is not None else None
@@ -288,43 +287,34 @@ class _Session:
             self.start,
         )
 
+    def _save_last(self) -> None:
+        reached: dict[str, Any] = {"best_epoch": self.progress.epoch, "weights": LAST}
+        if self.task.average is not None:
+            reached["averaged"] = True
+        self.save(kept_model(self.task, reached), reached)
+
     def _explain(self, error: Exception, trainer: L.Trainer) -> None:
-        """Say what to do about an exception that means too little memory; leave others alone.
-
-        Raises:
-            ConfigError: it does.
-        """
-        train, model = self.config.train, self.task.model
-        if worker_was_killed(error):
-            raise worker_sentence(train.workers) from error
-        if not is_out_of_memory(error):
-            return
-        clear_frames(error.__traceback__)  # they hold the tensors that did not fit
-        self.task.zero_grad(set_to_none=True)
-        if self.target.type == "cuda":
-            torch.cuda.empty_cache()
-        if self.recorder.validating:
-            slices, size = self.config.batch_slices, self.data.dataset.preprocessing.image_size
-            classes = len(self.task.predictor.label_names)
-            raise validation_sentence(self.target, slices, classes, size) from error
-
-        def measure() -> float:
-            image_Chw = self.data.dataset[(0, 0)]["image"].to(self.target)
-            pair_BChw = torch.stack([image_Chw, image_Chw])
-            network = model.to(self.target).train()  # Lightning took it off the device
-            return bytes_per_sample(network, pair_BChw, trainer.precision_plugin.forward_context())
-
-        fixed = fixed_bytes(model, train.optimizer)
-        raise training_sentence(self.target, self.data.batch_size, fixed, measure) from error
+        """Say what to do about an exception that means too little memory; leave others alone."""
+        explain(
+            error,
+            self.task,
+            self.data.dataset,
+            self.data.part_size,
+            self.config,
+            self.target,
+            trainer.precision_plugin.forward_context(),
+            validating=self.recorder.validating,
+        )
 
     def _go_on(self, saved: dict[str, Any]) -> None:
         """Bring network and files to the state of a checkpoint."""
         progress, per_epoch = self.progress, self.data.steps_per_epoch
-        self.task.model.load_state_dict(saved["states"]["model"])
+        self.task.load_networks(saved["states"])
         self.recorder.go_on_from(saved["states"])
-        progress.write_tables(self.run)
+        if self.processes.first:
+            progress.write_tables(self.run)
         if progress.batch == 0:  # killed between checkpoint and weights, they would be older ones
-            self.recorder.keep_weights(self.task.model)
+            self.recorder.keep_weights(self.task)
         if saved["steps_per_epoch"] != per_epoch:  # changed on purpose: its epoch starts again
             progress.restart_epoch()
             progress.step = progress.epoch * per_epoch

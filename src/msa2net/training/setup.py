@@ -5,19 +5,24 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import ProgressBar
 from torch import nn
 
-from msa2net.config import Config
+from msa2net.config import Config, TrainConfig
+from msa2net.data.augment import mix
 from msa2net.data.geometry import Geometry
 from msa2net.data.orientation import common_orientation
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.data.store import Store
 from msa2net.inference.run_folder import ModelFacts, NetworkFacts, software_versions
-from msa2net.models.registry import create_model
+from msa2net.losses.supervision import SupervisedLoss
+from msa2net.models.registry import create_model, find_model
+from msa2net.models.supervision import SupervisedNetwork
+from msa2net.training.processes import Processes, create_strategy
 from msa2net.training.progress import Progress
 from msa2net.training.task import choose_precision
+
+HEAD_STREAM = 2  # keeps the seed of auxiliary heads apart from those of steps and samples
 
 
 def training_splits(config: Config, store: Store) -> tuple[str, ...]:
@@ -78,6 +83,7 @@ def create_network(
         num_classes=len(store.label_names),
         in_channels=store.channels,
         image_size=config.image_size,
+        levels=config.model.levels,
     )
     with torch.random.fork_rng():
         torch.manual_seed(config.train.seed)
@@ -85,6 +91,8 @@ def create_network(
             **network.model_dump(),
             pretrained=config.model.pretrained and pretrained,
             pretrained_file=config.model.pretrained_file if pretrained else None,
+            drop_path=config.model.drop_path,
+            layer_scale=config.model.layer_scale,
         )
     facts = ModelFacts(
         network=network,
@@ -94,6 +102,22 @@ def create_network(
         versions=software_versions(),
     )
     return model, facts
+
+
+def supervise(
+    model: nn.Module, loss: nn.Module, config: TrainConfig, num_classes: int
+) -> tuple[nn.Module, nn.Module]:
+    """Return what is trained and its loss: with auxiliary heads, or just as they are.
+
+    The heads are drawn from a seed of their own, so that the network's weights are the same with
+    and without them.
+    """
+    if config.supervision == "none":
+        return model, loss
+    with torch.random.fork_rng():
+        torch.manual_seed(mix(config.seed, HEAD_STREAM))
+        network = SupervisedNetwork(model, num_classes)
+    return network, SupervisedLoss(loss, mutation=config.supervision == "mutation")
 
 
 def validation_interval(config: Config) -> int:
@@ -110,6 +134,7 @@ def create_trainer(
     device: torch.device,
     callbacks: Sequence[L.Callback],
     progress: Progress,
+    processes: Processes,
 ) -> L.Trainer:
     """Set up Lightning's loop: what it logs and saves by itself is off, our callbacks do that."""
     steps_left = -1
@@ -118,7 +143,12 @@ def create_trainer(
     return L.Trainer(
         default_root_dir=run,
         accelerator="gpu" if device.type == "cuda" else device.type,
-        devices=1 if device.index is None else [device.index],
+        devices=processes.devices if device.index is None else [device.index],
+        num_nodes=processes.nodes,
+        strategy=create_strategy(
+            config.train, processes, idle_weights=find_model(config.model.name).idle_weights
+        ),
+        accumulate_grad_batches=config.train.accumulate,
         precision=choose_precision(config.train.precision, device),
         max_epochs=config.train.epochs,
         max_steps=steps_left,
@@ -126,8 +156,7 @@ def create_trainer(
         check_val_every_n_epoch=validation_interval(config),
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # ours shares the order out by itself
-        # Under SLURM Lightning would save and requeue by itself at a signal, past our checkpoints.
-        plugins=[LightningEnvironment()],
+        plugins=[processes.environment],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,

@@ -8,6 +8,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+OUT_OF_TIME = 1  # a signal's number is larger, so it is what several processes agree on
 
 
 class StopTraining(Exception):  # noqa: N818
@@ -74,6 +75,17 @@ class StopRequest:
             signal.signal(signum, signal.SIG_DFL)
             signal.raise_signal(signum)
         self.signum = signum
+
+    @property
+    def code(self) -> int:
+        """Return why to leave as a number: the signal, OUT_OF_TIME, or 0 for no reason."""
+        return self.signum or (OUT_OF_TIME if self.out_of_time else 0)
+
+    def take(self, code: int) -> None:
+        """Leave for a reason that another process has."""
+        self.out_of_time = self.out_of_time or code == OUT_OF_TIME
+        if code not in (0, OUT_OF_TIME) and self.signum is None:
+            self.signum = code
 
     def check(self, saving_seconds: float) -> bool:
         """Return whether to leave now; to be called after each batch and validation case.

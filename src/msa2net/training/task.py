@@ -17,8 +17,10 @@ from msa2net.config import Precision, TrainConfig
 from msa2net.data.case import Case
 from msa2net.inference.predictor import Predictor
 from msa2net.metrics import CaseRow, case_rows
+from msa2net.training.averaging import WeightAverage
 from msa2net.training.loggers import PICTURES, sample_picture
 from msa2net.training.nonfinite import LossWatch, Step
+from msa2net.training.processes import gather_rows
 
 
 class SegmentationTask(L.LightningModule):
@@ -26,13 +28,16 @@ class SegmentationTask(L.LightningModule):
 
     Args:
         predictor: holds the network.
-        loss: of logits (B, K, h, w) and labels (B, h, w).
+        network: what is trained: the predictor's network, or one around it with auxiliary heads.
+        loss: of what `network` returns for a batch and labels (B, h, w).
         config: optimiser and schedule.
         total_steps: of the whole training, on which the schedule depends.
         watch: looks at every loss; None if nobody does.
+        average: follows the predictor's network; None if nothing does.
 
     Attributes:
         rows: the scores of the last validation, one row per case and class.
+        average_rows: likewise of the average.
         pictures: case id → (H, 2·W, 3), truth and answer for its first cases; empty without logs.
         at: the running step; the recorder sets it.
     """
@@ -40,23 +45,34 @@ class SegmentationTask(L.LightningModule):
     def __init__(
         self,
         predictor: Predictor,
+        network: nn.Module,
         loss: nn.Module,
         config: TrainConfig,
         total_steps: int,
         watch: LossWatch | None = None,
+        average: WeightAverage | None = None,
     ) -> None:
         super().__init__()
-        self.model = predictor.model
+        self.network = network
+        self.average = average
         self.loss = loss
         self.predictor = predictor
         self.config = config
         self.total_steps = total_steps
         self.watch = watch
         self.rows: list[CaseRow] = []
+        self.average_rows: list[CaseRow] = []
         self.pictures: dict[str, NDArray[np.uint8]] = {}
         self.at: Step | None = None
+        # A function, not a module: the network has its place among the modules already.
+        self._compiled = torch.compile(network.forward) if config.compile else None
         if config.freeze_encoder:
             self._encoder.requires_grad_(False)
+
+    @property
+    def model(self) -> nn.Module:
+        """The network that is saved, without auxiliary heads."""
+        return self.predictor.model
 
     @property
     def _encoder(self) -> nn.Module:
@@ -70,8 +86,8 @@ class SegmentationTask(L.LightningModule):
         """
         if self.config.freeze_encoder and self._encoder.training:
             self._encoder.eval()  # batch norm keeps its statistics, dropout is off
-        logits_BKhw = self.model(batch["image"])
-        loss: Tensor = self.loss(logits_BKhw, batch["label"])
+        answer = self._compiled or self.network
+        loss: Tensor = self.loss(answer(batch["image"]), batch["label"])
         if self.watch is not None and self.at is not None:
             self.watch.look(loss, self.at)
         return loss
@@ -84,17 +100,17 @@ class SegmentationTask(L.LightningModule):
         """
         if self.watch is None or not self.watch.waits:
             return
-        training = self.model.training  # off while a validation is interrupted
-        self.model.train()
+        training = self.network.training  # off while a validation is interrupted
+        self.network.train()
         if self.config.freeze_encoder:
             self._encoder.eval()
         with self.trainer.precision_plugin.train_step_context():
             self.watch.finish()
-        self.model.train(training)
+        self.network.train(training)
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last validation."""
-        self.rows, self.pictures = [], {}
+        self.rows, self.average_rows, self.pictures = [], [], {}
 
     def validation_step(self, cases: Sequence[Case]) -> None:
         """Segment whole cases and score them on their own grids."""
@@ -105,10 +121,22 @@ class SegmentationTask(L.LightningModule):
             )
             if self.config.loggers and len(self.pictures) < PICTURES:
                 self.pictures[case.id] = sample_picture(self.predictor, case, segmentation.labels)
+        if self.average is None:
+            return
+        for case, segmentation in zip(cases, self.average.predictor.segment(cases), strict=True):
+            assert case.label is not None
+            self.average_rows += case_rows(
+                case.id, segmentation.labels, case.label, self.predictor.label_names
+            )
+
+    def on_validation_epoch_end(self) -> None:
+        """Bring the scores of all processes together."""
+        self.rows = gather_rows(self.rows, self.trainer)
+        self.average_rows = gather_rows(self.average_rows, self.trainer)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build optimiser and per-step schedule."""
-        optimizer = create_optimizer(self.model, self.config, self.trainer.precision)
+        optimizer = create_optimizer(self.network, self.config, self.trainer.precision)
         schedule = LambdaLR(
             optimizer, lambda step: learning_rate_factor(step, self.total_steps, self.config)
         )
@@ -117,10 +145,27 @@ class SegmentationTask(L.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
+    def networks(self) -> dict[str, nn.Module]:
+        """Name the networks that a checkpoint holds."""
+        found = {"model": self.model}
+        if self.network is not self.model:
+            found["heads"] = self.network.get_submodule("heads")
+        if self.average is not None:
+            found["average"] = self.average
+        return found
+
+    def load_networks(self, saved: Mapping[str, Any]) -> None:
+        """Load the states of `networks`; an average that nobody saved begins where the model is."""
+        for name, network in self.networks().items():
+            if name in saved:
+                network.load_state_dict(saved[name])
+        if self.average is not None and "average" not in saved:
+            self.average.begin_at(self.model)
+
     def parts(self) -> dict[str, Any]:
         """Name what a checkpoint holds besides counters; each part saves and loads a state."""
         return {
-            "model": self.model,
+            **self.networks(),
             "optimizer": self.trainer.optimizers[0],
             "schedule": self.trainer.lr_scheduler_configs[0].scheduler,
             "precision": self.trainer.precision_plugin,  # the scaler of 16-mixed
@@ -132,7 +177,8 @@ class SegmentationTask(L.LightningModule):
         They are the same in a training that merely goes on. One that is lengthened, or whose
         settings were changed on purpose, gets the new ones.
         """
-        parts = self.parts()
+        self.load_networks(saved)
+        parts = {name: part for name, part in self.parts().items() if name not in self.networks()}
         optimizer, schedule = parts["optimizer"], parts["schedule"]
         options = [{**group, "params": None} for group in optimizer.param_groups]
         rates = schedule.base_lrs

@@ -1,27 +1,17 @@
-"""The configuration of a run: one frozen, checked object, stored with its result.
+"""The settings of a run, section by section, with what must hold between them."""
 
-A configuration is one YAML file; nothing inherits from anything. Unknown keys are errors that
-name the nearest known one.
-"""
-
-import difflib
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     field_validator,
     model_validator,
 )
-
-from msa2net.errors import ConfigError
 
 
 def _as_pair(value: object) -> object:
@@ -49,25 +39,13 @@ LabelEncoding = Literal["btcv", "transunet", "cascade", "samed"]
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 
 
-class _Section(BaseModel):
+class SectionModel(BaseModel):
+    """What all sections have in common."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-Section = TypeVar("Section", bound=_Section)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes 11:30:00 for a number to the base of 60; here it stays text."""
-
-
-def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | str:
-    return node.value if ":" in node.value else loader.construct_yaml_int(node)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
-
-
-class ModelConfig(_Section):
+class ModelConfig(SectionModel):
     """Which network."""
 
     name: str = Field("msa2net", description="a name from `msa2net models`")
@@ -78,6 +56,15 @@ class ModelConfig(_Section):
         None,
         description="a run folder or a file of weights, also of other classes or channels; what "
         "fits is taken over",
+    )
+    levels: Literal[4, 5] = Field(
+        4, description="4 is Figure 1; 5, our extension, adds a gate on a feature at stride 2"
+    )
+    drop_path: float = Field(
+        0.0, ge=0, lt=1, description="stochastic depth while training, at most this in any block"
+    )
+    layer_scale: float = Field(
+        0.01, gt=0, description="where the layer scales of the LKA blocks start"
     )
 
     @model_validator(mode="after")
@@ -95,7 +82,7 @@ class ModelConfig(_Section):
         return self.pretrained or self.pretrained_file is not None or self.start_from is not None
 
 
-class DataConfig(_Section):
+class DataConfig(SectionModel):
     """Which data, and how an image becomes an input."""
 
     format: str = Field(description="phantom | isic2018 | images | acdc | btcv | synapse | nnunet")
@@ -144,7 +131,7 @@ class DataConfig(_Section):
         return self
 
 
-class AugmentConfig(_Section):
+class AugmentConfig(SectionModel):
     """Random changes to a training sample; each is drawn anew from (seed, epoch, index)."""
 
     horizontal_flip: float = Field(0.0, ge=0, le=1, description="probability")
@@ -173,11 +160,11 @@ class AugmentConfig(_Section):
         return value
 
 
-class TrainConfig(_Section):
+class TrainConfig(SectionModel):
     """How to train."""
 
     epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
+    batch_size: int = Field(ge=1, description="slices a step, of all processes together")
     learning_rate: float = Field(gt=0, description="the highest of the schedule")
     optimizer: Literal["adamw", "sgd"] = "adamw"
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")
@@ -185,8 +172,36 @@ class TrainConfig(_Section):
     schedule: Literal["cosine", "poly"] = Field("cosine", description="per step, down to zero")
     warmup: float = Field(0.05, ge=0, lt=1, description="fraction of all steps")
     clip_norm: float | None = Field(1.0, gt=0, description="of all gradients together")
+    devices: int | None = Field(
+        None, ge=1, description="processes on this machine, one a GPU; torchrun and srun tell it"
+    )
+    nodes: int = Field(1, ge=1, description="machines; torchrun and srun tell it")
+    strategy: Literal["auto", "ddp"] = Field(
+        "auto", description="how processes work together; auto is ddp where there are several"
+    )
+    sync_batch_norm: bool = Field(
+        True, description="statistics over the whole batch where there are several GPUs"
+    )
+    accumulate: int = Field(
+        1, ge=1, description="parts that a batch is computed in, one after the other"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="compute blocks twice rather than keep what is inside of them"
+    )
+    compile: bool = Field(False, description="let torch.compile make the training step faster")
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
         "auto", description="auto is bf16-mixed on GPUs that have it, 32-true elsewhere"
+    )
+    supervision: Literal["none", "sum", "mutation"] = Field(
+        "none",
+        description="sum: every decoder level answers and is judged; mutation: every sum of some "
+        "of their answers; the added heads are left out at inference",
+    )
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="decay of a moving average of the weights, scored alongside"
+    )
+    balance: float = Field(
+        0.0, ge=0, le=1, description="share of the samples drawn for a class, rare as often as not"
     )
     seed: int = Field(1234, ge=0)
     workers: int = Field(0, ge=0, description="processes that load and augment")
@@ -218,7 +233,7 @@ class TrainConfig(_Section):
     )
 
 
-class Config(_Section):
+class Config(SectionModel):
     """A whole run."""
 
     image_size: ImageSize = Field(description="network input, S or [H, W], multiples of 32")
@@ -264,92 +279,3 @@ class Config(_Section):
                 "model.pretrained or model.pretrained_file too"
             )
         return self
-
-
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML configuration and apply `key.path=value` overrides (values are YAML).
-
-    Raises:
-        ConfigError: the file or a key or a value is wrong; says which and what would be right.
-    """
-    path = Path(path)
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        detail = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not valid YAML: {detail}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds no settings; it must be a YAML mapping such as configs/*")
-    for override in overrides:
-        _apply_override(content, override)
-    return parse_section(Config, content, origin=str(path))
-
-
-def parse_section(section: type[Section], content: Mapping[str, Any], *, origin: str) -> Section:
-    """Check the settings of one section, or of a whole run (`Config`), and fill in defaults.
-
-    Raises:
-        ConfigError: the first thing that is wrong with them.
-    """
-    try:
-        return section.model_validate(content)
-    except ValidationError as error:
-        raise ConfigError(f"{origin}: {_describe(error)}") from error
-
-
-def dump_config(config: Config) -> str:
-    """Write a configuration as YAML, every field resolved."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def known_keys() -> list[str]:
-    """List every setting as a dotted path."""
-    keys: list[str] = []
-    for name, info in Config.model_fields.items():
-        section = info.annotation
-        if isinstance(section, type) and issubclass(section, _Section):
-            keys += [f"{name}.{inner}" for inner in section.model_fields]
-        else:
-            keys.append(name)
-    return keys
-
-
-def _apply_override(content: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise ConfigError(f"--set takes key=value, for example train.epochs=5; got '{override}'")
-    try:
-        value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: the value is not valid YAML") from error
-    *sections, last = key.split(".")
-    target = content
-    for section in sections:
-        inner = target.setdefault(section, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"--set {override}: '{section}' is a value, not a section")
-        target = inner
-    target[last] = value
-
-
-def _describe(error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        last = key.rsplit(".", 1)[-1]
-        close = [known for known in known_keys() if known.rsplit(".", 1)[-1] == last]
-        if not close:  # not just the right name in the wrong section
-            close = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.5)
-        hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(known_keys())}"
-        return f"there is no setting '{key}'; {hint}"
-    if first["type"] == "missing":
-        return f"the setting '{key}' is missing"
-    if first["type"] == "value_error":  # raised by a validator of ours
-        message = str(first["ctx"]["error"])
-        if isinstance(first["input"], dict):  # about several settings together
-            return message
-    else:
-        message = first["msg"][0].lower() + first["msg"][1:]
-    return f"'{key}' is {first['input']!r}: {message}"

@@ -1,0 +1,32 @@
+"""The configuration of a run: one frozen, checked object, stored with its result.
+
+A configuration is one YAML file; nothing inherits from anything. Unknown keys are errors that
+name the nearest known one.
+"""
+
+from msa2net.config.reading import dump_config, known_keys, load_config, parse_section
+from msa2net.config.sections import (
+    AugmentConfig,
+    Config,
+    DataConfig,
+    LabelEncoding,
+    LoggerName,
+    ModelConfig,
+    Precision,
+    TrainConfig,
+)
+
+__all__ = [
+    "AugmentConfig",
+    "Config",
+    "DataConfig",
+    "LabelEncoding",
+    "LoggerName",
+    "ModelConfig",
+    "Precision",
+    "TrainConfig",
+    "dump_config",
+    "known_keys",
+    "load_config",
+    "parse_section",
+]

@@ -1,0 +1,44 @@
+"""Auxiliary heads: every decoder level answers for itself while training.
+
+Axes: B batch, C channels, H rows, W columns, K classes.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class SupervisedNetwork(nn.Module):
+    """A network with a 1×1 convolution on each level of its decoder but the last.
+
+    The last level has the network's own head, which alone answers at inference: what is saved as
+    the network is `model`, without `heads`.
+
+    Args:
+        model: offers `decode`, `head` and `widths`, as those of the registry do.
+        num_classes: channels of the logits.
+    """
+
+    def __init__(self, model: Any, num_classes: int) -> None:
+        super().__init__()
+        self.model = model
+        self.heads = nn.ModuleList(_head(width, num_classes) for width in model.widths[:-1])
+
+    def forward(self, image_BCHW: Tensor) -> tuple[Tensor, ...]:
+        """Return logits (B, K, H, W) of every level, coarse to fine, at the image's full size."""
+        *coarse, last = self.model.decode(image_BCHW)
+        size = image_BCHW.shape[-2:]
+        auxiliary = [
+            F.interpolate(head(x), size, mode="bilinear")
+            for head, x in zip(self.heads, coarse, strict=True)
+        ]
+        return *auxiliary, self.model.head(last)
+
+
+def _head(width: int, num_classes: int) -> nn.Conv2d:
+    head = nn.Conv2d(width, num_classes, 1)
+    nn.init.xavier_uniform_(head.weight)
+    if head.bias is not None:
+        nn.init.zeros_(head.bias)
+    return head

@@ -1,0 +1,32 @@
+"""What a training came to."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from msa2net.training.start import StartReport
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training came to.
+
+    Attributes:
+        run: the run folder.
+        best_dice: mean Dice of the kept weights on the monitored split; None if the last weights
+            were kept, or nothing was scored.
+        best_epoch: when they were reached, counted from 1.
+        seconds: duration of the training itself, without its interruptions.
+        epochs: that are finished.
+        finished: False if `train.max_time` came first; `resume` goes on.
+        stopped_early: `train.early_stopping` ended it.
+        start: what was taken over from `model.start_from`; None without it, or if resumed.
+    """
+
+    run: Path
+    best_dice: float | None
+    best_epoch: int
+    seconds: float
+    epochs: int
+    finished: bool
+    stopped_early: bool = False
+    start: StartReport | None = None

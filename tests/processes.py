@@ -1,0 +1,46 @@
+"""A training of several processes; as a script, `python processes.py FOLDER RUN [key=value …]`.
+
+Lightning starts the other processes by running this script again.
+"""
+
+import sys
+from pathlib import Path
+
+import lightning as L
+from torch import nn
+
+import resumed
+from msa2net.config import Config
+
+STEPS, BATCH = 10, 4
+CHANGES = {
+    "train.batch_size": BATCH,
+    "train.epochs": 1,
+    "train.optimizer": "sgd",  # AdamW would magnify the last digits of small gradients
+    "train.learning_rate": 0.1,
+    "train.checkpoint_minutes": 0,
+    "loss": "{boundary_dou: 1, dice: 0.5, cross_entropy: 0.5}",
+}
+
+
+class FrozenStatistics(L.Callback):
+    """Lets batch norm use its running statistics: those of a batch depend on who computes it."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        for module in pl_module.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
+def settings(folder: Path, **changes) -> Config:
+    return resumed.settings(folder, **CHANGES | changes)
+
+
+def train(folder: Path, run: Path, **changes):
+    config = settings(folder, **changes)
+    callbacks = [FrozenStatistics()]
+    return resumed.train(folder, run, tiny=False, config=config, callbacks=callbacks)
+
+
+if __name__ == "__main__":
+    train(Path(sys.argv[1]), Path(sys.argv[2]), **dict(word.split("=", 1) for word in sys.argv[3:]))
