@@ -1,0 +1,209 @@
+"""Which choices of a recipe win: trains variants and compares them on validation data.
+
+    python benchmarks/recipes.py isic2018 DATA --out OUT [--variants unet,base,…] [--seeds 1,2]
+    python benchmarks/recipes.py acdc DATA --out OUT --epochs 10
+
+Every variant is trained by the same recipe but for its own settings (`VARIANTS`), from scratch,
+for as many epochs, from the same seeds. The last weights are scored, so nothing was chosen by the
+score. Trainings that are done are left alone and interrupted ones go on, so the same command can
+be given again and again until the table is complete. The difference to the yardstick is of each
+case's mean over the seeds; its interval is over cases (BCa), and says nothing of further seeds:
+their spread stands beside it.
+"""
+
+import argparse
+import statistics
+import time
+from collections import defaultdict
+from itertools import chain
+from pathlib import Path
+
+import torch
+
+from msa2net.config import Config, load_config
+from msa2net.evaluation.evaluate import evaluate_run
+from msa2net.files import read_json, write_json, write_text
+from msa2net.metrics.bootstrap import mean_interval
+from msa2net.metrics.summary import read_cases_csv
+from msa2net.training.run import train
+
+YARDSTICK = "unet"
+REFERENCE_LAYOUT = {"model.name": "msa2net_reference", "model.encoder": "maxvit_rmlp_pico_rw_256"}
+GITHUB_LAYOUT = REFERENCE_LAYOUT | {"model.name": "msa2net_github"}
+PAPER = {
+    "loss": "{boundary_dou: 1.0}",
+    "train.optimizer": "sgd",
+    "train.learning_rate": "0.0417",
+    "train.weight_decay": "0.0001",
+    "train.schedule": "poly",
+    "train.warmup": "0.0",
+    "train.clip_norm": "null",
+}
+THREE_LOSSES = {"loss": "{dice: 1.0, cross_entropy: 1.0, boundary_dou: 1.0}"}
+
+VARIANTS: dict[str, dict[str, str]] = {
+    "unet": {"model.name": "unet", "model.encoder": "resnet18"},
+    "base": {},
+    "paper": PAPER,
+    "sum": {"train.supervision": "sum"},
+    "mutation": {"train.supervision": "mutation"},
+    "ema": {"train.ema": "0.99"},
+    "three_losses": THREE_LOSSES,
+    "boundary_dou": {"loss": "{boundary_dou: 1.0}"},
+    "drop_path": {"model.drop_path": "0.1"},
+    "layer_scale": {"model.layer_scale": "1.0"},
+    "levels5": {"model.levels": "5"},
+    "levels5_sum": {"model.levels": "5", "train.supervision": "sum"},
+    "reference_layout": REFERENCE_LAYOUT,
+    "github_layout": GITHUB_LAYOUT,
+}
+
+CONFIG = """
+image_size: 96
+batch_slices: 32
+model: {name: msa2net_pico}
+data: {format: FORMAT, prepared: PREPARED, fit: stretch}
+augment:
+  {horizontal_flip: 0.5, vertical_flip: 0.5, affine: 0.8, rotate_degrees: 30, translate: 0.1,
+   scale: [0.8, 1.25], brightness: 0.2, contrast: 0.2}
+train:
+  {epochs: 8, batch_size: 16, learning_rate: 0.001, warmup: 0.05, keep: last, checkpoint_minutes: 1}
+"""
+SETTINGS = {
+    "isic2018": {"augment.saturation": "0.2"},
+    "acdc": {"data.fit": "pad", "data.crop": "0.75", "train.learning_rate": "0.0015"},
+}
+
+
+def main() -> None:
+    """Train what is not trained yet, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("format", choices=SETTINGS)
+    parser.add_argument("data", type=Path, help="folder of the raw data")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--variants", default=",".join(VARIANTS))
+    parser.add_argument("--seeds", default="1,2")
+    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--images", type=int, default=600, help="of ISIC's training images")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    source = options.data.resolve()
+    if options.format == "isic2018":
+        source = some_images(source, options.out / "data", options.images)
+    common = SETTINGS[options.format] | {
+        "data.root": str(source),
+        "image_size": str(options.size),
+        "train.epochs": str(options.epochs),
+    }
+    for seed in options.seeds.split(","):  # all variants of a seed first: an early table is fair
+        for variant in options.variants.split(","):
+            settings = common | VARIANTS[variant] | {"train.seed": seed}
+            run_once(options.out, options.format, f"{variant}-{seed}", settings)
+            write_table(options.out)
+
+
+def some_images(source: Path, folder: Path, count: int) -> Path:
+    """Make a data set of `count` training images, evenly over the list, and all validation ones."""
+    lists = {
+        split: (source / "splits" / f"{split}.txt").read_text().split()
+        for split in ("train", "val", "test")
+    }
+    names = lists["train"]
+    lists["train"] = [names[index * len(names) // count] for index in range(count)]
+    lists["test"] = lists["test"][:1]  # the layout wants one; nothing reads it
+    (folder / "splits").mkdir(parents=True, exist_ok=True)
+    for split, chosen in lists.items():
+        write_text(folder / "splits" / f"{split}.txt", "\n".join(chosen) + "\n")
+    for part in ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth"):
+        (folder / part).mkdir(exist_ok=True)
+        for name in chain(*lists.values()):
+            for file in (source / part).glob(f"{name}*"):
+                link = folder / part / file.name
+                if not link.exists():
+                    link.symlink_to(file)
+    return folder
+
+
+def run_once(out: Path, data_format: str, name: str, settings: dict[str, str]) -> None:
+    """Train and score one variant with one seed, unless that was done before."""
+    run = out / "runs" / name
+    if (run / "evaluation" / "summary.json").is_file():
+        return
+    config = configure(out, data_format, settings)
+    started = time.monotonic()
+    resume = (run / "checkpoints").is_dir() and any((run / "checkpoints").iterdir())
+    result = train(config, run, device="auto", resume=resume, overwrite=not resume)
+    evaluate_run(run, split="val")
+    print(f"{name}: {time.monotonic() - started:.0f} s, of which training {result.seconds:.0f} s")
+
+
+def configure(out: Path, data_format: str, settings: dict[str, str]) -> Config:
+    """Return the settings of one training."""
+    path = out / "settings.yaml"
+    prepared = out / "prepared"
+    text = CONFIG.replace("FORMAT", data_format).replace("PREPARED", str(prepared))
+    write_text(path, text)
+    return load_config(path, [f"{key}={value}" for key, value in settings.items()])
+
+
+def write_table(out: Path) -> None:
+    """Write `table.md` and `results.json` of all runs that are scored."""
+    scores: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for file in sorted((out / "runs").glob("*/evaluation/cases.csv")):
+        run = file.parent.parent
+        variant, _, seed = run.name.rpartition("-")
+        scores[variant][seed] = case_dice(file)
+        seconds[variant].append(read_json(run / "model.json")["training"]["seconds"])
+    rows, yardstick = [], scores.get(YARDSTICK)
+    for variant in (name for name in VARIANTS if name in scores):
+        by_seed = scores[variant]
+        means = [statistics.fmean(cases.values()) for cases in by_seed.values()]
+        row = {
+            "variant": variant,
+            "seeds": len(means),
+            "dice": statistics.fmean(means),
+            "lowest": min(means),
+            "highest": max(means),
+            "minutes": statistics.fmean(seconds[variant]) / 60,
+        }
+        shared = sorted(by_seed.keys() & yardstick.keys()) if yardstick else []
+        if shared and variant != YARDSTICK:
+            gains = [
+                statistics.fmean(by_seed[s][case] - yardstick[s][case] for s in shared)
+                for case in sorted(by_seed[shared[0]])
+            ]
+            row |= {"difference": statistics.fmean(gains), "interval": mean_interval(gains, 0)}
+        rows.append(row)
+    write_json(out / "results.json", {"torch": torch.__version__, "rows": rows})
+    lines = [
+        "| variant | seeds | Dice (lowest–highest) | against the U-Net | minutes |",
+        "|" + "---|" * 5,
+    ]
+    for row in rows:
+        against = "–"
+        if row.get("interval"):
+            low, high = row["interval"]
+            against = f"{row['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
+        lines.append(
+            f"| {row['variant']} | {row['seeds']} | {row['dice']:.4f} ({row['lowest']:.4f}–"
+            f"{row['highest']:.4f}) | {against} | {row['minutes']:.1f} |"
+        )
+    write_text(out / "table.md", "\n".join(lines) + "\n")
+    print("\n".join(lines), flush=True)
+
+
+def case_dice(path: Path) -> dict[str, float]:
+    """Return each case's mean Dice over its applicable classes, by the standard protocol."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for row in read_cases_csv(path):
+        dice = row["dice"]
+        if dice is not None:
+            values[row["case"]].append(dice)
+    return {case: statistics.fmean(dice) for case, dice in values.items()}
+
+
+if __name__ == "__main__":
+    main()
