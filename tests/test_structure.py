@@ -126,6 +126,8 @@ def test_only_the_command_line_prints_or_exits():
         ("msa2net.config", {"torch"}),
         ("msa2net.errors", {"numpy", "torch"}),
         ("msa2net.metrics", {"torch", "scipy"}),
+        ("msa2net.onnx_predictor", {"torch", "timm", "lightning", "monai"}),
+        ("msa2net.prediction.run", {"torch", "timm", "lightning", "monai"}),
     ],
 )
 def test_importing_is_light(module: str, forbidden: set[str]):
