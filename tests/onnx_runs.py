@@ -31,8 +31,9 @@ def write_run(folder: Path, seed: int = 0) -> Path:
         image_BCHW = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (2, 3, *SIZE)))
         logits_B2HW = model(image_BCHW.float())
         model.head.bias[1] -= (logits_B2HW[:, 1] - logits_B2HW[:, 0]).median()
+    # The window is neither that of pictures alone nor that of CT alone, as both are to be taken.
     preprocessing = Preprocessing(
-        channels=3, image_size=SIZE, low=0.0, high=255.0, orientation="LPS", mean=0.4, std=0.6
+        channels=3, image_size=SIZE, low=0.0, high=250.0, orientation="LPS", mean=0.4, std=0.6
     )
     training = {"epochs": 0}
     facts = ModelFacts(
