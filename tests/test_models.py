@@ -144,6 +144,7 @@ def test_batch_order_does_not_matter():
 def test_saved_and_loaded_weights_are_identical(tmp_path: Path):
     one, two = tiny(), tiny()
     save_weights(one, tmp_path / "w.safetensors")
+    assert (tmp_path / "w.safetensors").stat().st_mode & 0o444 == 0o444  # for colleagues too
     load_weights(two, tmp_path / "w.safetensors")
     assert all(
         torch.equal(a, b)

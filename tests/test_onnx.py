@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnx_ir
 import pytest
+import torch
 from PIL import Image
 
 import commands
@@ -337,6 +338,16 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(traced, exported_run, t
     with pytest.raises(DataError, match="cannot write into"):
         export_onnx(exported_run, tmp_path / "net.onnx", overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "net.onnx"]
+
+
+def test_what_torch_cannot_express_is_one_sentence(exported_run, tmp_path, monkeypatch):
+    def fails(*arguments, **options):
+        raise torch.onnx.OnnxExporterError("\nNo decomposition of aten::odd\n\n## Long report")
+
+    monkeypatch.setattr(torch.onnx, "export", fails)
+    result = commands.msa2net("export", exported_run, "--out", "net.onnx", cwd=tmp_path)
+    assert_one_sentence(result, "cannot be exported", "aten::odd")
+    assert on_disk(tmp_path) == {}
 
 
 @pytest.mark.parametrize("library", ["onnx", "onnxscript", "onnxruntime"])

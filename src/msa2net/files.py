@@ -29,8 +29,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         )
         temporary = Path(name)
         os.close(handle)
-        temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
         yield temporary
+        # mkstemp, and safetensors too, make files that only their owner can read.
+        temporary.chmod(0o644)
         with temporary.open("rb+") as written:  # Windows syncs writable files only
             os.fsync(written.fileno())
         temporary.replace(path)
