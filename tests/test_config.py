@@ -98,3 +98,11 @@ def test_broken_files(tmp_path: Path, text: str, message: str):
 
 def test_known_keys_are_dotted_paths():
     assert {"image_size", "train.epochs", "data.root", "loss"} <= set(known_keys())
+
+
+def test_a_folder_names_the_configuration_in_it(tmp_path: Path):
+    with pytest.raises(ConfigError, match="Is a directory$"):
+        load_config(tmp_path)
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(ConfigError, match=r"Is a directory; name a file in it, such as .*config"):
+        load_config(tmp_path)

@@ -105,8 +105,9 @@ def test_shell_lines_run(
     command = words[1:]
     if words[1] == "train":  # the settings named in the document, on the smallest network
         small = ["model.encoder=test_maxvit", "image_size=32", "train.max_steps=1"]
-        command += [word for setting in small for word in ("--set", setting)]
-        command += ["--overwrite"]
+        if "--resume" not in words:  # a run that goes on has its settings, and is kept
+            command += [word for setting in small for word in ("--set", setting)]
+            command += ["--overwrite"]
     if words[1] == "export":  # of a network that was traced once for all tests
         traced = onnx_ir.load(exported_run / "model.onnx")
         monkeypatch.setattr("msa2net.export.onnx._trace", lambda *_: traced)

@@ -108,15 +108,21 @@ def predict(
     except KeyboardInterrupt:
         print_error(f"interrupted; what is in {out} is whole, and --resume goes on with the rest")
         raise typer.Exit(INTERRUPTED) from None
-    _show(result)
+    _show(result, overlays)
     if result.failures:
         raise typer.Exit(2)
 
 
-def _show(result: "PredictionResult") -> None:
+def _show(result: "PredictionResult", overlays: bool) -> None:
+    from msa2net.prediction.jobs import OVERLAYS
+    from msa2net.prediction.tables import STRUCTURES_FILE
+
     done = len(result.predicted)
     left = f", {len(result.finished)} were done already" if result.finished else ""
     say(f"{done} of {result.total} images segmented{left}; masks in {result.out}")
+    if done:
+        looked_at = f"look at {result.out / OVERLAYS}; " if overlays else ""
+        say(f"{looked_at}sizes of the structures are in {result.out / STRUCTURES_FILE}")
     for note in result.notes[:SHOWN]:
         say(f"note: {note}")
     if len(result.notes) > SHOWN:

@@ -35,7 +35,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+        within = sorted(path.glob("*.yaml")) if path.is_dir() else []
+        instead = f"; name a file in it, such as {within[0]}" if within else ""
+        raise ConfigError(
+            f"cannot read the configuration {path}: {error.strerror}{instead}"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         detail = " ".join(str(error).split())
         raise ConfigError(f"{path} is not valid YAML: {detail}") from error
