@@ -74,6 +74,8 @@ def test_their_own_labels_are_perfect(truth: Path):
     for metric in ("hd_voxels", "assd_voxels", "volume_difference_percent"):
         assert standard["mean"][metric] == 0, metric
     assert "missed: 0, false positives: 0" in words
+    for wrong in ("same side", "hold another", "No prediction", "Every prediction"):
+        assert wrong not in words
 
 
 def test_one_structure_erased(truth: Path):
@@ -88,6 +90,7 @@ def test_one_structure_erased(truth: Path):
     assert found == pytest.approx(np.mean(diagonals))
     assert transunet["classes"]["myocardium"]["hd95_voxels"]["mean"] == 0
     assert "missed: 40, false positives: 0" in words
+    assert "No prediction shows myocardium: it is missed in all 40 cases that hold it." in words
 
 
 def test_two_structures_swapped(truth: Path):
@@ -98,11 +101,16 @@ def test_two_structures_swapped(truth: Path):
     for name in ("right ventricle", "left ventricle"):
         assert standard["classes"][name]["hd95_voxels"]["mean"] > 10
     assert "missed: 0, false positives: 0" in words
+    assert (
+        "predictions hold another: right ventricle is called left ventricle (100% of its voxels), "
+        "left ventricle is called right ventricle (100% of its voxels); their numbers look "
+        "exchanged"
+    ) in words
 
 
 def test_shifted_by_two_voxels(truth: Path):
     shifted = spoilt(truth, "shifted", lambda a: np.roll(a, 2, axis=2))
-    standard, transunet, _ = evaluated(shifted, truth)
+    standard, transunet, words = evaluated(shifted, truth)
     assert dice(standard) == dice(transunet)
     assert all(0.6 < value < 0.97 for value in dice(standard))
     for name in STRUCTURES:
@@ -110,6 +118,7 @@ def test_shifted_by_two_voxels(truth: Path):
         assert 0 < figures["hd95_voxels"]["mean"] <= figures["hd_voxels"]["mean"] <= 2
         assert figures["surface_dice_2voxels"]["mean"] == 1  # no further than two voxels
         assert figures["volume_difference_percent"]["mean"] == 0
+    assert "to the same side of their labels, in voxels (median): 2.0 along the columns;" in words
 
 
 def test_empty_masks(truth: Path):
@@ -119,3 +128,4 @@ def test_empty_masks(truth: Path):
     assert standard["mean"]["hd95_voxels"] > 200
     assert standard["mean"]["precision"] is None  # nothing was predicted
     assert "missed: 120, false positives: 0" in words
+    assert "Every prediction is empty: all 40 masks are background throughout." in words

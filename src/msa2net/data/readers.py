@@ -1,6 +1,7 @@
 """Reading image files into arrays, with one sentence when a file is not what it should be."""
 
 import re
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -148,13 +149,37 @@ def list_images(folder: Path, *, volumes: bool = False) -> list[Path]:
     return paths
 
 
+# What Pillow raises at damaged headers, beside the OSErrors that it promises.
+_DAMAGE = (TypeError, LookupError, AttributeError, ArithmeticError, EOFError, struct.error)
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except _DAMAGE as error:
+        raise DataError(f"{path} cannot be read, it may be damaged: {error}") from error
+
+
+def _decode(path: Path, picture: Image.Image) -> int:
+    """Decode a picture whole, look for its rotation, and count its pages: there damage shows.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        picture.load()
+        picture.getexif()
+        return int(getattr(picture, "n_frames", 1))
+    except _DAMAGE as error:
+        raise DataError(f"{path} cannot be read, it may be damaged: {error}") from error
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Open a picture and decode it whole, so that a truncated file is found here."""
     try:
-        with Image.open(path) as picture:
-            picture.load()
-            pages = getattr(picture, "n_frames", 1)
+        with _open(path) as picture:
+            pages = _decode(path, picture)
             if pages > 1:
                 raise DataError(f"{path} holds {pages} pages; save them as one file each")
             yield picture

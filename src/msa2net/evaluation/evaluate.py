@@ -32,7 +32,14 @@ from msa2net.evaluation.summary import (
 from msa2net.files import sha256
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import CONFIG_FILE, WEIGHTS_FILE, read_facts, software_versions
-from msa2net.metrics import CaseRow, FailedDistance, case_rows
+from msa2net.metrics import (
+    CaseRow,
+    FailedDistance,
+    Pattern,
+    case_pattern,
+    case_rows,
+    pattern_sentences,
+)
 
 CaseProgress = Callable[[Iterable[Case], int], Iterable[Case]]
 
@@ -88,8 +95,10 @@ def evaluate_run(
     predictor = Predictor.load(run, device, _batch_slices(run))
     ids = store.ids(split)
     hashes = {"predictions": LabelsHash(), "labels": LabelsHash()}
-    rows = score_cases(predictor, store, ids, progress, failed_distance, hashes)
+    patterns: list[Pattern] = []
+    rows = score_cases(predictor, store, ids, progress, failed_distance, hashes, patterns)
     about = _about_run(run, split, predictor, store, hashes)
+    about["note"] = " ".join(pattern_sentences(patterns, rows, store.label_names)) or None
     summary = build_summary(rows, store.label_names, store.kind, protocols, failed_distance, about)
     write_evaluation(run / "evaluation", summary, rows, _examples(predictor, store, rows))
     return summary
@@ -169,11 +178,13 @@ def score_cases(
     progress: CaseProgress | None = None,
     failed_distance: FailedDistance = "diagonal",
     hashes: Mapping[str, LabelsHash] | None = None,
+    patterns: list[Pattern] | None = None,
 ) -> list[CaseRow]:
     """Segment cases and score them under every protocol; one row per case and class.
 
     Volumes are brought back to their own grid in both ways, ours and the published one, from one
-    pass through the network. `predictions` and `labels` of `hashes` take in every case.
+    pass through the network. `predictions` and `labels` of `hashes` take in every case, and
+    `patterns` what may be the same in all of them.
     """
     cases: Iterable[Case] = (store.case(case_id) for case_id in ids)
     if progress is not None:
@@ -191,6 +202,8 @@ def score_cases(
         if hashes is not None:
             hashes["predictions"].add(case_id, segmentation.labels)
             hashes["labels"].add(case_id, truth)
+        if patterns is not None:
+            patterns.append(case_pattern(segmentation.labels, truth, len(store.label_names)))
         rows += case_rows(
             case_id,
             segmentation.labels,

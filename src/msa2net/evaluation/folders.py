@@ -42,7 +42,15 @@ from msa2net.evaluation.summary import (
     write_evaluation,
 )
 from msa2net.files import sha256
-from msa2net.metrics import CaseRow, FailedDistance, Protocol, case_rows
+from msa2net.metrics import (
+    CaseRow,
+    FailedDistance,
+    Pattern,
+    Protocol,
+    case_pattern,
+    case_rows,
+    pattern_sentences,
+)
 from msa2net.metrics.protocol import BACK
 
 NameProgress = Callable[[Iterable[str], int], Iterable[str]]
@@ -62,6 +70,7 @@ class _Scored(NamedTuple):
     """What is kept of a case: small."""
 
     rows: list[CaseRow]
+    pattern: Pattern
     prediction_sha256: str | None
     label_sha256: str
 
@@ -193,7 +202,8 @@ def _score(pair: Pair, codings: Codings, failed_distance: FailedDistance) -> _Sc
         failed_distance=failed_distance,
     )
     predicted = None if pair.prediction is None else sha256(pair.prediction)
-    return _Scored(rows, predicted, sha256(pair.label))
+    pattern = case_pattern(masks.prediction, masks.truth, len(codings.label_names))
+    return _Scored(rows, pattern, predicted, sha256(pair.label))
 
 
 def _read_masks(pair: Pair, codings: Codings) -> _Masks:
@@ -229,6 +239,11 @@ def _about(
     truths = hash_of_files({name: case.label_sha256 for name, case in scored.items()})
     found = {n: case.prediction_sha256 for n, case in scored.items() if case.prediction_sha256}
     missing = [name for name in scored if name not in found]
+    patterns = pattern_sentences(
+        [case.pattern for case in scored.values()],
+        [row for case in scored.values() for row in case.rows if row["case"] not in missing],
+        codings.label_names,
+    )
     return {
         "source": "folders",
         "split": None,
@@ -245,7 +260,7 @@ def _about(
         | {name: version(name) for name in ("msa2net", "numpy", "scipy", "nibabel", "pillow")},
         "selection": None,
         "flattering": False,
-        "note": _note(missing, len(scored), codings.never_predicted, protocols),
+        "note": _note(missing, len(scored), codings.never_predicted, protocols, patterns),
         "hashes": {
             "predictions": hash_of_files(found),
             "labels": truths,
@@ -257,9 +272,13 @@ def _about(
 
 
 def _note(
-    missing: Sequence[str], cases: int, never_predicted: Sequence[str], protocols: Sequence[str]
+    missing: Sequence[str],
+    cases: int,
+    never_predicted: Sequence[str],
+    protocols: Sequence[str],
+    patterns: Sequence[str],
 ) -> str | None:
-    sentences = []
+    sentences = list(patterns)
     if missing:
         sentences.append(
             f"{len(missing)} of {cases} cases have no prediction and were scored as if it were "

@@ -18,6 +18,7 @@ from msa2net.metrics.overlap import (
     specificity,
     volume_difference_percent,
 )
+from msa2net.metrics.patterns import Pattern, case_pattern, pattern_sentences
 from msa2net.metrics.protocol import (
     FAILED_DISTANCES,
     PROTOCOLS,
@@ -82,6 +83,7 @@ __all__ = [
     "FailedDistance",
     "IntervalFacts",
     "Outcome",
+    "Pattern",
     "Protocol",
     "Spread",
     "SurfaceScores",
@@ -89,6 +91,7 @@ __all__ = [
     "accuracy",
     "assd",
     "both_directions",
+    "case_pattern",
     "case_rows",
     "class_surfaces",
     "confusion_counts",
@@ -108,6 +111,7 @@ __all__ = [
     "mean_interval",
     "outcome",
     "overlap_metrics",
+    "pattern_sentences",
     "precision",
     "read_cases_csv",
     "sensitivity",
