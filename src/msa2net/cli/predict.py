@@ -117,6 +117,10 @@ def _show(result: "PredictionResult") -> None:
     done = len(result.predicted)
     left = f", {len(result.finished)} were done already" if result.finished else ""
     say(f"{done} of {result.total} images segmented{left}; masks in {result.out}")
+    for name, why in result.flagged[:SHOWN]:
+        say(f"look at this one first: {name}: {why}")
+    if len(result.flagged) > SHOWN:
+        say(f"and at {len(result.flagged) - SHOWN} more, see {result.out / 'flags.csv'}")
     for note in result.notes[:SHOWN]:
         say(f"note: {note}")
     if len(result.notes) > SHOWN:

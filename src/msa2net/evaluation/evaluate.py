@@ -13,6 +13,7 @@ from msa2net.data.display import display_image
 from msa2net.data.prepare import open_prepared, prepare
 from msa2net.data.store import INDEX, Store
 from msa2net.errors import DataError
+from msa2net.evaluation.card import write_card
 from msa2net.evaluation.examples import (
     PER_RANK,
     example_name,
@@ -29,7 +30,9 @@ from msa2net.evaluation.summary import (
     protocols_of,
     write_evaluation,
 )
+from msa2net.evaluation.trust import trust_of
 from msa2net.files import sha256
+from msa2net.inference.lookout import Lookout
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import CONFIG_FILE, WEIGHTS_FILE, read_facts, software_versions
 from msa2net.metrics import CaseRow, FailedDistance, case_rows
@@ -88,10 +91,13 @@ def evaluate_run(
     predictor = Predictor.load(run, device, _batch_slices(run))
     ids = store.ids(split)
     hashes = {"predictions": LabelsHash(), "labels": LabelsHash()}
-    rows = score_cases(predictor, store, ids, progress, failed_distance, hashes)
+    lookout = Lookout(facts.usual, calibration=True) if facts.usual is not None else None
+    rows = score_cases(predictor, store, ids, progress, failed_distance, hashes, lookout)
     about = _about_run(run, split, predictor, store, hashes)
     summary = build_summary(rows, store.label_names, store.kind, protocols, failed_distance, about)
+    summary |= {"trust": trust_of(lookout, facts.usual)}
     write_evaluation(run / "evaluation", summary, rows, _examples(predictor, store, rows))
+    write_card(run)
     return summary
 
 
@@ -169,20 +175,22 @@ def score_cases(
     progress: CaseProgress | None = None,
     failed_distance: FailedDistance = "diagonal",
     hashes: Mapping[str, LabelsHash] | None = None,
+    lookout: Lookout | None = None,
 ) -> list[CaseRow]:
     """Segment cases and score them under every protocol; one row per case and class.
 
     Volumes are brought back to their own grid in both ways, ours and the published one, from one
-    pass through the network. `predictions` and `labels` of `hashes` take in every case.
+    pass through the network. `predictions` and `labels` of `hashes` take in every case; what
+    `lookout` finds stands in the rows.
     """
     cases: Iterable[Case] = (store.case(case_id) for case_id in ids)
     if progress is not None:
         cases = progress(cases, len(ids))
     volumes = store.kind == "volume"
     found = (
-        predictor.segment_both_ways(cases)
+        predictor.segment_both_ways(cases, lookout)
         if volumes
-        else ((segmentation, None) for segmentation in predictor.segment(cases))
+        else ((segmentation, None) for segmentation in predictor.segment(cases, lookout))
     )
     rows: list[CaseRow] = []
     for case_id, (segmentation, published) in zip(ids, found, strict=True):
@@ -191,6 +199,7 @@ def score_cases(
         if hashes is not None:
             hashes["predictions"].add(case_id, segmentation.labels)
             hashes["labels"].add(case_id, truth)
+        verdict = None if lookout is None else lookout.verdicts[case_id]
         rows += case_rows(
             case_id,
             segmentation.labels,
@@ -201,6 +210,8 @@ def score_cases(
             distances=volumes,
             failed_distance=failed_distance,
             group=store.row(case_id).group,
+            flags="" if verdict is None else verdict.text,
+            suspicion=None if verdict is None else verdict.suspicion,
         )
     return rows
 
