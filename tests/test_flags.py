@@ -11,6 +11,7 @@ from flag_cases import NAMES, PREPROCESSING, ByValue, torso, torsos
 from msa2net.data.case import Case, Geometry
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.data.spoil import SPOILERS, mirrored, photograph, shifted, with_noise, without
+from msa2net.errors import DataError
 from msa2net.inference.features import SIDE, layout_features, structure_features
 from msa2net.inference.flags import judge
 from msa2net.inference.lookout import Lookout
@@ -68,7 +69,7 @@ def test_clean_cases_go_unflagged(usual, flips):
         (shifted, "its intensities are unlike"),
         (mirrored, "spleen lies unusually far to the left"),
         (SPOILERS["upside down"], "aorta lies unusually far to the top"),
-        (SPOILERS["other units"], "its intensities are unlike"),
+        (SPOILERS["other units"], "it is smoother than the training images"),
         (photograph, "its voxels' size is not known"),
         (photograph, "its intensities are unlike"),
         (photograph, "it has 1 slice, usual are about"),
@@ -80,6 +81,15 @@ def test_spoilt_cases_are_flagged(usual, spoil, words):
     assert all(verdict.flags and verdict.suspicion > 1 for verdict in verdicts)
     said = [words in verdict.text for verdict in verdicts]
     assert np.mean(said) > 0.6, [verdict.text for verdict in verdicts]
+
+
+def test_pictures_for_a_network_of_hounsfield_units_are_refused(usual):
+    grey = photograph(torso(60), np.random.default_rng(0))
+    with pytest.raises(DataError, match="8-bit values and the network takes Hounsfield units"):
+        verdicts_of([replace(grey, image=grey.image.astype(np.uint8))], usual)
+    colour = Case("photo", np.zeros((3, 1, 64, 64), np.uint8))
+    with pytest.raises(DataError, match="3 channels and the network takes 1"):
+        verdicts_of([colour], usual)
 
 
 def test_a_smaller_structure_and_coarser_slices_are_flagged(usual):

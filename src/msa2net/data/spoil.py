@@ -36,11 +36,8 @@ def inverted(case: Case, _: np.random.Generator) -> Case:
 
 
 def in_other_units(case: Case, _: np.random.Generator) -> Case:
-    """Bring the values to 0…1, as somebody's preprocessing may have done."""
-    image = case.image.astype(np.float32)
-    low, high = np.percentile(image, [0.5, 99.5])
-    unit = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
-    return replace(case, image=unit.astype(np.float32))
+    """Give a tenth of every value, as in another unit."""
+    return _with(case, case.image.astype(np.float32) / 10)
 
 
 def mirrored(case: Case, _: np.random.Generator) -> Case:
@@ -75,15 +72,16 @@ def without(case: Case, structure: int) -> Case:
 
 
 def photograph(case: Case, rng: np.random.Generator) -> Case:
-    """Put a grey picture in its place, of as many channels, and of which nothing is known."""
+    """Put a grey picture in its place, as the case's kind of numbers.
+
+    A picture's own 8 bits are refused by networks of Hounsfield units; converted, it passes.
+    """
     from msa2net.data.phantom import skin_lesion
 
     picture = skin_lesion(int(rng.integers(1000))).image
-    channels = len(case.image)
     grey = picture.astype(np.float32).mean(axis=0, keepdims=True)
-    # To a network of photographs a picture without colour is the foreign one.
-    image = np.repeat(grey, channels, axis=0).round().astype(np.uint8)
-    return replace(case, image=image, label=None, geometry=Geometry())
+    image = np.repeat(grey, len(case.image), axis=0)
+    return replace(_with(replace(case, label=None), image), geometry=Geometry())
 
 
 SPOILERS: Mapping[str, Spoiler] = {
@@ -108,7 +106,7 @@ def _with(case: Case, image: NDArray[Any]) -> Case:
     """Keep the type of the values, as a file would."""
     kind = case.image.dtype
     if kind.kind in "iu":
-        ends = np.iinfo(kind)
+        ends = np.iinfo(kind.name)
         image = np.clip(np.round(image), ends.min, ends.max)
     return replace(case, image=image.astype(kind))
 

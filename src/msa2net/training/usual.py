@@ -18,8 +18,8 @@ from msa2net.data.splits import SPLITS
 from msa2net.data.store import Store, image_path
 from msa2net.inference.ensemble import trained_flips
 from msa2net.inference.features import Features, looked_at, mean_thumbnail
+from msa2net.inference.groups import Flip
 from msa2net.inference.lookout import CaseWatch, Lookout
-from msa2net.inference.networks import Flip
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import WEIGHTS_FILE, read_facts, write_facts
 from msa2net.inference.usual import Usual, learn
