@@ -46,6 +46,7 @@ SITUATIONS = {
 
 MM = ("hd_mm", "hd95_mm", "hd95_directed_mm", "assd_mm", "surface_dice_2mm")
 VOXELS = ("hd_voxels", "hd95_voxels", "hd95_directed_voxels", "assd_voxels", "surface_dice_2voxels")
+UNJUDGED = {"flags": "", "suspicion": None}
 NO_DISTANCES = dict.fromkeys([*MM, *VOXELS, "hd95_voxels_transunet"])
 
 
@@ -77,7 +78,7 @@ def test_outcome(counts, expected):
 def test_row_of_every_situation_by_hand():
     half, missed, false_positive, absent = four_cases()
     assert half == {
-        **{"case": "half", "class": "lesion", "group": "", "outcome": "scored"},
+        **{"case": "half", "class": "lesion", "group": "", "outcome": "scored", **UNJUDGED},
         **{"tp": 2, "fp": 2, "fn": 2, "tn": 4},
         **{"dice": 0.5, "iou": 2 / 6, "sensitivity": 0.5, "specificity": 4 / 6},
         **{"precision": 0.5, "accuracy": 0.6, "dice_transunet": 0.5},
@@ -85,7 +86,7 @@ def test_row_of_every_situation_by_hand():
         **NO_DISTANCES,
     }
     assert missed == {
-        **{"case": "missed", "class": "lesion", "group": "", "outcome": "missed"},
+        **{"case": "missed", "class": "lesion", "group": "", "outcome": "missed", **UNJUDGED},
         **{"tp": 0, "fp": 0, "fn": 2, "tn": 8},
         **{"dice": 0.0, "iou": 0.0, "sensitivity": 0.0, "specificity": 1.0},
         **{"precision": None, "accuracy": 0.8, "dice_transunet": 0.0},
@@ -93,7 +94,13 @@ def test_row_of_every_situation_by_hand():
         **NO_DISTANCES,
     }
     assert false_positive == {
-        **{"case": "false positive", "class": "lesion", "group": "", "outcome": "false_positive"},
+        **{
+            "case": "false positive",
+            "class": "lesion",
+            "group": "",
+            "outcome": "false_positive",
+            **UNJUDGED,
+        },
         **{"tp": 0, "fp": 3, "fn": 0, "tn": 7},
         **{"dice": 0.0, "iou": 0.0, "sensitivity": None, "specificity": 0.7},
         **{"precision": 0.0, "accuracy": 0.7, "dice_transunet": 1.0},
@@ -101,7 +108,7 @@ def test_row_of_every_situation_by_hand():
         **NO_DISTANCES,
     }
     assert absent == {
-        **{"case": "both empty", "class": "lesion", "group": "", "outcome": "absent"},
+        **{"case": "both empty", "class": "lesion", "group": "", "outcome": "absent", **UNJUDGED},
         **{"tp": 0, "fp": 0, "fn": 0, "tn": 10},
         **{"dice": None, "iou": None, "sensitivity": None, "specificity": 1.0},
         **{"precision": None, "accuracy": 1.0, "dice_transunet": 0.0},
@@ -112,7 +119,8 @@ def test_row_of_every_situation_by_hand():
 
 def test_columns_are_the_documented_ones():
     documented = (
-        "case,class,group,outcome,tp,fp,fn,tn,dice,iou,sensitivity,specificity,precision,accuracy,"
+        "case,class,group,outcome,flags,suspicion,tp,fp,fn,tn,"
+        "dice,iou,sensitivity,specificity,precision,accuracy,"
         "volume_difference_percent,dice_transunet,"
         "hd_mm,hd95_mm,hd95_directed_mm,assd_mm,surface_dice_2mm,"
         "hd_voxels,hd95_voxels,hd95_directed_voxels,assd_voxels,surface_dice_2voxels,"
@@ -711,7 +719,7 @@ def test_csv_text(tmp_path):
     write_cases_csv(path, lesion("missed", *SITUATIONS["missed"]))
     assert path.read_bytes().decode() == (
         ",".join(COLUMNS)
-        + "\nmissed,lesion,,missed,0,0,2,8,0.0,0.0,0.0,1.0,,0.8,-100.0,0.0,,,,,,,,,,,\n"
+        + "\nmissed,lesion,,missed,,,0,0,2,8,0.0,0.0,0.0,1.0,,0.8,-100.0,0.0,,,,,,,,,,,\n"
     )
 
 
@@ -729,10 +737,13 @@ def test_csv_saved_by_a_spreadsheet(tmp_path):
 
 HEADER = ",".join(COLUMNS)
 GOOD = (
-    "a,lesion,early,scored,2,2,2,4,0.5,0.33,0.5,0.66,0.5,0.6,12.5,0.5,"
+    "a,lesion,early,scored,,0.1,2,2,2,4,0.5,0.33,0.5,0.66,0.5,0.6,12.5,0.5,"
     "9.5,3.5,3.75,1.5,0.875,8.5,2.5,2.75,1.25,0.75,2.25"
 )
-MISSED = "a,lesion,early,missed,0,0,2,4,0,0,0,1,,0.66,-100,0,inf,inf,inf,inf,0,inf,inf,inf,inf,0,0"
+MISSED = (
+    "a,lesion,early,missed,'no lesion',9,0,0,2,4,0,0,0,1,,0.66,-100,0,"
+    "inf,inf,inf,inf,0,inf,inf,inf,inf,0,0"
+)
 
 
 @pytest.mark.parametrize(
@@ -740,8 +751,8 @@ MISSED = "a,lesion,early,missed,0,0,2,4,0,0,0,1,,0.66,-100,0,inf,inf,inf,inf,0,i
     [
         ("", "the columns are missing"),
         ("case,dice\na,0.5\n", "the columns are case,dice, not case,class"),
-        (f"{HEADER}\n{GOOD}\n{GOOD[:36]}", "line 3 has 10 cells, expected 27"),
-        (f"{HEADER}\n{GOOD},1\n", "line 2 has 28 cells"),
+        (f"{HEADER}\n{GOOD}\n{GOOD[:41]}", "line 3 has 12 cells, expected 29"),
+        (f"{HEADER}\n{GOOD},1\n", "line 2 has 30 cells"),
         (f"{HEADER.replace(',class', '')}\n", "the columns are case,group,outcome"),
         (f"{HEADER.replace(',group', ',group,group')}\n", "the columns are case,class,group,g"),
         (f"{HEADER.replace('class,group', 'group,class')}\n", "the columns are case,group,cla"),
@@ -780,6 +791,8 @@ def test_good_line_is_read(tmp_path):  # so that each broken one above is broken
     row, missed = read_cases_csv(path)
     assert math.isclose(row["iou"], 0.33, rel_tol=0)
     assert row["group"] == "early"
+    assert (row["flags"], row["suspicion"]) == ("", 0.1)
+    assert (missed["flags"], missed["suspicion"]) == ("'no lesion'", 9)
     assert [row[column] for column in MM] == [9.5, 3.5, 3.75, 1.5, 0.875]
     assert [row[column] for column in VOXELS] == [8.5, 2.5, 2.75, 1.25, 0.75]
     assert (row["volume_difference_percent"], row["hd95_voxels_transunet"]) == (12.5, 2.25)
@@ -806,7 +819,7 @@ def test_csv_from_before_further_distances(tmp_path):
     options = {"distances": True, "spacing_mm": (9, 3, 0.5), "group": "g"}
     (expected,) = lesion("a", *SITUATIONS["missed"], **options)
     (row,) = rows = read_cases_csv(path)
-    new = {column for column in COLUMNS if row[column] is None} - {"precision"}
+    new = {column for column in COLUMNS if row[column] is None} - {"precision", "suspicion"}
     assert new == {"volume_difference_percent", *MM, *VOXELS} - {"hd95_mm", "hd95_voxels"}
     assert row == expected | dict.fromkeys(new)
     # It can still be summed up, under the only way of counting failures there was.

@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from unittest import mock
 
 import lightning as L
 import pytest
@@ -97,6 +98,23 @@ def test_a_killed_process_goes_on_to_the_same_end(
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     resumed.train(workplace, run, tiny=False, resume=True)
     assert_same_run(run, whole_network)
+
+
+def test_cut_off_after_the_last_epoch(workplace: Path, tmp_path: Path, whole: Path):
+    """All epochs are done, but what is usual of their cases was not noted yet."""
+    run = tmp_path / "run"
+
+    def die(*_) -> None:
+        raise CutOffError
+
+    with mock.patch.object(resumed.training, "note_usual", die), pytest.raises(CutOffError):
+        resumed.train(workplace, run)
+    assert json.loads((run / "model.json").read_text())["usual"] is None
+    resumed.train(workplace, run, resume=True)
+    assert_same_run(run, whole)
+    usual = json.loads((run / "model.json").read_text())["usual"]
+    assert (usual["train_cases"], usual["val_cases"]) == (9, 1)
+    assert (run / "MODEL_CARD.md").read_text() == (whole / "MODEL_CARD.md").read_text()
 
 
 EVERY_BATCH, EPOCH_ENDS = 1e-9, 0

@@ -84,6 +84,37 @@ def test_both_protocols_are_printed(finished):
     assert any(row["dice"] != row["dice_transunet"] for row in scored) or not scored
 
 
+def test_flags_and_the_model_card(finished):
+    """Two epochs teach little, but what is usual is known, and every table has its columns."""
+    _, root, said = finished
+    run, masks = root / "runs/small", root / "masks"
+    usual = json.loads((run / "model.json").read_text())["usual"]
+    assert usual["val_cases"] >= 1
+    assert usual["temperature"] > 0
+    rows = list(csv.DictReader((run / "evaluation/cases.csv").open()))
+    verdicts = {row["case"]: (float(row["suspicion"]), row["flags"]) for row in rows}
+    assert all((suspicion > 1) == bool(why) for suspicion, why in verdicts.values())
+    trust = json.loads((run / "evaluation/summary.json").read_text())["trust"]
+    assert trust["flagged"] == sum(bool(why) for _, why in verdicts.values())
+    pixels = sum(share for _, _, share in trust["after"]["points"])
+    assert pixels == pytest.approx(1)
+    assert 0 <= trust["after"]["error"] <= 1
+    assert "Look at these first" in (run / "report.html").read_text()
+    card = (run / "MODEL_CARD.md").read_text()
+    assert "Research use only; not a medical device." in card
+    assert "| class" in card  # it was scored since
+    assert str(root) not in card
+    assert not [case for case in verdicts if case in card]
+    flags = list(csv.DictReader((masks / "flags.csv").open()))
+    suspicions = [float(row["suspicion"]) for row in flags]
+    assert suspicions == sorted(suspicions, reverse=True)
+    shown = {row["case"]: row["flags"] for row in flags}
+    structures = list(csv.DictReader((masks / "structures.csv").open()))
+    assert all(row["flags"] == shown[row["case"]] for row in structures)
+    first = [line for line in said["predict"].splitlines() if line.startswith("look at this one")]
+    assert bool(first) == any(shown.values())
+
+
 def test_phases_stand_in_the_table(finished):
     format, root, said = finished
     groups = json.loads((root / "runs/small/evaluation/summary.json").read_text())["groups"]

@@ -19,9 +19,11 @@ def import_weights(
     README; download the .pth file there. Which of the two released networks it belongs to is
     recognised by its keys. The file is opened without running code in it (weights_only).
     """
+    from msa2net.evaluation.card import write_card
     from msa2net.inference.published import import_published
 
     facts = import_published(file, out, image_size)
+    write_card(out)
     names = ", ".join(facts.label_names)
     say(f"recognised {facts.network.name}; its network is now in {out}")
     say(f"classes: {names}")

@@ -123,6 +123,10 @@ def _show(result: "PredictionResult", overlays: bool) -> None:
     if done:
         looked_at = f"look at {result.out / OVERLAYS}; " if overlays else ""
         say(f"{looked_at}sizes of the structures are in {result.out / STRUCTURES_FILE}")
+    for name, why in result.flagged[:SHOWN]:
+        say(f"look at this one first: {name}: {why}")
+    if len(result.flagged) > SHOWN:
+        say(f"and at {len(result.flagged) - SHOWN} more, see {result.out / 'flags.csv'}")
     for note in result.notes[:SHOWN]:
         say(f"note: {note}")
     if len(result.notes) > SHOWN:

@@ -13,6 +13,7 @@ from msa2net.data.display import display_image
 from msa2net.data.prepare import open_prepared, prepare
 from msa2net.data.store import INDEX, Store
 from msa2net.errors import DataError
+from msa2net.evaluation.card import write_card
 from msa2net.evaluation.examples import (
     PER_RANK,
     example_name,
@@ -29,7 +30,9 @@ from msa2net.evaluation.summary import (
     protocols_of,
     write_evaluation,
 )
+from msa2net.evaluation.trust import trust_of
 from msa2net.files import sha256
+from msa2net.inference.lookout import Lookout
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import CONFIG_FILE, WEIGHTS_FILE, read_facts, software_versions
 from msa2net.metrics import (
@@ -96,11 +99,14 @@ def evaluate_run(
     ids = store.ids(split)
     hashes = {"predictions": LabelsHash(), "labels": LabelsHash()}
     patterns: list[Pattern] = []
-    rows = score_cases(predictor, store, ids, progress, failed_distance, hashes, patterns)
+    lookout = Lookout(facts.usual, calibration=True) if facts.usual is not None else None
+    rows = score_cases(predictor, store, ids, progress, failed_distance, hashes, patterns, lookout)
     about = _about_run(run, split, predictor, store, hashes)
     about["note"] = " ".join(pattern_sentences(patterns, rows, store.label_names)) or None
     summary = build_summary(rows, store.label_names, store.kind, protocols, failed_distance, about)
+    summary |= {"trust": trust_of(lookout, facts.usual)}
     write_evaluation(run / "evaluation", summary, rows, _examples(predictor, store, rows))
+    write_card(run)
     return summary
 
 
@@ -179,21 +185,22 @@ def score_cases(
     failed_distance: FailedDistance = "diagonal",
     hashes: Mapping[str, LabelsHash] | None = None,
     patterns: list[Pattern] | None = None,
+    lookout: Lookout | None = None,
 ) -> list[CaseRow]:
     """Segment cases and score them under every protocol; one row per case and class.
 
     Volumes are brought back to their own grid in both ways, ours and the published one, from one
     pass through the network. `predictions` and `labels` of `hashes` take in every case, and
-    `patterns` what may be the same in all of them.
+    `patterns` what may be the same in all of them; what `lookout` finds stands in the rows.
     """
     cases: Iterable[Case] = (store.case(case_id) for case_id in ids)
     if progress is not None:
         cases = progress(cases, len(ids))
     volumes = store.kind == "volume"
     found = (
-        predictor.segment_both_ways(cases)
+        predictor.segment_both_ways(cases, lookout)
         if volumes
-        else ((segmentation, None) for segmentation in predictor.segment(cases))
+        else ((segmentation, None) for segmentation in predictor.segment(cases, lookout))
     )
     rows: list[CaseRow] = []
     for case_id, (segmentation, published) in zip(ids, found, strict=True):
@@ -204,6 +211,7 @@ def score_cases(
             hashes["labels"].add(case_id, truth)
         if patterns is not None:
             patterns.append(case_pattern(segmentation.labels, truth, len(store.label_names)))
+        verdict = None if lookout is None else lookout.verdicts[case_id]
         rows += case_rows(
             case_id,
             segmentation.labels,
@@ -214,6 +222,8 @@ def score_cases(
             distances=volumes,
             failed_distance=failed_distance,
             group=store.row(case_id).group,
+            flags="" if verdict is None else verdict.text,
+            suspicion=None if verdict is None else verdict.suspicion,
         )
     return rows
 

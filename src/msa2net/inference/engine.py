@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from msa2net.data.orientation import view_along
 from msa2net.data.preprocessing import Placement, ValueRange
 from msa2net.errors import ConfigError, DataError
 from msa2net.inference.groups import Mode, Networks, count_windows
+
+if TYPE_CHECKING:  # it needs torch, and whoever has none has nobody who asks
+    from msa2net.inference.lookout import CaseWatch
 
 WayBack = Literal["probabilities", "labels"]
 """What is resampled to a case's own grid: class probabilities, or only the most probable class."""
@@ -39,6 +42,7 @@ class Pending:
         labels: in the case's own layout, for each way back to its grid that is asked for.
         views: the same arrays along the training orientation.
         done: slices finished.
+        watch: notes how usual the case is and how sure the answer; None if nobody asks.
     """
 
     case: Case
@@ -49,6 +53,7 @@ class Pending:
     labels: dict[WayBack, NDArray[np.uint8]]
     views: dict[WayBack, NDArray[np.uint8]]
     done: int = 0
+    watch: "CaseWatch | None" = None
 
 
 @dataclass(eq=False)
@@ -136,9 +141,10 @@ class Engine:
         """Bring one slice of a case to what the networks look at."""
         image_C1HW = owner.image[:, index : index + 1]
         each = zip(self.groups, owner.ranges, owner.placements, strict=True)
-        return Slice(
-            owner, index, [g.preprocessing.unit_slices(image_C1HW, r, p) for g, r, p in each]
-        )
+        units = [g.preprocessing.unit_slices(image_C1HW, r, p) for g, r, p in each]
+        if owner.watch is not None:
+            owner.watch.see(units[0], index, owner.placements[0])
+        return Slice(owner, index, units)
 
     def run(self, queue: list[Slice]) -> None:
         """Segment the slices of a queue and empty it, in smaller batches where memory runs out."""
@@ -163,11 +169,17 @@ class Engine:
         for _, same in groupby(part, key=lambda entry: [unit.shape for unit in entry.units]):
             entries = list(same)
             found = []  # probabilities (B, K, h, w) of each group of networks
+            # Single answers of the first group, if anybody asks for them.
+            watch = next((entry.owner.watch for entry in entries if entry.owner.watch), None)
+            answers = None if watch is None else watch.expect()
             for number, group in enumerate(self.groups):
                 unit_BChw = np.concatenate([entry.units[number] for entry in entries])
-                found.append(group.probabilities(unit_BChw, batch, self.mode, self.overlap))
+                asked = None if number else answers
+                found.append(group.probabilities(unit_BChw, batch, self.mode, self.overlap, asked))
             for start, end in _same_owner(entries):
                 owner, first = entries[start].owner, entries[start].index
+                if owner.watch is not None and answers is not None:
+                    owner.watch.hear(answers, start, end, first, owner.placements[0])
                 own = [probability_BKhw[start:end] for probability_BKhw in found]
                 finished += [
                     (owner, first, way, self._back_to_grid(own, owner, way)) for way in owner.labels

@@ -31,7 +31,12 @@ def load_members(
     for run, other in zip(runs[1:], loaded[1:], strict=True):
         _require_alike((runs[0], loaded[0]), (run, other))
     members = [
-        Member(one.model, one.preprocessing, trained_flips(run, one.facts) if flips else ())
+        Member(
+            one.model,
+            one.preprocessing,
+            trained_flips(run, one.facts) if flips else (),
+            one.facts.usual,
+        )
         for run, one in zip(runs, loaded, strict=True)
     ]
     return members, loaded[0].label_names

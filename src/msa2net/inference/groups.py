@@ -38,9 +38,18 @@ class Networks(Protocol):
         """How many networks the mean is of."""
 
     def probabilities(
-        self, unit_BChw: NDArray[np.float32], batch: int, mode: Mode, overlap: float, /
+        self,
+        unit_BChw: NDArray[np.float32],
+        batch: int,
+        mode: Mode,
+        overlap: float,
+        answers: Any = None,
+        /,
     ) -> Any:
-        """Return the networks' mean class probabilities (B, K, h, w) for slices in [0, 1]."""
+        """Return the networks' mean class probabilities (B, K, h, w) for slices in [0, 1].
+
+        `answers`, if there is one, takes down what each network says; see `confidence.Answers`.
+        """
 
     def on_grid(
         self, values_BKhw: Any, size: tuple[int, int], placement: Placement, weight: int, /

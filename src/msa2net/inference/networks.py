@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from msa2net.data.preprocessing import Placement, Preprocessing
 from msa2net.errors import ConfigError
 from msa2net.inference.batches import choose_batch, is_out_of_memory, smaller_batch
+from msa2net.inference.confidence import Answers
 from msa2net.inference.groups import Flip, Mode
+from msa2net.inference.usual import Usual
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +33,13 @@ class Member:
         model: (B, C, h, w) → logits (B, K, h, w).
         preprocessing: how images become its inputs.
         flips: the mirrored copies of an input whose answers are averaged with the plain one's.
+        usual: of its training's cases; None if it was not noted.
     """
 
     model: nn.Module
     preprocessing: Preprocessing
     flips: tuple[Flip, ...] = ()
+    usual: Usual | None = None
 
 
 class Group:
@@ -67,6 +71,7 @@ class Group:
         batch: int,
         mode: Mode = "resize",
         overlap: float = 0.5,
+        answers: Answers | None = None,
     ) -> Tensor:
         """Return the members' mean class probabilities (B, K, h, w), on the first one's device.
 
@@ -75,16 +80,21 @@ class Group:
             batch: windows that go through a network at once; resized slices go all together.
             mode: see `Mode`.
             overlap: of neighbouring windows, as a share of their sides.
+            answers: takes down what each member says, and resized each mirrored copy.
         """
         mean_BKhw: Tensor | None = None
+        if answers is not None:
+            answers.networks = len(self.members)
         for member in self.members:
             device = device_of(member.model)
             image_BChw = self.preprocessing.standardise(torch.as_tensor(unit_BChw).to(device))
             with evaluating(member.model):
                 if mode == "resize":
-                    found_BKhw = _mirrored_mean(member, image_BChw)
+                    found_BKhw = _mirrored_mean(member, image_BChw, answers)
                 else:
                     found_BKhw = self._slide(member, image_BChw, batch, overlap)
+                    if answers is not None:
+                        answers.add(found_BKhw)
             if mean_BKhw is None:
                 mean_BKhw = found_BKhw
             else:
@@ -177,11 +187,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             model.train()
 
 
-def _mirrored_mean(member: Member, image_BChw: Tensor) -> Tensor:
+def _mirrored_mean(member: Member, image_BChw: Tensor, answers: Answers | None = None) -> Tensor:
     """Return the mean probabilities (B, K, h, w) of images and of their mirrored copies."""
     logits_BKhw: Tensor = member.model(image_BChw)
     mean_BKhw = logits_BKhw.float().softmax(dim=1)
+    if answers is not None:
+        answers.add(mean_BKhw)
     for flip in member.flips:
         logits_BKhw = member.model(image_BChw.flip(flip))
-        mean_BKhw += logits_BKhw.float().softmax(dim=1).flip(flip)
+        mirrored_BKhw = logits_BKhw.float().softmax(dim=1).flip(flip)
+        if answers is not None:
+            answers.add(mirrored_BKhw)
+        mean_BKhw += mirrored_BKhw
     return mean_BKhw / (1 + len(member.flips)) if member.flips else mean_BKhw

@@ -18,10 +18,12 @@ from msa2net.data.readers import read_channels, read_path, stem
 from msa2net.errors import ConfigError, DataError
 from msa2net.inference.engine import Engine, Pending, Slice, WayBack
 from msa2net.inference.groups import Flip, Mode
+from msa2net.inference.usual import Usual
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from msa2net.inference.lookout import Lookout
     from msa2net.inference.networks import Member
 
 
@@ -31,11 +33,15 @@ class Segmenter:
     Attributes:
         preprocessing: how images become inputs of the first network.
         label_names: one name per class, background first.
+        usual: what the first network's training cases are like; None if it was not noted.
     """
 
-    def __init__(self, engine: Engine, label_names: tuple[str, ...]) -> None:
+    def __init__(
+        self, engine: Engine, label_names: tuple[str, ...], usual: Usual | None = None
+    ) -> None:
         self.preprocessing = engine.groups[0].preprocessing
         self.label_names = label_names
+        self.usual = usual
         self._engine = engine
 
     @property
@@ -71,17 +77,24 @@ class Segmenter:
             case = _case_from_array(source, spacing_mm)
         return next(self.segment([case]))
 
-    def segment(self, cases: Iterable[Case]) -> Iterator[Segmentation]:
+    def segment(
+        self, cases: Iterable[Case], lookout: "Lookout | None" = None
+    ) -> Iterator[Segmentation]:
         """Segment cases one after another, filling batches across their borders.
 
         Memory holds one batch of slices and the labels of the cases in it; class probabilities
         exist for one batch only. A batch that does not fit into an accelerator's memory is halved,
         as are those after it. Results come in the order of the cases.
+
+        Args:
+            cases: them.
+            lookout: is told of every case, before its result comes, how usual it is.
         """
-        return (segmentation for (segmentation,) in self._segment(cases, ("probabilities",)))
+        found = self._segment(cases, ("probabilities",), lookout)
+        return (segmentation for (segmentation,) in found)
 
     def segment_both_ways(
-        self, cases: Iterable[Case]
+        self, cases: Iterable[Case], lookout: "Lookout | None" = None
     ) -> Iterator[tuple[Segmentation, Segmentation]]:
         """Segment cases once, and go back to their grids twice: as `segment`, and as published.
 
@@ -97,7 +110,7 @@ class Segmenter:
                 "networks with different preprocessing have no labels in common to enlarge as "
                 "published; score them one by one"
             )
-        found = self._segment(cases, ("probabilities", "labels"))
+        found = self._segment(cases, ("probabilities", "labels"), lookout)
         return ((own, published) for own, published in found)
 
     def note(self, case: Case) -> str | None:
@@ -105,13 +118,15 @@ class Segmenter:
         return note_on_slices(case.geometry, self.preprocessing.orientation)
 
     def _segment(
-        self, cases: Iterable[Case], ways: tuple[WayBack, ...]
+        self, cases: Iterable[Case], ways: tuple[WayBack, ...], lookout: "Lookout | None"
     ) -> Iterator[tuple[Segmentation, ...]]:
         engine = self._engine
         pending: list[Pending] = []
         queue: list[Slice] = []
         for case in cases:
             owner = engine.begin(case, ways)
+            if lookout is not None:
+                owner.watch = lookout.begin(case, self.preprocessing, self.label_names)
             pending.append(owner)
             depth = owner.image.shape[1]
             for index in range(depth):
@@ -122,12 +137,14 @@ class Segmenter:
                 engine.run(queue)
             del case, owner  # a volume is not kept while the next is being read
             while pending and pending[0].done == pending[0].image.shape[1]:
-                yield self._finish(pending.pop(0))
+                yield self._finish(pending.pop(0), lookout)
         engine.run(queue)
-        yield from map(self._finish, pending)
+        yield from (self._finish(owner, lookout) for owner in pending)
 
-    def _finish(self, pending: Pending) -> tuple[Segmentation, ...]:
+    def _finish(self, pending: Pending, lookout: "Lookout | None") -> tuple[Segmentation, ...]:
         case = pending.case
+        if lookout is not None and pending.watch is not None:
+            lookout.finish(pending.watch, next(iter(pending.labels.values())))
         return tuple(
             Segmentation(case.id, labels, self.label_names, case.geometry)
             for labels in pending.labels.values()
@@ -151,6 +168,7 @@ class Predictor(Segmenter):
             that were trained on images of this resolution. Slices smaller than a window are
             surrounded as by `fit: pad`.
         overlap: of neighbouring windows, as a share of their sides.
+        usual: what the first network's training cases are like; None if it was not noted.
     """
 
     def __init__(
@@ -164,6 +182,7 @@ class Predictor(Segmenter):
         others: "Sequence[Member]" = (),
         mode: Mode = "resize",
         overlap: float = 0.5,
+        usual: Usual | None = None,
     ) -> None:
         """Make a predictor of networks in memory; `load` makes one of run folders.
 
@@ -177,6 +196,7 @@ class Predictor(Segmenter):
             others: networks with the same classes and channels, averaged with the first.
             mode: see the class.
             overlap: see the class.
+            usual: see the class.
 
         Raises:
             ConfigError: no such mode, an overlap outside [0, 1), no slices in a batch, MONAI
@@ -188,7 +208,7 @@ class Predictor(Segmenter):
         if mode == "sliding":
             sliding_window_inference()  # missing, it is said before anything is read
         groups = group_members([Member(model, preprocessing, flips), *others])
-        super().__init__(Engine(groups, batch_slices, mode, overlap), label_names)
+        super().__init__(Engine(groups, batch_slices, mode, overlap), label_names, usual)
         self.model = model
         self.flips = flips
         self.mode = mode
@@ -236,6 +256,7 @@ class Predictor(Segmenter):
             others=others,
             mode=mode,
             overlap=overlap,
+            usual=first.usual,
         )
 
 

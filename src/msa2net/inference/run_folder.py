@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, DataError, WeightsError
 from msa2net.files import read_json, write_text
+from msa2net.inference.usual import Usual
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +48,8 @@ class ModelFacts(BaseModel):
         preprocessing: how images become its inputs.
         data: format and hash of the data it was trained on.
         training: what is known of its training, for people.
+        usual: what its training's cases are like, and from where on others are flagged; None of
+            older and of imported networks, and while a training is under way.
         versions: of the software that wrote it.
     """
 
@@ -58,6 +61,7 @@ class ModelFacts(BaseModel):
     preprocessing: Preprocessing
     data: dict[str, str] = {}
     training: dict[str, Any] = {}
+    usual: Usual | None = None
     versions: dict[str, str] = {}
 
 
@@ -84,6 +88,11 @@ def save_run(run: Path, model: "nn.Module", facts: ModelFacts) -> None:
     from msa2net.models.weights import save_weights
 
     save_weights(model, run / WEIGHTS_FILE)
+    write_facts(run, facts)
+
+
+def write_facts(run: Path, facts: ModelFacts) -> None:
+    """Write `model.json`, all of it or nothing."""
     write_text(run / MODEL_FILE, facts.model_dump_json(indent=2) + "\n")
 
 

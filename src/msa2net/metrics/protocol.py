@@ -26,8 +26,10 @@ SURFACE_TOLERANCE = 2.0
 
 # One row per case and class; the keys are the columns of cases.csv, in order. Metric columns come
 # last, None where not applicable or not computed; a metric joins by a key here and a value in
-# scoring.py. `group` is "" for a case without one. What is in millimetres is None where the spacing
-# is not known; what is in voxels is measured as if every voxel were a cube with sides of 1.
+# scoring.py. `group` is "" for a case without one. `flags` says of the case in words why to look at
+# it first, "" if nothing speaks for it, and `suspicion` sorts cases by it, see inference/flags.py.
+# What is in millimetres is None where the spacing is not known; what is in voxels is measured as if
+# every voxel were a cube with sides of 1.
 CaseRow = TypedDict(
     "CaseRow",
     {
@@ -35,6 +37,8 @@ CaseRow = TypedDict(
         "class": str,
         "group": str,
         "outcome": Outcome,
+        "flags": str,
+        "suspicion": float | None,
         "tp": int,
         "fp": int,
         "fn": int,

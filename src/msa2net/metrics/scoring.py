@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
@@ -27,6 +27,15 @@ from msa2net.metrics.surface import (
 )
 
 _IGNORE_INDEX = 255
+
+
+class _About(TypedDict):
+    """The columns that all rows of a case have in common."""
+
+    case: str
+    group: str
+    flags: str
+    suspicion: float | None
 
 
 class _Standard(NamedTuple):
@@ -58,6 +67,8 @@ def case_rows(
     distances: bool = False,
     failed_distance: FailedDistance = "diagonal",
     group: str = "",
+    flags: str = "",
+    suspicion: float | None = None,
 ) -> list[CaseRow]:
     """Score one case: one row per class, background left out.
 
@@ -76,6 +87,8 @@ def case_rows(
         failed_distance: what a distance counts where a class was missed or is a false positive;
             sum such rows up under `standard_protocol(failed_distance)`. `nan` is None here.
         group: what the case belongs to, for `summarise_groups`; "" is no group.
+        flags: goes into the rows, see `CaseRow`.
+        suspicion: likewise.
 
     Raises:
         ConfigError: the names are fewer than two, one comes twice, or `failed_distance` is none.
@@ -96,12 +109,9 @@ def case_rows(
             )
         except DataError as error:
             raise DataError(f"case {case_id}: {error}") from error
-    return [
-        _class_row(
-            case_id, name, group, counts[index], published_counts[index], measured[index - 1]
-        )
-        for index, name in enumerate(label_names[1:], start=1)
-    ]
+    about: _About = {"case": case_id, "group": group, "flags": flags, "suspicion": suspicion}
+    each = zip(label_names[1:], counts[1:], published_counts[1:], measured, strict=True)
+    return [_class_row(about, *of_class) for of_class in each]
 
 
 def _count_names(label_names: Sequence[str]) -> int:
@@ -126,9 +136,8 @@ def _counts(
 
 
 def _class_row(
-    case_id: str,
+    about: _About,
     class_name: str,
-    group: str,
     counts: Sequence[int],
     published_counts: Sequence[int],
     measured: _Distances,
@@ -138,10 +147,12 @@ def _class_row(
     # is what "not applicable" means.
     standard = {name: applicable(v) for name, v in overlap_metrics(tp, fp, fn, tn).items()}
     return {
-        "case": case_id,
+        "case": about["case"],
         "class": class_name,
-        "group": group,
+        "group": about["group"],
         "outcome": outcome(tp, fp, fn),
+        "flags": about["flags"],
+        "suspicion": about["suspicion"],
         "tp": tp,
         "fp": fp,
         "fn": fn,

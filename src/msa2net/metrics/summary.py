@@ -28,7 +28,7 @@ from msa2net.metrics.protocol import (
 from msa2net.metrics.statistics import WORST, worst_cases
 
 COLUMNS: tuple[str, ...] = tuple(CaseRow.__annotations__)
-_TEXTS = ("case", "class", "group", "outcome")
+_TEXTS = ("case", "class", "group", "outcome", "flags")
 _COUNTS = ("tp", "fp", "fn", "tn")
 _FAILED = ("missed", "false_positive")
 _MAY_BE_INFINITE = (*DISTANCES_MM, *DISTANCES_VOXELS)  # where a class failed; see FAILED_DISTANCES

@@ -83,6 +83,8 @@ class Record(BaseModel):
         outputs: path in the folder → SHA-256; empty if it failed.
         dicom_seg: kind of the DICOM segmentation; none if there is none.
         structures: rows of `structures.csv`.
+        flags, suspicion: why to look at it first, see `inference/flags.py`; None where the
+            network does not know what is usual.
         error: why there are no outputs; "" if there are.
     """
 
@@ -95,6 +97,8 @@ class Record(BaseModel):
     outputs: dict[str, str] = {}
     dicom_seg: str = "none"
     structures: tuple[dict[str, str], ...] = ()
+    flags: str = ""
+    suspicion: float | None = None
     error: str = ""
 
     def intact(self, out: Path, names: Sequence[str]) -> bool:

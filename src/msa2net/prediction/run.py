@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ from msa2net.prediction.records import Maker, Record, hash_outputs, write_record
 from msa2net.prediction.sources import open_source
 from msa2net.prediction.tables import FAILURES_FILE, structure_rows, write_tables
 from msa2net.report.figures import class_color, overlay
+
+if TYPE_CHECKING:
+    from msa2net.inference.lookout import Lookout
 
 JobProgress = Callable[[Iterable[Job], int], Iterable[Job]]
 
@@ -56,6 +59,8 @@ class PredictionResult:
         predicted: names of those predicted now.
         finished: names of those left out, as they were done already.
         failures: those that have no mask.
+        flagged: (name, why) of those predicted now that are to be looked at first, the most
+            suspicious first.
         notes: sentences on images that were cut into other slices than their own.
         failures_file: lists the failures of the whole folder; None if there is none.
     """
@@ -65,6 +70,7 @@ class PredictionResult:
     predicted: tuple[str, ...]
     finished: tuple[str, ...]
     failures: tuple[Failure, ...]
+    flagged: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
     failures_file: Path | None
 
@@ -90,7 +96,7 @@ def predict_files(
 
     Writes masks on the images' own grids (`NAME.nii.gz`, `NAME.png`), `overlays/NAME.jpg`,
     `dicom-seg/NAME.dcm` if asked for, `labels.txt` with the classes, `structures.csv`,
-    `failures.csv`, and `records/`, by which an interrupted folder goes on.
+    `flags.csv`, `failures.csv`, and `records/`, by which an interrupted folder goes on.
 
     Args:
         run: run folders, whose probabilities are averaged, or one exported network (`.onnx`).
@@ -138,6 +144,8 @@ class _Work:
         self._predicted: list[str] = []
         self._failures: list[Failure] = []
         self._notes: list[str] = []
+        self._flagged: list[tuple[float, str, str]] = []
+        self._lookout: Lookout | None = None
         self._out = out
         self._maker = maker
         self._dicom_seg = dicom_seg
@@ -147,6 +155,10 @@ class _Work:
     ) -> None:
         """Predict and write one image after another; failures are collected."""
         _make_folder(self._out)
+        if predictor.usual is not None:
+            from msa2net.inference.lookout import Lookout  # it needs torch
+
+            self._lookout = Lookout(predictor.usual)
         for job in jobs:
             job.remove(self._out)
         todo = iter(jobs if progress is None else progress(jobs, len(jobs)))
@@ -172,6 +184,7 @@ class _Work:
             predicted=tuple(self._predicted),
             finished=plan.finished,
             failures=tuple(self._failures),
+            flagged=tuple((name, why) for _, name, why in sorted(self._flagged)),
             notes=tuple(self._notes),
             failures_file=self._out / FAILURES_FILE if listed else None,
         )
@@ -183,7 +196,7 @@ class _Work:
         waiting: deque[tuple[Job, Case]] = deque()
         while True:
             try:
-                for segmentation in predictor.segment(self._read(jobs, waiting)):
+                for segmentation in predictor.segment(self._read(jobs, waiting), self._lookout):
                     yield *waiting.popleft(), segmentation
                     del segmentation
                 return
@@ -192,7 +205,7 @@ class _Work:
             while waiting:
                 job, case = waiting.popleft()
                 try:
-                    segmentation = predictor(case)
+                    segmentation = next(predictor.segment([case], self._lookout))
                 except Msa2NetError as error:
                     self._fail(job, error)
                 else:
@@ -229,16 +242,24 @@ class _Work:
                     kind=cast("Kind", self._dicom_seg.upper()),
                     colours=[class_color(k) for k in range(len(segmentation.label_names))],
                 )
+            verdict = None
+            if self._lookout is not None:
+                verdict = self._lookout.verdicts.pop(case.id)
+            text = verdict.text if verdict is not None else ""
             record = self._record(
                 job,
                 outputs=hash_outputs(paths),
                 dicom_seg=self._dicom_seg,
-                structures=structure_rows(segmentation),
+                structures=structure_rows(segmentation, text),
+                flags=text,
+                suspicion=None if verdict is None else verdict.suspicion,
             )
             write_record(out, job.name, record)
             for name, path in paths.items():
                 (out / name).parent.mkdir(exist_ok=True)
                 path.replace(out / name)
+        if verdict is not None and verdict.flags:
+            self._flagged.append((-verdict.suspicion, job.name, text))
 
     def _fail(self, job: Job, error: Msa2NetError) -> None:
         """Note a failure, and leave nothing that could pass for its result."""

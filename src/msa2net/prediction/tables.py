@@ -1,6 +1,6 @@
-"""`structures.csv` and `failures.csv`: how large every structure is, and what has no mask.
+"""`structures.csv`, `flags.csv`, `failures.csv`: sizes, what to look at first, what has no mask.
 
-Both are made anew from all of the folder's records, by each process when it is done, so that they
+All are made anew from all of the folder's records, by each process when it is done, so that they
 are whole whoever comes last and however often it was interrupted.
 """
 
@@ -18,13 +18,18 @@ from msa2net.errors import DataError
 from msa2net.files import write_text
 from msa2net.prediction.records import FOLDER, all_records
 
-STRUCTURES_FILE, FAILURES_FILE = "structures.csv", "failures.csv"
-STRUCTURE_COLUMNS = ("case", "structure", "voxels", "volume_ml", "area_mm2")
+STRUCTURES_FILE, FLAGS_FILE, FAILURES_FILE = "structures.csv", "flags.csv", "failures.csv"
+STRUCTURE_COLUMNS = ("case", "structure", "voxels", "volume_ml", "area_mm2", "flags")
+FLAG_COLUMNS = ("case", "suspicion", "flags")
 FAILURE_COLUMNS = ("case", "source", "error")
 
 
-def structure_rows(segmentation: Segmentation) -> tuple[dict[str, str], ...]:
+def structure_rows(segmentation: Segmentation, flags: str = "") -> tuple[dict[str, str], ...]:
     """Measure every class but the background, also those that were not found.
+
+    Args:
+        segmentation: it.
+        flags: of the case, the same in each of its rows.
 
     Returns:
         Rows by `STRUCTURE_COLUMNS`: voxels (of a picture its pixels), the volume in mL where the
@@ -45,13 +50,17 @@ def structure_rows(segmentation: Segmentation) -> tuple[dict[str, str], ...]:
             "voxels": str(count),
             "volume_ml": _number(count, volume_mm3, 1000),
             "area_mm2": _number(count, area_mm2, 1),
+            "flags": flags,
         }
         for name, count in zip(segmentation.label_names[1:], voxels[1:].tolist(), strict=True)
     )
 
 
 def write_tables(out: Path) -> bool:
-    """Write both tables; one without rows is removed.
+    """Write all tables; one without rows is removed.
+
+    In `flags.csv` the most suspicious cases come first; cases predicted by networks of which
+    nothing usual is known are not in it.
 
     Returns:
         Whether there is any record to write them of.
@@ -64,13 +73,18 @@ def write_tables(out: Path) -> bool:
     try:
         with FileLock(out / FOLDER / ".lock"):
             structures: list[Mapping[str, str]] = []
+            flags: list[tuple[float, Mapping[str, str]]] = []
             failures: list[Mapping[str, str]] = []
             for name, record in all_records(out):
                 if record.error:
                     failures.append({"case": name, "source": record.source, "error": record.error})
                 elif all((out / output).is_file() for output in record.outputs):
                     structures += record.structures
+                    if record.suspicion is not None:
+                        row = {"case": name, "suspicion": f"{record.suspicion:g}"}
+                        flags.append((-record.suspicion, row | {"flags": record.flags}))
             _write(out / STRUCTURES_FILE, STRUCTURE_COLUMNS, structures)
+            _write(out / FLAGS_FILE, FLAG_COLUMNS, [row for _, row in sorted(flags, key=_first)])
             _write(out / FAILURES_FILE, FAILURE_COLUMNS, failures)
     except OSError as error:
         raise DataError(f"cannot write tables in {out}: {error.strerror or error}") from error
@@ -86,6 +100,10 @@ def _write(path: Path, columns: tuple[str, ...], rows: Iterable[Mapping[str, str
         write_text(path, text.getvalue())
     else:
         path.unlink(missing_ok=True)
+
+
+def _first(pair: tuple[float, Mapping[str, str]]) -> tuple[float, str]:
+    return pair[0], pair[1]["case"]
 
 
 def _voxel_mm(segmentation: Segmentation) -> tuple[float | None, float | None]:

@@ -28,6 +28,7 @@ from msa2net.report.figures import (
     strip_chart,
 )
 from msa2net.report.layouts import Reference, Summary
+from msa2net.report.reliability import trust_part
 from msa2net.report.scores import score_tables, worst_tables
 
 MAX_SLICES = 24
@@ -74,6 +75,7 @@ def write_report(run: Path, out: Path | None = None) -> Path:
         curves=_curves(content),
         selection=_selection(content.summary),
         scores=score_tables(content.summary) if content.summary else None,
+        trust=trust_part(content.summary.trust) if content.summary else None,
         worst=worst_tables(content.summary),
         strips=_strips(content),
         examples=[_card(read_example(path), content) for path in content.examples],

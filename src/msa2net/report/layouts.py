@@ -151,6 +151,35 @@ class Hashes(_Layout):
     split: str | None = None
 
 
+class FlaggedCase(_Layout):
+    """A case to look at first."""
+
+    case: str
+    suspicion: float
+    flags: str
+
+
+class Calibration(_Layout):
+    """Confidences beside the truth; see `evaluation.trust`."""
+
+    error: float | None
+    points: list[tuple[float, float, float]]
+
+
+class Trust(_Layout):
+    """How far answers are to be trusted; see `evaluation.trust`."""
+
+    cases: int
+    flagged: int
+    target: float
+    val_cases: int
+    first: list[FlaggedCase]
+    reasons: dict[str, int]
+    temperature: float
+    before: Calibration
+    after: Calibration
+
+
 class Reference(_Layout):
     """The paper's own results on such data."""
 
@@ -175,6 +204,7 @@ class Summary(_Layout):
         intervals: how they were made; None where there are none.
         worst: class → its worst cases under the standard protocol, worst first.
         note: what else a reader must know.
+        trust: None of folders, and of a run that does not know what is usual.
     """
 
     split: str | None
@@ -194,6 +224,7 @@ class Summary(_Layout):
     worst: dict[str, list[WorstCase]] = {}
     hashes: Hashes = Hashes()
     note: str | None = None
+    trust: Trust | None = None
 
     @model_validator(mode="after")
     def _every_class_has_every_metric(self) -> "Summary":

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from msa2net.config import Config, dump_config
 from msa2net.errors import ConfigError
+from msa2net.evaluation.card import CARD_FILE
 from msa2net.files import write_text
 from msa2net.inference.run_folder import CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE
 from msa2net.training import loggers, nonfinite, start
@@ -24,6 +25,7 @@ RUN_ENTRIES = (
     "evaluation",
     "prediction",
     "report.html",
+    CARD_FILE,
 )
 
 

@@ -15,6 +15,7 @@ from msa2net.data.prepare import Progress as ShowProgress
 from msa2net.data.prepare import prepare
 from msa2net.data.store import Store
 from msa2net.errors import ConfigError
+from msa2net.evaluation.card import write_card
 from msa2net.files import write_json
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import ModelFacts, choose_device, save_run
@@ -46,6 +47,7 @@ from msa2net.training.start import REPORT as START_REPORT
 from msa2net.training.start import StartReport, check_source, start_from
 from msa2net.training.stopping import StopRequest, StopTraining, TrainingInterrupted
 from msa2net.training.task import SegmentationTask, choose_precision
+from msa2net.training.usual import note_usual
 
 
 def train(
@@ -161,7 +163,7 @@ class _Session:
     def build(self, store: Store) -> list[str]:
         """Build data, network and loop; return what is to be told about another's weights."""
         config, saved, progress = self.config, self.saved, self.progress
-        splits = training_splits(config, store)
+        self.splits = splits = training_splits(config, store)
         preprocessing = create_preprocessing(config, store)
         self.data = SegmentationData(config, store, preprocessing, splits, self.processes.size)
         per_epoch = self.data.steps_per_epoch
@@ -272,6 +274,8 @@ class _Session:
             self.loggers.close()
         if finished and progress.best_dice is None and self.processes.first:
             self._save_last()  # the last weights are wanted, or all there is
+        if finished and self.processes.first:
+            self._note_usual()
         if not finished and self.stop.signum is not None:
             raise TrainingInterrupted(self.run, self.stop.signum, progress.epoch, progress.step)
         chosen = progress.kept if progress.best_dice is not None else None
@@ -286,6 +290,13 @@ class _Session:
             progress.no_longer_gains(config.train),
             self.start,
         )
+
+    def _note_usual(self) -> None:
+        """Add to the weights what is usual of their training's cases."""
+        predictor, slices = self.task.predictor, self.config.batch_slices
+        predictor.model.to(self.target)  # Lightning took it off the device
+        note_usual(self.run, predictor, slices, self.data.store, self.splits)
+        write_card(self.run)
 
     def _save_last(self) -> None:
         reached: dict[str, Any] = {"best_epoch": self.progress.epoch, "weights": LAST}

@@ -1,5 +1,6 @@
 """What a training is built from: data, network, Lightning's loop."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from msa2net.data.augment import mix
 from msa2net.data.geometry import Geometry
 from msa2net.data.orientation import common_orientation
 from msa2net.data.preprocessing import Preprocessing
+from msa2net.data.splits import SPLITS
 from msa2net.data.store import Store
 from msa2net.inference.run_folder import ModelFacts, NetworkFacts, software_versions
 from msa2net.losses.supervision import SupervisedLoss
@@ -98,7 +100,7 @@ def create_network(
         network=network,
         label_names=store.label_names,
         preprocessing=preprocessing,
-        data={"format": store.format, "hash": store.hash},
+        data={"format": store.format, "hash": store.hash, "cases": _counted(store)},
         versions=software_versions(),
     )
     return model, facts
@@ -118,6 +120,11 @@ def supervise(
         torch.manual_seed(mix(config.seed, HEAD_STREAM))
         network = SupervisedNetwork(model, num_classes)
     return network, SupervisedLoss(loss, mutation=config.supervision == "mutation")
+
+
+def _counted(store: Store) -> str:
+    counts = Counter(case.split for case in store.cases)
+    return ", ".join(f"{counts[split]} {split}" for split in SPLITS if counts[split])
 
 
 def validation_interval(config: Config) -> int:

@@ -1,0 +1,252 @@
+"""`MODEL_CARD.md` of a run folder: what is known of a network, in words for people.
+
+Written from `model.json`, `config.yaml` and, once there, `evaluation/summary.json`. It names no
+person, no case and no path.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from msa2net.config import Config, load_config
+from msa2net.evaluation.columns import DISCLAIMER, HEADINGS, heading, selection_note
+from msa2net.evaluation.lines import score_lines, shown
+from msa2net.evaluation.markdown import lay_out
+from msa2net.evaluation.summary import read_summary
+from msa2net.files import write_text
+from msa2net.inference.run_folder import CONFIG_FILE, ModelFacts, read_facts
+from msa2net.inference.usual import Range, Usual
+
+CARD_FILE = "MODEL_CARD.md"
+
+_WEIGHTS = {
+    "best on val": "those with the highest mean Dice on the validation split",
+    "best on test": "those with the highest mean Dice on the TEST split, which flatters its scores",
+    "last": "the last of the training",
+}
+
+
+def write_card(run: Path) -> Path:
+    """Write a run folder's model card, from what is known by now.
+
+    Raises:
+        WeightsError: not a run folder.
+        ConfigError: its config.yaml is broken.
+        DataError: its summary.json is broken, or the card cannot be written.
+    """
+    config_path, summary_path = run / CONFIG_FILE, run / "evaluation" / "summary.json"
+    config = load_config(config_path) if config_path.is_file() else None
+    summary = read_summary(summary_path) if summary_path.is_file() else None
+    path = run / CARD_FILE
+    write_text(path, model_card(read_facts(run), config, summary))
+    return path
+
+
+def model_card(facts: ModelFacts, config: Config | None, summary: Mapping[str, Any] | None) -> str:
+    """Write the card as Markdown.
+
+    Args:
+        facts: the content of model.json.
+        config: the settings of the training; None of imported weights.
+        summary: the content of summary.json; None before an evaluation.
+    """
+    on = f" on {facts.data['format']}" if facts.data.get("format") else ""
+    parts = [
+        f"# Model card: {facts.network.name}{on}",
+        f"**{DISCLAIMER}** Nothing it answers may guide the diagnosis or treatment of a person.",
+        *_part("What it is", _network(facts)),
+        *_part("Intended use", _use(facts)),
+        *_part("Data", _data(facts, config)),
+        *_part("Training", _training(facts, config)),
+        "## Scores",
+        *_scores(summary),
+        *_part("Confidence and flags", _trust(facts.usual, summary)),
+        *_part("Limits", _limits(facts, summary)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _part(title: str, sentences: list[str]) -> list[str]:
+    return [f"## {title}", "\n".join(f"- {sentence}" for sentence in sentences)]
+
+
+def _network(facts: ModelFacts) -> list[str]:
+    network, p = facts.network, facts.preprocessing
+    sides = "×".join(map(str, network.image_size))
+    scale = f"values from {p.low:g} to {p.high:g}"
+    if p.intensity == "percentile":
+        scale = f"the {p.low:g} to {p.high:g} percentiles of every image"
+    known = [] if p.orientation is None else [f"Slices are cut along {p.orientation}."]
+    encoder = f", encoder {network.encoder}" if network.encoder else ""
+    return [
+        f"A network that labels every pixel of a slice: {network.name}{encoder}.",
+        f"It finds: {', '.join(facts.label_names[1:])}. All else is {facts.label_names[0]}.",
+        f"Its input has {network.in_channels} channel{'s' * (network.in_channels > 1)}, {scale}, "
+        f"brought to {sides} pixels ({p.fit}).",
+        *known,
+        *_versions(facts),
+    ]
+
+
+def _versions(facts: ModelFacts) -> list[str]:
+    listed = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
+    return [f"Made with {listed}."] if listed else []
+
+
+def _use(facts: ModelFacts) -> list[str]:
+    return [
+        "Research on segmentation: comparing methods, preparing outlines that an expert corrects.",
+        "Images as those it was trained on: the same kind of device, protocol, part of the body "
+        "and population. Whatever differs has to be evaluated first.",
+        f"Not for clinical decisions, and not for structures other than "
+        f"{', '.join(facts.label_names[1:])}.",
+    ]
+
+
+def _data(facts: ModelFacts, config: Config | None) -> list[str]:
+    if "imported_from" in facts.training:
+        return ["The weights were imported; of the data they were trained on nothing is known."]
+    found = [f"Format {facts.data.get('format', 'unknown')}."]
+    if facts.data.get("cases"):
+        found.append(f"Cases: {facts.data['cases']}. Those of one patient are in one split.")
+    if config is not None:
+        found.append(_split(config))
+    if facts.data.get("hash"):
+        found.append(f"Fingerprint of the prepared data: {facts.data['hash'][:16]}.")
+    return [*found, *_seen(facts.usual)]
+
+
+def _split(config: Config) -> str:
+    data = config.data
+    if data.folds is not None:
+        return f"Fold {data.fold} of {data.folds} validated, drawn with seed {data.split_seed}."
+    if data.split_ratios is not None:
+        ratios = "/".join(f"{ratio:g}" for ratio in data.split_ratios)
+        return f"Patients were drawn into train/val/test by {ratios}, seed {data.split_seed}."
+    return "The split is the data set's own, or that of its format."
+
+
+def _seen(usual: Usual | None) -> list[str]:
+    """Say what the training's cases are like: middle, and the range that counts as usual."""
+    if usual is None:
+        return []
+    words = []
+    for feature, own in usual.ranges.items():
+        name, _, rest = feature.partition(":")
+        if name == "spacing" and rest != "aspect":
+            unit = "" if rest == "depth" else " mm"
+            title = "Slices a case" if rest == "depth" else f"Distance of {rest}"
+            words.append(f"{title}: {_between(own, 1)}{unit}.")
+        if name == "size":
+            if rest.endswith(":mm3"):
+                words.append(f"Size of {rest.removesuffix(':mm3')}: {_between(own, 1000)} mL.")
+            elif feature.removesuffix("share") + "mm3" not in usual.ranges:
+                words.append(
+                    f"Size of {rest.removesuffix(':share')}: {_between(own, 0.01)} % of an image."
+                )
+    return words
+
+
+def _between(own: Range, unit: float) -> str:
+    ends = [own.centre if x is None else x for x in (own.low, own.high)]
+    low, centre, high = (math.exp(x) / unit for x in (ends[0], own.centre, ends[1]))
+    return f"about {centre:.3g}, usually {low:.3g} to {high:.3g}"
+
+
+def _training(facts: ModelFacts, config: Config | None) -> list[str]:
+    known = facts.training
+    if "imported_from" in known:
+        return ["Not trained here."]
+    found = [
+        f"{known.get('epochs_run', '?')} of {known.get('epochs', '?')} epochs, seed "
+        f"{known.get('seed', '?')}, {known.get('precision', '?')} on {known.get('device', '?')}."
+    ]
+    chosen = _WEIGHTS.get(str(known.get("weights")))
+    if chosen:
+        found.append(f"Weights: {chosen}, of epoch {known.get('best_epoch', '?')}.")
+    found += [
+        f"Mean Dice on {split} then: {known[f'{split}_dice']:.4f}."
+        for split in ("val", "test")
+        if known.get(f"{split}_dice") is not None
+    ]
+    if "val" in known.get("trained_on", ()):
+        found.append("The validation cases were trained on as well.")
+    if config is not None:
+        losses = ", ".join(f"{name} {weight:g}" for name, weight in config.loss.items())
+        train = config.train
+        found.append(
+            f"Loss: {losses}. {train.optimizer}, highest learning rate {train.learning_rate:g}, "
+            f"batches of {train.batch_size}."
+        )
+    mirrored = " and ".join(known.get("flips") or ())
+    return [*found, f"Mirrored in training: {mirrored or 'never'}."]
+
+
+def _scores(summary: Mapping[str, Any] | None) -> list[str]:
+    if summary is None:
+        return ["Not evaluated yet: `msa2net evaluate` scores the test split and writes it here."]
+    _, scores, metrics = shown(summary)
+    rows = [
+        [line.label, *line.names, *line.figures, *line.counts[:1]]
+        for line in score_lines(summary["label_names"][1:], scores, metrics)
+    ]
+    header = ["class", "protocol", *(HEADINGS[metric] for metric in metrics), "n"]
+    warning, selection = selection_note(summary)
+    said = [("**Warning:** " if warning else "") + selection] if selection else []
+    return [f"{heading(summary)}.", *said, lay_out(header, rows)]
+
+
+def _trust(usual: Usual | None, summary: Mapping[str, Any] | None) -> list[str]:
+    if usual is None:
+        return ["What is usual was not noted for these weights, so no case is ever flagged."]
+    words = [
+        f"Cases that are unlike the {usual.train_cases} training cases looked at, or that the "
+        "network is unsure of, are flagged: look at these first. A case without a flag may be "
+        "wrong all the same."
+    ]
+    if usual.val_cases:
+        words.append(
+            f"Limits were set on {usual.val_cases} validation cases, of which {usual.flagged} "
+            f"are flagged; at most {100 * usual.target:g} % of clean cases should be."
+        )
+        words.append(f"Confidences are of logits divided by {usual.temperature:.3g}.")
+    else:
+        words.append("No validation case was held out, so confidences are not judged.")
+    trust = summary.get("trust") if summary is not None else None
+    if trust and summary is not None:
+        errors = [trust[when]["error"] for when in ("before", "after")]
+        words.append(f"On {summary['split']}: {trust['flagged']} of {trust['cases']} flagged.")
+        if None not in errors:
+            words.append(
+                f"Expected calibration error on {summary['split']}: {errors[0]:.4f} before that "
+                f"division, {errors[1]:.4f} with it."
+            )
+    return words
+
+
+def _limits(facts: ModelFacts, summary: Mapping[str, Any] | None) -> list[str]:
+    found = [
+        "It sees one slice at a time, reduced to its input's size: what is smaller than a few "
+        "of those pixels is easily lost.",
+        "It answers every image, also one that shows nothing it knows.",
+        "Nothing here says how it does on groups of people, devices or hospitals that the "
+        "scored cases do not hold.",
+    ]
+    missed = [
+        f"{label} {figures['dice']['missed']} of {figures['dice']['n']}"
+        for label, figures in _standard(summary).items()
+        if figures["dice"]["missed"]
+    ]
+    if missed:
+        found.append(f"Missed altogether in the scored cases: {', '.join(missed)}.")
+    if facts.usual is None or not facts.usual.val_cases:
+        found.append("How far its confidences are true is not known.")
+    return found
+
+
+def _standard(summary: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if summary is None:
+        return {}
+    classes: Mapping[str, Any] = summary["protocols"].get("standard", {}).get("classes", {})
+    return classes

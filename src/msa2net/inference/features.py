@@ -1,0 +1,242 @@
+"""What is measured of a case to tell whether it is usual: its input, its grid, its structures.
+
+A feature is a number with a name such as `size:liver:mm3`: what kind, of what, and which. What is
+not known of a case has no feature. Scales are logarithmic where ratios matter.
+
+Axes: C channels, Z slices, H rows, W columns; h, w are rows and columns of the network's input.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Features = dict[str, float]
+
+SLICES = 32  # of a case's input that are looked at, evenly spaced; more say the same
+SIDE = 16  # of the thumbnail
+AXES = ("slices", "rows", "columns")
+
+_LEVELS = 128  # of the histogram
+_SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_FINE = 128  # rows and columns of a slice that structures are measured on, at least
+_LEAST_SHARE = 0.01  # of a clipped value's pixels: fewer are as good as none
+_LEAST_CLEAR = 0.02  # of a slice's pixels that show how noisy it is
+_DARK, _BRIGHT = 0.02, 0.98  # beyond, the input may be clipped and shows no noise
+
+
+def looked_at(depth: int) -> frozenset[int]:
+    """Return the slices of a case whose input is measured."""
+    if depth <= SLICES:
+        return frozenset(range(depth))
+    return frozenset(np.linspace(0, depth - 1, SLICES).round().astype(int).tolist())
+
+
+class InputSums:
+    """Adds up what is measured of a case's input, slice by slice, and holds no slice."""
+
+    def __init__(self, channels: int) -> None:
+        self._histogram_CL = np.zeros((channels, _LEVELS), np.int64)
+        self._noise_C = np.zeros(channels)
+        self._clear_C = np.zeros(channels)
+        self._colour = 0.0
+        self._thumbnail = np.zeros((SIDE, SIDE))
+        self._slices = 0
+
+    def add(self, unit_Chw: NDArray[np.float32]) -> None:
+        """Measure one slice, in [0, 1], without what surrounds the image."""
+        unit_Chw = np.clip(unit_Chw, 0.0, 1.0)
+        for channel, unit_hw in enumerate(unit_Chw):
+            level = (unit_hw[::2, ::2] * (_LEVELS - 1) + 0.5).astype(np.intp)
+            self._histogram_CL[channel] += np.bincount(level.reshape(-1), minlength=_LEVELS)
+            noise = _noise(unit_hw)
+            self._noise_C[channel] += 0 if noise is None else noise
+            self._clear_C[channel] += noise is not None
+        if len(unit_Chw) == 3:
+            self._colour += float(np.ptp(unit_Chw[:, ::2, ::2], axis=0).mean())
+        self._thumbnail += _thumbnail(unit_Chw.mean(axis=0))
+        self._slices += 1
+
+    @property
+    def thumbnail(self) -> NDArray[np.float64]:
+        """The mean of all slices and channels, (SIDE, SIDE)."""
+        return self._thumbnail / max(1, self._slices)
+
+    def features(self) -> Features:
+        """Return what the input is like; nothing before a slice was seen."""
+        if not self._slices:
+            return {}
+        found: Features = {}
+        for channel, counts_L in enumerate(self._histogram_CL):
+            share_L = np.cumsum(counts_L) / max(1, counts_L.sum())
+            for share in _SHARES:
+                level = int(np.searchsorted(share_L, share)) / (_LEVELS - 1)
+                found[f"intensity:{channel}:q{round(100 * share)}"] = level
+            found[f"intensity:{channel}:dark"] = math.log(float(share_L[0]) + _LEAST_SHARE)
+            found[f"intensity:{channel}:bright"] = math.log(float(1 - share_L[-2]) + _LEAST_SHARE)
+            if self._clear_C[channel]:
+                noise = self._noise_C[channel] / self._clear_C[channel]
+                found[f"noise:{channel}"] = math.log(noise + 1e-3)
+        if len(self._histogram_CL) == 3:
+            found["colour"] = math.log(self._colour / self._slices + 1e-2)
+        return found
+
+
+def layout_features(thumbnail: NDArray[np.float64], usual: NDArray[np.float64]) -> Features:
+    """Compare a case's thumbnail with the training's: how alike, and whether a mirror image is.
+
+    `layout:mirrored` is how much more alike it is than its own mirror image, so below 0 where
+    the mirror image fits better.
+    """
+    alike = _correlation(thumbnail, usual)
+    return {
+        "layout:alike": alike,
+        "layout:columns": alike - _correlation(thumbnail[:, ::-1], usual),
+        "layout:rows": alike - _correlation(thumbnail[::-1], usual),
+    }
+
+
+def grid_features(
+    shape_ZHW: tuple[int, ...], spacing_mm: Sequence[float] | None, oriented: bool
+) -> Features:
+    """Describe a case's grid, along the training orientation.
+
+    Args:
+        shape_ZHW: of the image.
+        spacing_mm: along (Z, H, W); None if unknown.
+        oriented: whether it is known how it lies in the patient.
+    """
+    depth, height, width = shape_ZHW
+    found = {"spacing:depth": math.log(depth), "spacing:aspect": math.log(height / width)}
+    found["unknown:spacing"] = float(spacing_mm is None)
+    found["unknown:orientation"] = float(not oriented)
+    for axis, mm in zip(AXES, spacing_mm or (), strict=False):
+        if axis != "slices" or depth > 1:
+            found[f"spacing:{axis}"] = math.log(mm)
+    return found
+
+
+def structure_features(
+    labels_ZHW: NDArray[np.uint8], names: Sequence[str], spacing_mm: Sequence[float] | None
+) -> Features:
+    """Measure every structure: whether it is there, how large, and where.
+
+    Places are centroids, as shares of the image's extents, and relative to all structures
+    together in their standard deviations, which does not depend on what the scan covers.
+
+    Args:
+        labels_ZHW: class indices, along the training orientation; those that are no class count
+            as background.
+        names: one per class, background first.
+        spacing_mm: of the voxels along (Z, H, W); None if unknown.
+    """
+    sums_K7, step = _moments(labels_ZHW, len(names))
+    volume_mm3 = math.prod(spacing_mm) if spacing_mm is not None else None
+    whole = _places(sums_K7.sum(axis=0), labels_ZHW.shape, step)
+    found: Features = {}
+    for index, name in enumerate(names[1:], start=1):
+        voxels = float(sums_K7[index, 0]) * step * step
+        if not voxels:  # smaller than the step, or not there at all
+            voxels = float(sum(np.count_nonzero(labels == index) for labels in labels_ZHW))
+        found[f"missing:{name}"] = float(not voxels)
+        if not voxels:
+            continue
+        found[f"size:{name}:share"] = math.log(voxels / labels_ZHW.size)
+        if volume_mm3 is not None:
+            found[f"size:{name}:mm3"] = math.log(voxels * volume_mm3)
+        if not sums_K7[index, 0]:
+            continue
+        own = _places(sums_K7[index], labels_ZHW.shape, step)
+        for axis, length, at, of_all in zip(AXES, labels_ZHW.shape, own, whole, strict=True):
+            if length == 1:
+                continue
+            found[f"place:{name}:{axis}"] = at[0]
+            if len(names) > 2:
+                spread = max(of_all[1], 1 / length)
+                found[f"place:{name}:{axis} among all"] = (at[0] - of_all[0]) / spread
+    found["missing:"] = float(all(found[f"missing:{name}"] for name in names[1:]))
+    return found
+
+
+def mean_thumbnail(thumbnails: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return the mean of thumbnails, each brought to mean 0 and deviation 1 first."""
+    return np.mean([_standardised(one) for one in thumbnails], axis=0)
+
+
+def _noise(unit_hw: NDArray[np.float32]) -> float | None:
+    """Return the median distance of pixels from the mean of their four neighbours.
+
+    The median, since edges and hairs are no noise; None where hardly a pixel is unclipped.
+    """
+    if min(unit_hw.shape) < 3:
+        return None
+    middle = unit_hw[1:-1, 1:-1]
+    around = unit_hw[:-2, 1:-1] + unit_hw[2:, 1:-1] + unit_hw[1:-1, :-2] + unit_hw[1:-1, 2:]
+    clear = (middle > _DARK) & (middle < _BRIGHT)
+    if np.count_nonzero(clear) < _LEAST_CLEAR * clear.size:
+        return None
+    return float(np.median(np.abs(middle - 0.25 * around)[clear]))
+
+
+def _thumbnail(unit_hw: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    found = unit_hw.astype(np.float64)
+    for axis in (0, 1):
+        length = found.shape[axis]
+        edges = np.linspace(0, length, SIDE + 1)
+        starts = np.minimum(edges[:-1].astype(int), length - 1)
+        # Where an image is smaller than its thumbnail, parts of it stand twice.
+        counts = np.diff(np.append(starts, length)) if length >= SIDE else np.ones(SIDE)
+        if length >= SIDE:
+            sums = np.add.reduceat(found, starts, axis=axis)
+        else:
+            sums = found.take(starts, axis=axis)
+        found = sums / (counts[:, None] if axis == 0 else counts)
+    return found
+
+
+def _standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    deviation = float(values.std())
+    return (values - values.mean()) / (deviation if deviation > 1e-6 else 1.0)
+
+
+def _correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    return float((_standardised(one) * _standardised(other)).mean())
+
+
+def _moments(labels_ZHW: NDArray[np.uint8], classes: int) -> tuple[NDArray[np.float64], int]:
+    """Return per class: voxels, then sums and sums of squares along Z, H and W; and the step.
+
+    Of every slice only each `step`-th row and column is asked.
+    """
+    step = max(1, min(labels_ZHW.shape[1:]) // _FINE)
+    sums_K7 = np.zeros((classes, 7))
+    for z, labels_HW in enumerate(labels_ZHW):
+        few_HW = labels_HW[::step, ::step]
+        rows, columns = np.nonzero((few_HW > 0) & (few_HW < classes))
+        if not len(rows):
+            continue
+        of = few_HW[rows, columns]
+        count_K = np.bincount(of, minlength=classes)
+        y, x = rows.astype(float), columns.astype(float)
+        sums_K7[:, 0] += count_K
+        sums_K7[:, 1] += count_K * z
+        sums_K7[:, 2] += count_K * z * z
+        for column, weights in ((3, y), (4, y * y), (5, x), (6, x * x)):
+            sums_K7[:, column] += np.bincount(of, weights, classes)
+    return sums_K7, step
+
+
+def _places(
+    sums_7: NDArray[np.float64], shape_ZHW: tuple[int, ...], step: int
+) -> list[tuple[float, float]]:
+    """Return centroid and standard deviation along Z, H and W, as shares of the extents."""
+    count = max(1.0, float(sums_7[0]))
+    places = []
+    for axis, length in enumerate(shape_ZHW):
+        mean = float(sums_7[1 + 2 * axis]) / count
+        spread = math.sqrt(max(0.0, float(sums_7[2 + 2 * axis]) / count - mean * mean))
+        scale = 1 if axis == 0 else step
+        places.append(((mean * scale + 0.5) / length, spread * scale / length))
+    return places

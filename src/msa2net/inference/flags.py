@@ -1,0 +1,164 @@
+"""Which cases to look at first, and why, in plain words."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from msa2net.inference.features import Features
+from msa2net.inference.usual import Range, Usual, criterion, deviations
+
+DOUBT = "confidence:"  # one minus the expected Dice, of all structures together
+_EACH = 2  # features of a criterion that are told, those that are furthest beyond
+_MOST = 99.0  # of a suspicion; beyond it nothing is more suspicious
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be told of one case.
+
+    Attributes:
+        flags: a few words on what is beyond a criterion, the most unusual first; none if usual.
+        criteria: the names of these criteria.
+        suspicion: to sort cases by. Above 1 if there is a flag; below, how unsure the network is:
+            0 is as usual, less is surer.
+    """
+
+    flags: tuple[str, ...]
+    criteria: tuple[str, ...]
+    suspicion: float
+
+    @property
+    def text(self) -> str:
+        """All flags in one line; "" if there are none."""
+        return "; ".join(self.flags)
+
+
+def judge(features: Features, usual: Usual) -> Verdict:
+    """Compare a case with what is usual."""
+    beyond: dict[str, list[tuple[float, str]]] = {}
+    for feature, deviation in deviations(features, usual.ranges).items():
+        limit = usual.limits.get(criterion(feature))
+        if limit is not None and deviation > limit:
+            beyond.setdefault(criterion(feature), []).append((deviation / limit, feature))
+    for found in beyond.values():
+        found.sort(reverse=True)
+    ordered = sorted(beyond, key=lambda name: -beyond[name][0][0])
+    words = dict.fromkeys(
+        _words(feature, features, usual.ranges)
+        for name in ordered
+        for _, feature in beyond[name][:_EACH]
+    )
+    # Below every limit only doubt of the whole answer says something of how good it is.
+    own = 0.0
+    if DOUBT in features and DOUBT in usual.ranges:
+        own = usual.ranges[DOUBT].signed(features[DOUBT]) / usual.limits["confidence"]
+    suspicion = max([own, *(beyond[name][0][0] for name in ordered)])
+    return Verdict(tuple(words), tuple(ordered), round(min(suspicion, _MOST), 4))
+
+
+def _words(feature: str, features: Features, ranges: Mapping[str, Range]) -> str:
+    name, _, rest = feature.partition(":")
+    value, usual = features[feature], ranges[feature]
+    return _SENTENCES[name](rest, value, usual)
+
+
+def _confidence(rest: str, value: float, usual: Range) -> str:
+    if rest == "entropy":
+        return "the network is unsure of more than the outlines"
+    of = f"of {rest}" if rest else "of its answer"
+    expected, typical = (1 - _share(logit) for logit in (value, usual.centre))
+    return f"the network is unsure {of} (expects a Dice of {expected:.2f}, usually {typical:.2f})"
+
+
+def _disagreement(rest: str, value: float, usual: Range) -> str:
+    found, typical = (1 - _share(logit) for logit in (value, usual.centre))
+    if rest == "networks":
+        return f"the networks disagree (Dice {found:.2f} with each other)"
+    return f"its mirror image is answered otherwise (Dice {found:.2f}, usually {typical:.2f})"
+
+
+def _missing(rest: str, _: float, __: Range) -> str:
+    return f"no {rest} was found" if rest else "nothing was found"
+
+
+def _size(rest: str, value: float, usual: Range) -> str:
+    name, _, unit = rest.rpartition(":")
+    large = "large" if value > usual.centre else "small"
+    if unit == "mm3":
+        found, typical = (f"{math.exp(x) / 1000:.3g} mL" for x in (value, usual.centre))
+    else:
+        found, typical = (f"{100 * math.exp(x):.2g} % of the image" for x in (value, usual.centre))
+    return f"{name} is unusually {large} ({found}, usually about {typical})"
+
+
+def _place(rest: str, value: float, usual: Range) -> str:
+    name, _, axis = rest.partition(":")
+    axis, _, among = axis.partition(" ")
+    ends = {"slices": ("first", "last"), "rows": ("top", "bottom"), "columns": ("left", "right")}
+    end = ends[axis][value > usual.centre]
+    where = f"{end} slices" if axis == "slices" else f"{end} of the slices"
+    others = " among the structures" if among else ""
+    return f"{name} lies unusually far to the {where}{others}"
+
+
+def _intensity(rest: str, value: float, usual: Range) -> str:
+    channel, _, which = rest.partition(":")
+    whose = "its intensities are" if channel == "0" else f"intensities of channel {channel} are"
+    found = f"{value:.2f}, usually about {usual.centre:.2f}"
+    if which in ("dark", "bright"):
+        shares = [max(0.0, 100 * math.exp(x) - 1) for x in (value, usual.centre)]
+        found = f"{shares[0]:.0f} %, usually about {shares[1]:.0f} %"
+        end = "lowest" if which == "dark" else "highest"
+        what = f"share at the {end} value of the window {found}"
+    else:
+        what = f"{which.removeprefix('q')} % quantile {found} of the window"
+    return f"{whose} unlike the training images' ({what}); another unit, sequence or kind of image?"
+
+
+def _noise(_: str, value: float, usual: Range) -> str:
+    return f"it is {'noisier' if value > usual.centre else 'smoother'} than the training images"
+
+
+def _colour(_: str, value: float, usual: Range) -> str:
+    return f"it is {'more' if value > usual.centre else 'less'} colourful than the training images"
+
+
+def _layout(rest: str, _: float, __: Range) -> str:
+    if rest == "alike":
+        return "it is laid out unlike the training images: another view, or another part?"
+    sides = "left to right" if rest == "columns" else "top to bottom"
+    return f"it looks mirrored, {sides}, beside the training images"
+
+
+def _spacing(rest: str, value: float, usual: Range) -> str:
+    found, typical = math.exp(value), math.exp(usual.centre)
+    if rest == "depth":
+        return f"it has {found:.0f} slice{'s' * (found > 1.5)}, usual are about {typical:.0f}"
+    if rest == "aspect":
+        return f"it is {found:.2g} times as high as wide, usual is about {typical:.2g}"
+    return f"its {rest} are {found:.3g} mm apart, usual are about {typical:.3g} mm"
+
+
+def _unknown(rest: str, _: float, __: Range) -> str:
+    if rest == "spacing":
+        return "its voxels' size is not known, and that of the training images was"
+    return "how it lies in the patient is not known, and of the training images it was"
+
+
+_SENTENCES = {
+    "confidence": _confidence,
+    "disagreement": _disagreement,
+    "missing": _missing,
+    "size": _size,
+    "place": _place,
+    "intensity": _intensity,
+    "noise": _noise,
+    "colour": _colour,
+    "layout": _layout,
+    "spacing": _spacing,
+    "unknown": _unknown,
+}
+
+
+def _share(logit: float) -> float:
+    return 1 / (1 + math.exp(-logit))

@@ -1,0 +1,314 @@
+"""What is usual of a training's cases, and from where on a case is flagged; kept in `model.json`.
+
+Every feature (see `features`) has a range: its centre and how far it goes down and up. A case's
+deviation is its distance from the centre in units of that range, and of a criterion (size, place,
+…) the largest deviation of its features. It is flagged beyond the criterion's limit.
+
+Few cases say little about rare ones, so limits go beyond what was seen: an exponential tail fitted
+to the highest deviations gives them, and no range is narrower than what is known to be harmless
+(`FLOORS`). Ranges learnt from a part of the training cases are asked about the rest, and about the
+validation cases; the limit is that of the larger deviations. At last all limits move together, so
+that several criteria flag no more than one would: with many validation cases to where so many of
+them are flagged that, with 95 % confidence, no more than `TARGET` of further ones are; with few to
+where none of them is.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from msa2net.inference.features import Features
+
+TARGET = 0.05
+"""The share of clean cases that may be flagged, at most."""
+
+RATES = {
+    "confidence": 0.010,
+    "disagreement": 0.003,
+    "missing": 0.003,
+    "size": 0.003,
+    "place": 0.003,
+    "intensity": 0.003,
+    "noise": 0.001,
+    "colour": 0.001,
+    "layout": 0.002,
+    "spacing": 0.001,
+    "unknown": 0.001,
+}
+"""Criterion → the share of clean cases that it is meant to flag; together 3 %: there is room."""
+
+FLOORS = {
+    "confidence": 0.7,
+    "disagreement": 0.7,
+    "missing": 0.5,
+    "size": math.log(1.5),
+    "place": 0.05,
+    "intensity": 0.04,
+    "noise": math.log(1.3),
+    "colour": math.log(1.3),
+    "layout": 0.1,
+    "spacing": math.log(1.5),
+    "unknown": 0.5,
+}
+"""Criterion → the least range of its features, in their own units."""
+
+OF_VALIDATION = ("confidence", "disagreement")
+"""Criteria about answers alone, of which training cases would say too much good."""
+
+# Feature's end → its floor, where it is not its criterion's: standard deviations, logarithms.
+_FLOORS = {"among all": 0.5, ":dark": 0.7, ":bright": 0.7}
+_RANGE_RATE = 0.01
+_RARE = 0.01  # of training cases without a structure: more, and its absence means nothing
+_RARE_ANSWER = 0.025  # of validation cases in which the network itself misses it
+_TAIL = 10  # of the highest deviations say how the others go on
+_FEW = 30  # cases, of which a limit lies above all
+_CONFIDENCE = 0.95
+_LOWEST_FACTOR = 0.5  # limits may come down to this share of what the tail gave
+_PARTS = 5
+_YES_OR_NO = ("missing", "unknown")  # 0 or 1: beyond the range, or not
+_UP_ONLY = (*_YES_OR_NO, *OF_VALIDATION)
+_DOWN_ONLY = ("layout",)
+
+
+class Range(BaseModel):
+    """Where a feature usually is.
+
+    Attributes:
+        low, centre, high: one deviation down, none, and one up; None is without end.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    low: float | None
+    centre: float
+    high: float | None
+
+    def deviation(self, value: float) -> float:
+        """Return how far a value is from the centre, 1 at either end of the range."""
+        end = self.high if value > self.centre else self.low
+        if end is None or value == self.centre:
+            return 0.0
+        return abs(value - self.centre) / abs(end - self.centre)
+
+    def signed(self, value: float) -> float:
+        """Return how far up a value is, 1 at the high end; below the centre it is negative."""
+        end = self.low if self.high is None else self.high
+        return 0.0 if end is None else (value - self.centre) / abs(end - self.centre)
+
+
+class Usual(BaseModel):
+    """What is usual, for `flags.judge`.
+
+    Attributes:
+        target: the share of clean cases that may be flagged.
+        train_cases, val_cases: how many it was learnt from; without val no confidence is judged.
+        flagged: of the validation cases.
+        temperature: divides the logits wherever confidences are asked for.
+        calibration_error: of the validation cases, before and after; None without any.
+        ranges: feature → its range.
+        limits: criterion → the deviation from which on it is flagged.
+        thumbnail: mean of the inputs, row by row; None of networks that see no common layout.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    target: float = TARGET
+    train_cases: int
+    val_cases: int
+    flagged: int = 0
+    temperature: float = 1.0
+    calibration_error: tuple[float, float] | None = None
+    ranges: dict[str, Range]
+    limits: dict[str, float]
+    thumbnail: list[float] = []
+
+
+def criterion(feature: str) -> str:
+    """Return the criterion that a feature belongs to."""
+    return feature.partition(":")[0]
+
+
+def upper_limit(values: Sequence[float] | NDArray[np.float64], rate: float) -> float:
+    """Return a value that about `rate` of further cases exceeds, rather fewer than more.
+
+    From the highest ten, or the upper half of fewer than twenty, an exponential tail goes on; of
+    few values the limit is above all of them.
+    """
+    ordered = np.sort(np.asarray(values, np.float64))
+    count = len(ordered)
+    above = min(_TAIL, count // 2)
+    if count * rate >= above or not above:
+        return float(ordered[max(0, math.floor((1 - rate) * (count - 1)))])
+    start = float(ordered[count - above - 1])
+    mean_excess = float((ordered[count - above :] - start).mean())
+    tail = start + mean_excess * math.log(above / count / rate) * (1 + 1 / above)
+    return max(tail, float(ordered[-1])) if count < _FEW else tail
+
+
+def learn(
+    train: Sequence[Features], val: Sequence[Features], errors: Sequence[float] = ()
+) -> Usual:
+    """Learn ranges and limits.
+
+    Args:
+        train: the features of training cases, structures by their labels; at least one.
+        val: of validation cases, structures by the network's answers. Without any, what is about
+            answers is not judged.
+        errors: of the network's answers to them, see `TruthSums.error`: networks that differ from
+            each other by more than one usually does from the truth disagree.
+    """
+    ranges = _ranges(train, val)
+    limits = {}
+    train_deviations = _crossed(train, lambda rest: _ranges(rest, val))
+    val_deviations = _crossed(val, lambda rest: _ranges(train, rest))
+    for name, rate in RATES.items():
+        known = [
+            [found[name] for found in part if name in found]
+            for part in (train_deviations, val_deviations)
+        ]
+        if name in _YES_OR_NO:
+            known = []
+        limits[name] = max([1.0, *(upper_limit(part, rate) for part in known if part)])
+    flagged = _keep_target(val_deviations, limits)
+    if errors:
+        ranges["disagreement:networks"] = _range("disagreement:networks", errors)
+    return Usual(
+        train_cases=len(train),
+        val_cases=len(val),
+        flagged=flagged,
+        ranges={name: _rounded(found) for name, found in sorted(ranges.items())},
+        limits={name: _up(limit) for name, limit in limits.items()},
+    )
+
+
+def deviations(features: Features, ranges: Mapping[str, Range]) -> dict[str, float]:
+    """Return feature → its deviation, of those that have a range."""
+    return {
+        name: ranges[name].deviation(value)
+        for name, value in features.items()
+        if name in ranges and not _said_better(name, features, ranges)
+    }
+
+
+def largest(found: Mapping[str, float]) -> dict[str, float]:
+    """Return criterion → the largest deviation of its features."""
+    by_criterion: dict[str, float] = {}
+    for feature, deviation in found.items():
+        name = criterion(feature)
+        by_criterion[name] = max(deviation, by_criterion.get(name, 0.0))
+    return by_criterion
+
+
+def _said_better(feature: str, features: Features, ranges: Mapping[str, Range]) -> bool:
+    """Tell whether a size is known in mm³ too, which is what counts then."""
+    if not feature.endswith(":share"):
+        return False
+    in_mm3 = feature.removesuffix("share") + "mm3"
+    return in_mm3 in features and in_mm3 in ranges
+
+
+def _ranges(train: Sequence[Features], val: Sequence[Features]) -> dict[str, Range]:
+    ranges = {}
+    for name, values in _by_name(train).items():
+        if len(values) < len(train) and name.endswith(":mm3"):
+            continue  # of cases without a spacing nothing is known
+        if _judged(name, train, val):
+            ranges[name] = _range(name, values)
+    for name, values in _by_name(val).items():
+        if criterion(name) in OF_VALIDATION:
+            ranges[name] = _range(name, values)
+    return ranges
+
+
+def _judged(name: str, train: Sequence[Features], val: Sequence[Features]) -> bool:
+    """Leave out what is often missing, of which absence tells nothing."""
+    if criterion(name) in _YES_OR_NO:
+        share = float(np.mean([one.get(name, 1.0) for one in train]))
+        answers = float(np.mean([one.get(name, 0.0) for one in val])) if val else 0.0
+        return share <= _RARE and answers <= _RARE_ANSWER
+    return criterion(name) not in OF_VALIDATION
+
+
+def _range(name: str, values: Sequence[float]) -> Range:
+    centre = float(np.median(values))
+    own = [least for end, least in _FLOORS.items() if name.endswith(end)]
+    floor = own[0] if own else FLOORS[criterion(name)]
+    apart = np.asarray(values) - centre
+    up = max(floor, upper_limit(apart, _RANGE_RATE))
+    down = max(floor, upper_limit(-apart, _RANGE_RATE))
+    return Range(
+        low=None if name.startswith(_UP_ONLY) else centre - down,
+        centre=centre,
+        high=None if name.startswith(_DOWN_ONLY) else centre + up,
+    )
+
+
+def _crossed(
+    cases: Sequence[Features], learnt: Callable[[Sequence[Features]], dict[str, Range]]
+) -> list[dict[str, float]]:
+    """Return the deviations by criterion of cases from ranges that they had no part in."""
+    parts = min(_PARTS, len(cases))
+    found: list[dict[str, float]] = [{} for _ in cases]
+    for part in range(parts):
+        rest = [one for index, one in enumerate(cases) if index % parts != part or parts == 1]
+        ranges = learnt(rest)
+        for index in range(part, len(cases), parts):
+            found[index] = largest(deviations(cases[index], ranges))
+    return found
+
+
+def allowed_flags(cases: int) -> int:
+    """Return how many of so many clean cases may be flagged.
+
+    The most with which, if more than `TARGET` of all clean cases were flagged, so few would be
+    found in less than one of twenty samples.
+    """
+    allowed, chance = 0, 0.0
+    for flagged in range(cases + 1):
+        chance += math.comb(cases, flagged) * TARGET**flagged * (1 - TARGET) ** (cases - flagged)
+        if chance > 1 - _CONFIDENCE:
+            break
+        allowed = flagged
+    return allowed
+
+
+def _keep_target(found: Sequence[Mapping[str, float]], limits: dict[str, float]) -> int:
+    """Move limits to where the target is kept; return how many of the cases are flagged."""
+
+    def excess(case: Mapping[str, float]) -> float:
+        return max((value / limits[name] for name, value in case.items()), default=0.0)
+
+    allowed = allowed_flags(len(found))
+    excesses = sorted(map(excess, found), reverse=True)
+    if allowed:
+        factor = max(_LOWEST_FACTOR, excesses[allowed])
+        for name in limits.keys() - set(_YES_OR_NO):
+            limits[name] *= factor
+    for case in sorted(found, key=excess, reverse=True)[allowed:]:
+        for name, value in case.items():
+            limits[name] = max(limits[name], value)
+    return sum(excess(case) > 1 for case in found)
+
+
+def _by_name(cases: Sequence[Features]) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for case in cases:
+        for name, value in case.items():
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def _rounded(found: Range) -> Range:
+    return Range(
+        **{
+            name: None if value is None else round(value, 5)
+            for name, value in (("low", found.low), ("centre", found.centre), ("high", found.high))
+        }
+    )
+
+
+def _up(limit: float) -> float:
+    return math.ceil(limit * 1e4) / 1e4

@@ -1,0 +1,304 @@
+"""Flags: clean cases go unflagged, spoilt ones do not, and the words say why."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from flag_cases import NAMES, PREPROCESSING, ByValue, torso, torsos
+from msa2net.data.case import Case, Geometry
+from msa2net.data.preprocessing import Preprocessing
+from msa2net.data.spoil import SPOILERS, mirrored, photograph, shifted, with_noise, without
+from msa2net.errors import DataError
+from msa2net.inference.features import SIDE, layout_features, structure_features
+from msa2net.inference.flags import judge
+from msa2net.inference.lookout import Lookout
+from msa2net.inference.networks import Member
+from msa2net.inference.predictor import Predictor
+from msa2net.inference.usual import (
+    FLOORS,
+    RATES,
+    TARGET,
+    allowed_flags,
+    deviations,
+    largest,
+    learn,
+    upper_limit,
+)
+from msa2net.training.usual import measure
+
+TEST = range(60, 100)
+
+
+@pytest.fixture(scope="module")
+def usual():
+    store = torsos(24, 14, 0)
+    ids = [row.id for row in store.cases]
+    predictor = Predictor(ByValue(), PREPROCESSING, NAMES, 16)
+    return measure(predictor, 16, store, ids[:24], ids[24:], ((-1,),))
+
+
+def verdicts_of(cases, usual, **options):
+    predictor = Predictor(ByValue(), PREPROCESSING, NAMES, 16, usual=usual, **options)
+    lookout = Lookout(usual)
+    for _ in predictor.segment(cases, lookout):
+        pass
+    return list(lookout.verdicts.values())
+
+
+# What flags say -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flips", [(), ((-1,),)])
+def test_clean_cases_go_unflagged(usual, flips):
+    cases = TEST[:20] if flips else TEST
+    verdicts = verdicts_of((torso(index) for index in cases), usual, flips=flips)
+    flagged = [verdict.text for verdict in verdicts if verdict.flags]
+    assert len(flagged) <= TARGET * len(cases), flagged
+    assert all(verdict.suspicion <= 1 for verdict in verdicts if not verdict.flags)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda case, _: without(case, 2), "no spleen was found"),
+        (lambda case, _: without(case, 1), "no liver was found"),
+        (with_noise, "noisier than the training images"),
+        (shifted, "its intensities are unlike"),
+        (mirrored, "spleen lies unusually far to the left"),
+        (SPOILERS["upside down"], "aorta lies unusually far to the top"),
+        (SPOILERS["other units"], "it is smoother than the training images"),
+        (photograph, "its voxels' size is not known"),
+        (photograph, "its intensities are unlike"),
+        (photograph, "it has 1 slice, usual are about"),
+    ],
+)
+def test_spoilt_cases_are_flagged(usual, spoil, words):
+    rng = np.random.default_rng(0)
+    verdicts = verdicts_of((spoil(torso(index), rng) for index in TEST[:3]), usual)
+    assert all(verdict.flags and verdict.suspicion > 1 for verdict in verdicts)
+    said = [words in verdict.text for verdict in verdicts]
+    assert np.mean(said) > 0.6, [verdict.text for verdict in verdicts]
+
+
+def test_pictures_for_a_network_of_hounsfield_units_are_refused(usual):
+    grey = photograph(torso(60), np.random.default_rng(0))
+    with pytest.raises(DataError, match="8-bit values and the network takes Hounsfield units"):
+        verdicts_of([replace(grey, image=grey.image.astype(np.uint8))], usual)
+    colour = Case("photo", np.zeros((3, 1, 64, 64), np.uint8))
+    with pytest.raises(DataError, match="3 channels and the network takes 1"):
+        verdicts_of([colour], usual)
+
+
+def test_a_smaller_structure_and_coarser_slices_are_flagged(usual):
+    case = torso(60)
+    half = np.array(case.image)
+    removed = case.label == 1
+    removed[4] = False  # a single slice of it stays
+    half[0][removed] = -60
+    (small,) = verdicts_of([replace(case, image=half)], usual)
+    assert "liver is unusually small" in small.text
+    assert " mL, usually about " in small.text
+    coarse = replace(case, geometry=Geometry.from_spacing((25.0, 5.0, 5.0)))
+    (verdict,) = verdicts_of([coarse], usual)
+    assert "its slices are 25 mm apart, usual are about " in verdict.text
+
+
+def test_an_unsure_network_is_flagged(usual):
+    """Organs of a value between two that the network knows."""
+    case = torso(60)
+    image = np.array(case.image)
+    image[0][case.label == 1] += 33
+    (verdict,) = verdicts_of([replace(case, image=image)], usual)
+    assert "the network is unsure of " in verdict.text
+    assert "confidence" in verdict.criteria
+
+
+def test_networks_that_disagree_are_flagged(usual):
+    class Shifted(ByValue):
+        def forward(self, image_BCHW):
+            return super().forward(image_BCHW.roll(12, dims=3))
+
+    others = [Member(Shifted(), PREPROCESSING)]
+    (verdict,) = verdicts_of([torso(60)], usual, others=others)
+    assert "the networks disagree" in verdict.text
+    (verdict,) = verdicts_of([torso(60)], usual, others=[Member(ByValue(), PREPROCESSING)])
+    assert not verdict.flags
+
+
+def test_a_case_turned_in_its_header_is_turned_back(usual):
+    """What lies otherwise and says so is no reason for a flag."""
+    turned = PREPROCESSING.model_copy(update={"orientation": "LPS"})
+    case = torso(60)
+    affine = case.geometry.affine @ np.diag([-1.0, 1, 1, 1])
+    affine[:3, 3] += case.geometry.affine[:3, 0] * (case.image.shape[3] - 1)
+    other = replace(
+        case,
+        image=np.ascontiguousarray(case.image[..., ::-1]),
+        label=np.ascontiguousarray(case.label[..., ::-1]),
+        geometry=Geometry(case.geometry.spacing_mm, affine),
+    )
+    lookout = Lookout(usual)
+    predictor = Predictor(ByValue(), turned, NAMES, 16)
+    next(predictor.segment([other], lookout))
+    assert not lookout.verdicts[case.id].flags
+    bare = replace(case, geometry=Geometry())
+    next(predictor.segment([bare], lookout))
+    assert "how it lies in the patient is not known" in lookout.verdicts[case.id].text
+
+
+# Where the words come from ------------------------------------------------------------------------
+
+
+def features_of(cases, batch, model=None, preprocessing=PREPROCESSING, **options):
+    lookout = Lookout(None, **options)
+    predictor = Predictor(model or ByValue(), preprocessing, NAMES, batch)
+    labels = [found.labels for found in predictor.segment(cases, lookout)]
+    return lookout, labels
+
+
+def test_the_batch_does_not_matter_and_nobody_s_labels_change():
+    cases = [torso(index) for index in range(3)]
+    alone, plain = features_of(cases, 1)
+    together, same = features_of(cases, 16)
+    predictor = Predictor(ByValue(), PREPROCESSING, NAMES, 16)
+    for one, other, unwatched in zip(plain, same, predictor.segment(cases), strict=True):
+        assert np.array_equal(one, other)
+        assert np.array_equal(one, unwatched.labels)
+    for case in cases:
+        one, other = alone.features[case.id], together.features[case.id]
+        assert one.keys() == other.keys()
+        for name in one:
+            assert one[name] == pytest.approx(other[name], rel=1e-5, abs=1e-5), name
+
+
+class Fixed(nn.Module):
+    """Three classes, the same probabilities in every pixel of the left and of the right half."""
+
+    left, right = (0.2, 0.7, 0.1), (0.9, 0.06, 0.04)
+
+    def forward(self, image_BCHW):
+        size = (len(image_BCHW), 3, *image_BCHW.shape[2:])
+        found = torch.tensor(self.right).view(1, 3, 1, 1).expand(size).clone()
+        found[..., : size[3] // 2] = torch.tensor(self.left).view(1, 3, 1, 1)
+        return found.log()
+
+
+def test_confidences_by_hand():
+    """Half of the pixels are answered with class 1 at 0.7; the padding around them is not asked."""
+    names = ("background", "one", "two")
+    wide = Case("wide", np.zeros((1, 1, 16, 32), np.uint8))  # half of a square input is padding
+    preprocessing = Preprocessing(channels=1, image_size=(64, 64))
+    lookout = Lookout(None)
+    next(Predictor(Fixed(), preprocessing, names).segment([wide], lookout))
+    found = lookout.features["wide"]
+    one = 1 - 2 * 0.5 * 0.7 / (0.5 * 0.7 + 0.5 * 0.06 + 0.5)
+    assert found["confidence:one"] == pytest.approx(np.log(one / (1 - one)), abs=1e-5)
+    assert found["confidence:two"] == pytest.approx(np.log(999), abs=1e-5)  # expected, never found
+    assert found["confidence:"] == pytest.approx(np.log((one + 1) / (1 - one)), abs=1e-4)
+    halves = [-sum(p * np.log(p) for p in side) for side in (Fixed.left, Fixed.right)]
+    expected = (0.5 * 0.8 + 0.5 * 0.1) * 32 * 64
+    mean = sum(halves) / 2 * 32 * 64 / (expected + 1e-3 * 32 * 64 + 1)
+    assert found["confidence:entropy"] == pytest.approx(np.log(mean + 1e-3), abs=1e-5)
+
+
+def test_places_and_sizes_do_not_depend_on_the_grid():
+    """A volume four times as fine, of which not every pixel is asked, has the same features."""
+    label, spacing_mm = torso(3).label, (8.0, 5.0, 5.0)
+    fine = label.repeat(4, 1).repeat(4, 2)
+    one = structure_features(label, NAMES, spacing_mm)
+    other = structure_features(fine, NAMES, (8.0, 1.25, 1.25))
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert other[name] == pytest.approx(value, abs=0.03), name
+    count = np.count_nonzero(label == 2)
+    assert one["size:spleen:mm3"] == pytest.approx(np.log(count * 8 * 5 * 5))
+    assert one["place:spleen:rows"] == pytest.approx((np.nonzero(label == 2)[1].mean() + 0.5) / 64)
+
+
+def test_a_mirror_image_is_less_alike_than_the_image():
+    usual = np.zeros((SIDE, SIDE))
+    usual[:, : SIDE // 4] = 1  # bright on the left, and alike from top to bottom
+    found = layout_features(usual[:, ::-1] + 0.1, usual)
+    assert found["layout:columns"] == pytest.approx(-4 / 3)
+    assert found["layout:rows"] == pytest.approx(0)
+    assert layout_features(3 * usual + 7, usual)["layout:alike"] == pytest.approx(1)
+
+
+# How limits are set -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [4, 20, 60, 400])
+@pytest.mark.parametrize("kind", ["normal", "exponential", "student_t"])
+def test_limits_flag_no_more_than_they_should(count, kind):
+    rng = np.random.default_rng(0)
+
+    def draw(size):
+        return rng.standard_t(4, size) if kind == "student_t" else getattr(rng, kind)(size=size)
+
+    rates = [np.mean(draw(2000) > upper_limit(draw(count), 0.02)) for _ in range(100)]
+    # Of four values little can be known: they may be all small.
+    assert np.mean(rates) <= (0.10 if count < 10 else 0.025)
+
+
+@pytest.mark.parametrize(("train", "val"), [(12, 4), (140, 20), (200, 260)])
+def test_many_criteria_together_keep_the_target(train, val):
+    """Fifty features of eleven criteria, some with heavy tails: 5 % of clean cases at most."""
+    rng = np.random.default_rng(1)
+    names = [f"{name}:{index}" for name in RATES for index in range(5)]
+
+    def draw():
+        found = {}
+        for name in names:
+            wide = rng.standard_t(4) if name.startswith("intensity") else rng.normal()
+            binary = name.startswith(("missing", "unknown"))
+            found[name] = 0.0 if binary else wide * FLOORS[name.partition(":")[0]] * 2
+        return found
+
+    shares = []
+    for _ in range(3):
+        usual = learn([draw() for _ in range(train)], [draw() for _ in range(val)])
+        shares.append(np.mean([bool(judge_bare(draw(), usual)) for _ in range(100)]))
+    assert np.mean(shares) <= TARGET, shares
+
+
+def judge_bare(features, usual):
+    found = largest(deviations(features, usual.ranges))
+    return [name for name, value in found.items() if value > usual.limits[name]]
+
+
+def test_allowed_flags():
+    """The exact binomial: 6 of 259 or fewer has a chance below 5 % if 5 % are flagged."""
+    from scipy.stats import binom
+
+    for count in (0, 1, 20, 58, 59, 100, 259):
+        allowed = allowed_flags(count)
+        assert allowed == 0 or binom.cdf(allowed, count, TARGET) <= 0.05
+        assert binom.cdf(allowed + 1, count, TARGET) > 0.05 or count < 59
+    assert allowed_flags(259) == 6
+
+
+def test_a_structure_that_is_often_absent_is_no_reason():
+    train = [{"missing:a": 0.0, "missing:b": float(n % 10 == 0)} for n in range(40)]
+    usual = learn(train, [])
+    assert judge({"missing:a": 1.0, "missing:b": 1.0}, usual).flags == ("no a was found",)
+    # And one that the network itself misses in clean cases.
+    usual = learn(train, [{"missing:a": float(n == 0)} for n in range(20)])
+    assert not judge({"missing:a": 1.0}, usual).flags
+
+
+def test_without_validation_cases_confidences_are_not_judged():
+    store = torsos(12, 0, 0)
+    predictor = Predictor(ByValue(), PREPROCESSING, NAMES, 16)
+    usual = measure(predictor, 16, store, [row.id for row in store.cases], [], ())
+    assert usual.temperature == 1
+    assert usual.calibration_error is None
+    assert not [name for name in usual.ranges if name.startswith(("confidence", "disagreement"))]
+    (verdict,) = verdicts_of([without(torso(60), 2)], usual)
+    assert "no spleen was found" in verdict.text
+
+
+def test_it_reads_back_as_it_was(usual):
+    assert type(usual).model_validate_json(usual.model_dump_json()) == usual

@@ -1,0 +1,122 @@
+"""What the report and the model card say of flags and confidences."""
+
+import json
+import shutil
+
+import pytest
+
+from msa2net.evaluation.card import write_card
+from msa2net.evaluation.trust import trust_of
+from msa2net.inference.flags import Verdict
+from msa2net.inference.lookout import Lookout
+from msa2net.inference.run_folder import read_facts
+from msa2net.inference.usual import Range, Usual
+from msa2net.metrics.calibration import reliability_table
+from msa2net.report.html import write_report
+from report_runs import make_run
+from test_report import Page
+
+RANGES = {
+    "size:liver:mm3": Range(low=13.5, centre=14.0, high=14.5),
+    "spacing:slices": Range(low=0.0, centre=1.0, high=2.0),
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("trust") / "run", "volume")
+
+
+def usual(**changes):
+    facts = {"train_cases": 18, "val_cases": 6, "temperature": 1.5, "ranges": RANGES, "limits": {}}
+    return Usual(**facts | changes)
+
+
+def lookout_of(verdicts):
+    import numpy as np
+
+    lookout = Lookout(usual(), calibration=True)
+    lookout.verdicts = verdicts
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.4, 1, 4000)
+    right = rng.random(4000) < confidence
+    over = np.minimum(1, confidence + 0.1)
+    lookout.tables_2B3 = np.stack(
+        [reliability_table(over, right), reliability_table(confidence, right)]
+    )
+    return lookout
+
+
+def with_trust(run, folder, lookout):
+    shutil.copytree(run, folder)
+    path = folder / "evaluation" / "summary.json"
+    trust = trust_of(lookout, usual())
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"trust": trust}))
+    return trust
+
+
+def test_flagged_cases_come_first_in_the_report(run, tmp_path):
+    verdicts = {f"case{n}": Verdict((), (), n / 100) for n in range(20)}
+    verdicts["odd"] = Verdict(("no <liver> was found", "it is noisier"), ("missing", "noise"), 2.5)
+    verdicts["odder"] = Verdict(("it is noisier",), ("noise",), 3.0)
+    trust = with_trust(run, tmp_path / "run", lookout_of(verdicts))
+    assert (trust["flagged"], trust["cases"]) == (2, 22)
+    assert [one["case"] for one in trust["first"]] == ["odder", "odd"]
+    assert trust["reasons"] == {"noise": 2, "missing": 1}
+    assert trust["after"]["error"] < trust["before"]["error"] / 2
+    html = write_report(tmp_path / "run").read_text()
+    page = Page(html)
+    text = " ".join(" ".join(page.text).split()) if isinstance(page.text, list) else page.text
+    assert "2 of 22 cases are flagged" in text
+    assert "no <liver> was found; it is noisier" in text
+    assert "<liver>" not in html
+    assert "divided by 1.50" in text
+    assert f"error {trust['before']['error']:.4f} before" in text
+    (chart,) = page.named("svg", "reliability")
+    assert chart["aria-label"]
+    dots = page.named("circle", "dot")
+    assert len(dots) == len(trust["before"]["points"]) + len(trust["after"]["points"])
+    regions = [a for t, a in page.tags if a.get("aria-label") == "Flagged cases"]
+    assert [region["tabindex"] for region in regions] == ["0"]
+
+
+def test_nothing_is_said_where_nothing_is_known(run, tmp_path):
+    assert trust_of(None, None) is None
+    assert "Look at these first" not in write_report(run, tmp_path / "page.html").read_text()
+    card = write_card(run).read_text()
+    assert "no case is ever flagged" in card
+
+
+def test_the_card_says_what_is_known_and_names_nobody(run, tmp_path):
+    folder = tmp_path / "run"
+    with_trust(run, folder, lookout_of({"secret-case": Verdict((), (), 0.0)}))
+    facts = read_facts(folder).model_copy(update={"usual": usual()})
+    (folder / "model.json").write_text(facts.model_dump_json())
+    card = write_card(folder).read_text()
+    for part in (
+        "# Model card:",
+        "Research use only; not a medical device.",
+        "Size of liver: about 1.2e+03, usually 729 to 1.98e+03 mL",
+        "Limits were set on 6 validation cases",
+        "0 of 1 flagged",
+        "Expected calibration error on test:",
+        "| spleen",
+        "## Intended use",
+        "## Limits",
+    ):
+        assert part in card, part
+    assert "secret-case" not in card
+    assert str(tmp_path) not in card
+    (folder / "evaluation" / "summary.json").unlink()
+    assert "Not evaluated yet" in write_card(folder).read_text()
+
+
+def test_imported_weights_have_a_card(tmp_path, run):
+    facts = read_facts(run)
+    training = {"imported_from": "weights.pth", "sha256": "ab" * 32}
+    (tmp_path / "model.json").write_text(
+        facts.model_copy(update={"training": training, "data": {}}).model_dump_json()
+    )
+    card = write_card(tmp_path).read_text()
+    assert "of the data they were trained on nothing is known" in card
+    assert "weights.pth" not in card
