@@ -93,7 +93,7 @@ class ConfidenceSums:
             self._agreement += _agreement(labels)
 
     def features(self, names: Sequence[str]) -> Features:
-        """Return doubts as logits, so that none has an end: 0 is even odds.
+        """Return doubts as logits, so that none has an end: 0 is even odds; none of nothing found.
 
         `confidence:NAME` is one minus the Dice to be expected of a structure, if the
         probabilities are true: 2 Σ p over its own pixels / (Σ p over all + its pixels).
@@ -106,7 +106,9 @@ class ConfidenceSums:
             inside, mass, pixels = self._sums_K3[index].tolist()
             if pixels or mass > _LEAST * self._pixels:
                 doubts[name] = 1 - 2 * inside / (mass + pixels)
-        mean = sum(doubts.values()) / len(doubts) if doubts else 1.0
+        if not doubts:
+            return {}
+        mean = sum(doubts.values()) / len(doubts)
         found = {f"confidence:{name}": _logit(doubt) for name, doubt in doubts.items()}
         expected = float(self._sums_K3[1:, 1].sum())
         entropy = self._entropy / (expected + _LEAST * self._pixels + 1)

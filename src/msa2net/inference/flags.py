@@ -8,6 +8,7 @@ from msa2net.inference.features import Features
 from msa2net.inference.usual import Range, Usual, criterion, deviations
 
 DOUBT = "confidence:"  # one minus the expected Dice, of all structures together
+_NOTHING_FOUND = 0.99  # the suspicion of an empty answer that is not flagged
 _EACH = 2  # features of a criterion that are told, those that are furthest beyond
 _MOST = 99.0  # of a suspicion; beyond it nothing is more suspicious
 
@@ -50,7 +51,9 @@ def judge(features: Features, usual: Usual) -> Verdict:
     )
     # Below every limit only doubt of the whole answer says something of how good it is.
     own = 0.0
-    if DOUBT in features and DOUBT in usual.ranges:
+    if DOUBT in usual.ranges and DOUBT not in features:
+        own = _NOTHING_FOUND
+    elif DOUBT in usual.ranges:
         own = usual.ranges[DOUBT].signed(features[DOUBT]) / usual.limits["confidence"]
     suspicion = max([own, *(beyond[name][0][0] for name in ordered)])
     return Verdict(tuple(words), tuple(ordered), round(min(suspicion, _MOST), 4))

@@ -7,14 +7,14 @@ deviation is its distance from the centre in units of that range, and of a crite
 Few cases say little about rare ones, so limits go beyond what was seen: an exponential tail fitted
 to the highest deviations gives them, and no range is narrower than what is known to be harmless
 (`FLOORS`). Ranges learnt from a part of the training cases are asked about the rest, and about the
-validation cases; the limit is that of the larger deviations. At last all limits move together, so
-that several criteria flag no more than one would: with many validation cases to where so many of
-them are flagged that, with 95 % confidence, no more than `TARGET` of further ones are; with few to
-where none of them is.
+validation cases; the limit is that of the larger deviations. At last limits move, so that several
+criteria flag no more than one would: with many validation cases down together, or up where one
+flags too many, to where so many cases are flagged that, with 95 % confidence, no more than `TARGET`
+of further ones are; with few up to where none of them is.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,8 +162,8 @@ def learn(
     """
     ranges = _ranges(train, val)
     limits = {}
-    train_deviations = _crossed(train, lambda rest: _ranges(rest, val))
-    val_deviations = _crossed(val, lambda rest: _ranges(train, rest))
+    train_deviations = _crossed(train, lambda rest: _ranges(rest, val), ranges)
+    val_deviations = _crossed(val, lambda rest: _ranges(train, rest), ranges)
     for name, rate in RATES.items():
         known = [
             [found[name] for found in part if name in found]
@@ -180,7 +180,7 @@ def learn(
         val_cases=len(val),
         flagged=flagged,
         ranges={name: _rounded(found) for name, found in sorted(ranges.items())},
-        limits={name: _up(limit) for name, limit in limits.items()},
+        limits={name: round(limit, 7) for name, limit in limits.items()},
     )
 
 
@@ -247,14 +247,16 @@ def _range(name: str, values: Sequence[float]) -> Range:
 
 
 def _crossed(
-    cases: Sequence[Features], learnt: Callable[[Sequence[Features]], dict[str, Range]]
+    cases: Sequence[Features],
+    learnt: Callable[[Sequence[Features]], dict[str, Range]],
+    judged: Collection[str],
 ) -> list[dict[str, float]]:
     """Return the deviations by criterion of cases from ranges that they had no part in."""
     parts = min(_PARTS, len(cases))
     found: list[dict[str, float]] = [{} for _ in cases]
     for part in range(parts):
         rest = [one for index, one in enumerate(cases) if index % parts != part or parts == 1]
-        ranges = learnt(rest)
+        ranges = {name: own for name, own in learnt(rest).items() if name in judged}
         for index in range(part, len(cases), parts):
             found[index] = largest(deviations(cases[index], ranges))
     return found
@@ -277,20 +279,34 @@ def allowed_flags(cases: int) -> int:
 
 def _keep_target(found: Sequence[Mapping[str, float]], limits: dict[str, float]) -> int:
     """Move limits to where the target is kept; return how many of the cases are flagged."""
-
-    def excess(case: Mapping[str, float]) -> float:
-        return max((value / limits[name] for name, value in case.items()), default=0.0)
-
     allowed = allowed_flags(len(found))
-    excesses = sorted(map(excess, found), reverse=True)
-    if allowed:
-        factor = max(_LOWEST_FACTOR, excesses[allowed])
-        for name in limits.keys() - set(_YES_OR_NO):
-            limits[name] *= factor
-    for case in sorted(found, key=excess, reverse=True)[allowed:]:
+    least = {name: _LOWEST_FACTOR * limit for name, limit in limits.items()}
+    for case in sorted(found, key=lambda case: _excess(case, limits), reverse=True)[allowed:]:
         for name, value in case.items():
             limits[name] = max(limits[name], value)
-    return sum(excess(case) > 1 for case in found)
+    # Down, to one more case at a time; a criterion is done with where that would be too many.
+    movable = limits.keys() - set(_YES_OR_NO) if allowed else set()
+    while movable:
+        nearest = [
+            (value / limits[name], name)
+            for case in found
+            if _excess(case, limits) <= 1
+            for name, value in case.items()
+            if name in movable and value > least[name]
+        ]
+        if not nearest:
+            break
+        share, name = max(nearest)
+        lower = limits[name] * share * (1 - 1e-6)
+        if sum(_excess(case, {**limits, name: lower}) > 1 for case in found) <= allowed:
+            limits[name] = lower
+        else:
+            movable.discard(name)
+    return sum(_excess(case, limits) > 1 for case in found)
+
+
+def _excess(case: Mapping[str, float], limits: Mapping[str, float]) -> float:
+    return max((value / limits[name] for name, value in case.items()), default=0.0)
 
 
 def _by_name(cases: Sequence[Features]) -> dict[str, list[float]]:
@@ -308,7 +324,3 @@ def _rounded(found: Range) -> Range:
             for name, value in (("low", found.low), ("centre", found.centre), ("high", found.high))
         }
     )
-
-
-def _up(limit: float) -> float:
-    return math.ceil(limit * 1e4) / 1e4
