@@ -17,6 +17,7 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 LAYERS = [
     {"__main__"},
     {"cli"},
+    {"benchmark"},
     {"training", "prediction"},
     {"report", "export"},
     {"evaluation"},

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import typer
 
+from msa2net.cli.benchmark import benchmark
 from msa2net.cli.check import check
 from msa2net.cli.compare import compare
 from msa2net.cli.console import print_error
@@ -40,6 +41,7 @@ app = typer.Typer(
 
 for command in (demo, models, phantom, prepare, check, train, evaluate, compare, predict, export):
     app.command()(command)
+app.command()(benchmark)
 app.command("import-weights")(import_weights)
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from msa2net.cli.memory import keep_touched_memory
+
 if TYPE_CHECKING:
     from lightning import Callback
     from rich.console import Console
@@ -48,7 +50,8 @@ def print_error(message: str) -> None:
 
 
 def set_up(threads: int | None, verbose: bool) -> None:
-    """Apply the common options to this process."""
+    """Apply the common options to this process, before anything large is made in it."""
+    keep_touched_memory()
     if not verbose:
         warnings.filterwarnings("ignore", module=r"lightning\..*|torch\..*")
     if threads is not None:

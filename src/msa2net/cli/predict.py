@@ -50,6 +50,9 @@ FlipsOption = Annotated[
 SlidingOption = Annotated[
     bool, typer.Option("--sliding", help="Windows over full-resolution slices.")
 ]
+ReducedOption = Annotated[
+    bool, typer.Option("--bfloat16", help="Compute in bfloat16: faster on devices that have it.")
+]
 SegOption = Annotated[
     str, typer.Option(help="Also write DICOM segmentations: none, binary, labelmap.")
 ]
@@ -63,6 +66,7 @@ def predict(
     series: SeriesOption = None,
     flips: FlipsOption = False,
     sliding: SlidingOption = False,
+    bfloat16: ReducedOption = False,
     dicom_seg: SegOption = "none",
     overlays: Annotated[bool, typer.Option(help="Also write pictures to look at.")] = True,
     overwrite: Annotated[
@@ -97,6 +101,7 @@ def predict(
             series=series,
             mode="sliding" if sliding else "resize",
             flips=flips,
+            precision="bfloat16" if bfloat16 else "float32",
             overlays=overlays,
             dicom_seg=cast("SegKind", dicom_seg),  # the library refuses what is none
             existing="overwrite" if overwrite else "resume" if resume else "refuse",

@@ -5,15 +5,16 @@ from pathlib import Path
 
 from msa2net.config import load_config
 from msa2net.errors import ConfigError
-from msa2net.inference.groups import Flip
+from msa2net.inference.groups import Flip, PredictionPrecision
 from msa2net.inference.networks import Group, Member
+from msa2net.inference.reduced import reduce_weights
 from msa2net.inference.run_folder import CONFIG_FILE, LoadedRun, ModelFacts, load_run
 
 _AXES = {"horizontal": -1, "vertical": -2}
 
 
 def load_members(
-    runs: Sequence[Path], device: str, flips: bool
+    runs: Sequence[Path], device: str, flips: bool, precision: PredictionPrecision = "float32"
 ) -> tuple[list[Member], tuple[str, ...]]:
     """Load runs whose probabilities can be averaged.
 
@@ -30,15 +31,12 @@ def load_members(
     loaded = [load_run(run, device) for run in runs]
     for run, other in zip(runs[1:], loaded[1:], strict=True):
         _require_alike((runs[0], loaded[0]), (run, other))
-    members = [
-        Member(
-            one.model,
-            one.preprocessing,
-            trained_flips(run, one.facts) if flips else (),
-            one.facts.usual,
-        )
-        for run, one in zip(runs, loaded, strict=True)
-    ]
+    members = []
+    for run, one in zip(runs, loaded, strict=True):
+        mirrored = trained_flips(run, one.facts) if flips else ()
+        members.append(Member(one.model, one.preprocessing, mirrored, one.facts.usual, precision))
+        if precision == "bfloat16":
+            reduce_weights(one.model)
     return members, loaded[0].label_names
 
 

@@ -18,6 +18,9 @@ Mode = Literal["resize", "sliding"]
 Flip = tuple[int, ...]
 """The axes of (B, C, h, w) along which an image is mirrored: −1 left–right, −2 top–bottom."""
 
+PredictionPrecision = Literal["float32", "bfloat16"]
+"""What networks compute in. Softmax, resampling and averages are always float32."""
+
 DEFAULT_BATCH = 16
 """Slices at once where memory is not measured: larger batches are no faster on a CPU."""
 

@@ -21,7 +21,8 @@ from msa2net.data.preprocessing import Placement, Preprocessing
 from msa2net.errors import ConfigError
 from msa2net.inference.batches import choose_batch, is_out_of_memory, smaller_batch
 from msa2net.inference.confidence import Answers
-from msa2net.inference.groups import Flip, Mode
+from msa2net.inference.groups import Flip, Mode, PredictionPrecision
+from msa2net.inference.reduced import computing_in
 from msa2net.inference.usual import Usual
 
 
@@ -34,12 +35,14 @@ class Member:
         preprocessing: how images become its inputs.
         flips: the mirrored copies of an input whose answers are averaged with the plain one's.
         usual: of its training's cases; None if it was not noted.
+        precision: what the network computes in.
     """
 
     model: nn.Module
     preprocessing: Preprocessing
     flips: tuple[Flip, ...] = ()
     usual: Usual | None = None
+    precision: PredictionPrecision = "float32"
 
 
 class Group:
@@ -118,8 +121,9 @@ class Group:
 
     @torch.inference_mode()
     def most_probable(self, values_BKHW: Tensor) -> NDArray[np.uint8]:
-        """Return the classes (B, H, W) with the largest values."""
-        labels_BHW: NDArray[np.uint8] = values_BKHW.argmax(dim=1).to(torch.uint8).cpu().numpy()
+        """Return the classes (B, H, W) with the largest values, the first of equals."""
+        largest_BHW = values_BKHW.max(dim=1).indices  # on CPUs up to six times as fast as argmax
+        labels_BHW: NDArray[np.uint8] = largest_BHW.to(torch.uint8).cpu().numpy()
         return labels_BHW
 
     def choose_batch(self, run: Callable[[int], object]) -> int:
@@ -189,14 +193,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def _mirrored_mean(member: Member, image_BChw: Tensor, answers: Answers | None = None) -> Tensor:
     """Return the mean probabilities (B, K, h, w) of images and of their mirrored copies."""
-    logits_BKhw: Tensor = member.model(image_BChw)
-    mean_BKhw = logits_BKhw.float().softmax(dim=1)
+    mean_BKhw = _logits(member, image_BChw).softmax(dim=1)
     if answers is not None:
         answers.add(mean_BKhw)
     for flip in member.flips:
-        logits_BKhw = member.model(image_BChw.flip(flip))
-        mirrored_BKhw = logits_BKhw.float().softmax(dim=1).flip(flip)
+        mirrored_BKhw = _logits(member, image_BChw.flip(flip)).softmax(dim=1).flip(flip)
         if answers is not None:
             answers.add(mirrored_BKhw)
         mean_BKhw += mirrored_BKhw
     return mean_BKhw / (1 + len(member.flips)) if member.flips else mean_BKhw
+
+
+def _logits(member: Member, image_BChw: Tensor) -> Tensor:
+    with computing_in(member.precision, image_BChw.device):
+        logits_BKhw: Tensor = member.model(image_BChw)
+    return logits_BKhw.float()

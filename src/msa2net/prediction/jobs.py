@@ -10,7 +10,11 @@ from msa2net.prediction.inputs import Image
 from msa2net.prediction.records import Maker, Record, read_record, record_path
 
 Existing = Literal["refuse", "overwrite", "resume"]
-"""What to do about outputs that exist: refuse to start, replace them, or go on with the rest."""
+"""What to do about outputs that exist: refuse to start, replace them, or go on with the rest.
+
+An image is done if its outputs are as they were written, by the same networks and options, and its
+own files are what they were.
+"""
 
 SegKind = Literal["none", "binary", "labelmap"]
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from msa2net.errors import DataError, WeightsError
 from msa2net.files import read_json, sha256, write_text
-from msa2net.inference.groups import Mode
+from msa2net.inference.groups import Mode, PredictionPrecision
 from msa2net.inference.run_folder import WEIGHTS_FILE, ModelFacts, read_facts
 
 FOLDER = "records"
@@ -31,6 +31,7 @@ class Maker(BaseModel):
         networks: SHA-256 of what `model.json` says of its layout, preprocessing and classes.
         mode: resize or sliding.
         flips: whether mirrored images were answered too.
+        precision: float32 or bfloat16.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,9 +40,16 @@ class Maker(BaseModel):
     networks: tuple[str, ...]
     mode: str
     flips: bool
+    precision: PredictionPrecision = "float32"
 
     @classmethod
-    def of_runs(cls, runs: Sequence[Path], mode: Mode, flips: bool) -> "Maker":
+    def of_runs(
+        cls,
+        runs: Sequence[Path],
+        mode: Mode,
+        flips: bool,
+        precision: PredictionPrecision = "float32",
+    ) -> "Maker":
         """Describe run folders.
 
         Raises:
@@ -52,6 +60,7 @@ class Maker(BaseModel):
             networks=tuple(_hash_facts(read_facts(run)) for run in runs),
             mode=mode,
             flips=flips,
+            precision=precision,
         )
 
     @classmethod
@@ -69,6 +78,8 @@ class Maker(BaseModel):
             return f"with --{other.mode}" if other.mode == "sliding" else "without --sliding"
         if self.flips != other.flips:
             return "with --flips" if other.flips else "without --flips"
+        if self.precision != other.precision:
+            return f"with{'out' * (other.precision == 'float32')} --bfloat16"
         return ""
 
 

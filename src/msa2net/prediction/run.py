@@ -18,7 +18,7 @@ from msa2net.data.writers import write_jpeg
 from msa2net.errors import ConfigError, DataError, Msa2NetError
 from msa2net.evaluation.masks import LABELS_FILE
 from msa2net.files import read_lines, staging, write_text
-from msa2net.inference.groups import Mode
+from msa2net.inference.groups import Mode, PredictionPrecision
 from msa2net.inference.predictor import Segmenter
 from msa2net.inference.sharing import World, share_of
 from msa2net.prediction.inputs import find_images
@@ -83,6 +83,7 @@ def predict_files(
     series: str | None = None,
     mode: Mode = "resize",
     flips: bool = False,
+    precision: PredictionPrecision = "float32",
     overlays: bool = True,
     dicom_seg: SegKind = "none",
     existing: Existing = "refuse",
@@ -105,14 +106,14 @@ def predict_files(
         series: which one of a DICOM study, see `find_images`.
         mode: see `Predictor`.
         flips: average with the answers to mirrored images.
+        precision: what networks compute in, see `Predictor.load`.
         overlays: also draw pictures to look at.
         dicom_seg: also write a DICOM segmentation, read back before it counts.
-        existing: see `Existing`; an image is done if its outputs are as they were written, by the
-            same networks and options, and its own files are what they were.
+        existing: see `Existing`.
         device: cpu, cuda, mps or auto.
         batch_slices: slices at once, across images; by default as in evaluating the run.
         threads: of an exported network; torch's are a setting of the process.
-        world: the processes that share the images; each predicts its own.
+        world: the processes that share the images, before any of them looks what is done already.
         progress: wraps the images to do and their number, to show a bar.
 
     Raises:
@@ -121,12 +122,11 @@ def predict_files(
         DataError: nothing to predict, names that collide, outputs in the way, other classes.
     """
     _check_options(dicom_seg, existing)
-    out, source = Path(out), open_source(run, mode, flips, device, batch_slices, threads)
+    out = Path(out)
+    source = open_source(run, mode, flips, precision, device, batch_slices, threads)
     images = find_images(inputs, source.facts.network.in_channels, series)
     _require_same_names(out, source.facts.label_names)
-    jobs = make_jobs(images, overlays=overlays, dicom_seg=dicom_seg)
-    # The share comes first: what is done already differs from one process's look to the next's.
-    share = share_of(jobs, *(world or World()))
+    share = share_of(make_jobs(images, overlays=overlays, dicom_seg=dicom_seg), *(world or World()))
     plan = make_plan(share, out, source.maker, existing=existing, dicom_seg=dicom_seg)
     work = _Work(out, source.maker, dicom_seg)
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msa2net.config import load_config
 from msa2net.errors import ConfigError
-from msa2net.inference.groups import Mode
+from msa2net.inference.groups import Mode, PredictionPrecision
 from msa2net.inference.predictor import Predictor, Segmenter
 from msa2net.inference.run_folder import CONFIG_FILE, ModelFacts, read_facts
 from msa2net.onnx_predictor import OnnxPredictor
@@ -38,6 +38,7 @@ def open_source(
     run: str | Path | Sequence[str | Path],
     mode: Mode,
     flips: bool,
+    precision: PredictionPrecision,
     device: str,
     batch_slices: int | None,
     threads: int | None,
@@ -52,10 +53,10 @@ def open_source(
     if not runs:
         raise ConfigError("no run is named; name at least one run folder")
     if any(map(is_exported, runs)):
-        if len(runs) > 1 or mode != "resize" or flips:
+        if len(runs) > 1 or mode != "resize" or flips or precision != "float32":
             raise ConfigError(
-                "an exported network predicts by itself, without flips and windows; name run "
-                "folders for these"
+                "an exported network predicts by itself, without flips, windows and bfloat16; name "
+                "run folders for these"
             )
         if device not in ("auto", "cpu"):
             raise ConfigError(f"an exported network computes on the CPU, not on '{device}'")
@@ -64,7 +65,7 @@ def open_source(
         return Source(exported.facts, maker, lambda: exported)
     return Source(
         read_facts(runs[0]),
-        Maker.of_runs(runs, mode, flips),
+        Maker.of_runs(runs, mode, flips, precision),
         partial(
             Predictor.load,
             runs,
@@ -72,6 +73,7 @@ def open_source(
             batch_slices or _evaluated_batch(runs[0]),
             mode=mode,
             flips=flips,
+            precision=precision,
         ),
     )
 

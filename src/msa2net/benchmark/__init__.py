@@ -1,0 +1,1 @@
+"""How fast each part of a user's wait is, and how near to what the machine can do."""

@@ -1,0 +1,98 @@
+"""What a benchmark measures, and on what."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from msa2net.errors import ConfigError
+from msa2net.inference.groups import PredictionPrecision
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One benchmark.
+
+    Attributes:
+        device: where networks compute.
+        precision: what they compute in.
+        model: a name of `msa2net models`.
+        encoder: None is the network's own.
+        image_size: side of its input.
+        classes: background included.
+        batch: of the training step, and of the loss.
+        batch_slices: at once in prediction; None chooses for the device.
+        slices: of the volume.
+        side: of its slices.
+        repeats: of every measurement.
+    """
+
+    device: torch.device
+    precision: PredictionPrecision = "float32"
+    model: str = "msa2net"
+    encoder: str | None = None
+    image_size: int = 224
+    classes: int = 9
+    batch: int = 20
+    batch_slices: int | None = None
+    slices: int = 148
+    side: int = 512
+    repeats: int = 5
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1 or self.batch < 2 or self.slices < 1:
+            raise ConfigError(
+                f"repeats={self.repeats}, batch={self.batch}, slices={self.slices} cannot be "
+                "measured; use at least 1 repeat, a batch of 2 (batch norm needs them) and 1 slice"
+            )
+
+    def on(self, device: torch.device) -> "Settings":
+        """Return the same for another device."""
+        return replace(self, device=device)
+
+
+def settings_for(
+    device: torch.device,
+    *,
+    quick: bool = False,
+    precision: PredictionPrecision | None = None,
+    model: str = "msa2net",
+    batch: int | None = None,
+    slices: int | None = None,
+    repeats: int | None = None,
+) -> Settings:
+    """Choose what fits a device, where nothing is said: minutes on a CPU as on a GPU.
+
+    Args:
+        device: where networks compute.
+        quick: a tiny network and a tiny volume, to see that everything runs; no figure of it says
+            anything.
+        precision: None is bfloat16 on GPUs that compute in it, float32 elsewhere.
+        model: a name of `msa2net models`.
+        batch: of a training step; None is 20 (4 on a CPU).
+        slices: of the volume; None is 148 (16 on a CPU).
+        repeats: of every measurement; None is 5 (3 on a CPU).
+    """
+    gpu = device.type == "cuda"
+    if precision is None:
+        has_it = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bfloat16" if has_it else "float32"
+    if quick:
+        return Settings(
+            device,
+            precision,
+            model,
+            encoder="test_maxvit",
+            image_size=64,
+            batch=batch or 2,
+            slices=slices or 8,
+            side=96,
+            repeats=repeats or 2,
+        )
+    return Settings(
+        device,
+        precision,
+        model,
+        batch=batch or (20 if gpu else 4),
+        slices=slices or (148 if gpu else 16),
+        repeats=repeats or (5 if gpu else 3),
+    )

@@ -1,0 +1,122 @@
+"""`msa2net benchmark`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from msa2net.cli.console import (
+    DeviceOption,
+    ThreadsOption,
+    VerboseOption,
+    console,
+    say,
+    set_up,
+    track,
+)
+
+if TYPE_CHECKING:
+    from msa2net.benchmark.memory_model import TrainingMemory
+    from msa2net.benchmark.run import Row
+    from msa2net.benchmark.settings import Settings
+
+ROWS = 10  # for the progress bar
+WIDTH = 130
+
+
+def benchmark(
+    model: Annotated[str, typer.Option(help="A network of `msa2net models`.")] = "msa2net",
+    batch: Annotated[
+        int | None, typer.Option(help="Of a training step; 20, on a CPU 4.", min=2)
+    ] = None,
+    slices: Annotated[
+        int | None, typer.Option(help="Of the volume; 148, on a CPU 16.", min=1)
+    ] = None,
+    repeats: Annotated[int | None, typer.Option(help="5, on a CPU 3.", min=1)] = None,
+    bfloat16: Annotated[
+        bool | None,
+        typer.Option("--bfloat16/--float32", help="By default what suits the device."),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Tiny: only to see that everything runs.")
+    ] = False,
+    json: Annotated[Path | None, typer.Option(help="Also write everything to this file.")] = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Measure speed and memory on this machine: medians, fastest and slowest."""
+    set_up(threads, verbose)
+    from msa2net.benchmark.run import as_json, machine, memory_of_training
+    from msa2net.benchmark.run import benchmark as measured
+    from msa2net.benchmark.settings import settings_for
+    from msa2net.files import write_json
+    from msa2net.inference.run_folder import choose_device
+
+    settings = settings_for(
+        choose_device(device),
+        quick=quick,
+        precision=None if bfloat16 is None else "bfloat16" if bfloat16 else "float32",
+        model=model,
+        batch=batch,
+        slices=slices,
+        repeats=repeats,
+    )
+    rows = list(track(measured(settings), ROWS, "measuring"))
+    memory = memory_of_training(settings)
+    say(", ".join(f"{name} {value}" for name, value in machine(settings).items()))
+    each = next(row.multiply_adds / row.count for row in rows if row.multiply_adds) / 1e9
+    say(
+        f"{settings.model}, {settings.image_size}², {settings.precision}: {each:.2f} G "
+        "multiply–adds an image"
+    )
+    _show(rows)
+    _show_memory(settings, memory)
+    if quick:
+        say("--quick measures a tiny network: no figure of it says anything about speed.")
+    if json is not None:
+        write_json(json, as_json(settings, rows, memory))
+        say(f"everything is in {json}")
+
+
+def _show(rows: "list[Row]") -> None:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    for heading in ("part", "of what"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("median", "fastest–slowest", "a second", "memory", "ceiling"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        low, high = row.timing.spread
+        table.add_row(
+            row.part,
+            row.detail,
+            _duration(row.timing.median),
+            f"{_duration(low)}–{_duration(high)}",
+            f"{row.per_second:.3g} {row.unit}s" if row.unit else "",
+            "" if row.timing.peak_bytes is None else f"{row.timing.peak_bytes / 1e9:.2f} GB",
+            "" if row.share is None else f"{100 * row.share:.0f} %",
+        )
+    screen = console()
+    if not screen.is_terminal:  # a file has no width
+        screen.width = WIDTH
+    screen.print(table)
+    say(
+        "memory: the most above what was in use before. ceiling: share of the multiply–adds a "
+        "second\nof the fastest large matrix product here; a training step counts as three forward "
+        "passes."
+    )
+
+
+def _show_memory(settings: "Settings", memory: "TrainingMemory") -> None:
+    plain = memory.total(settings.batch) / 1e9
+    less = memory.total(settings.batch, checkpointing=True) / 1e9
+    say(
+        f"training memory, computed and not measured, batch {settings.batch}, SGD: {plain:.1f} GB; "
+        f"with gradient checkpointing {less:.1f} GB"
+    )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"

@@ -1,0 +1,83 @@
+"""Predicting in bfloat16, beside float32, and the published way back alone, beside both."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from msa2net.data.phantom import abdomen
+from msa2net.data.preprocessing import Preprocessing
+from msa2net.inference.networks import Group, Member
+from msa2net.inference.predictor import Predictor
+from msa2net.inference.reduced import computing_in, reduce_weights
+from msa2net.models.lka import DilatedDepthwiseConv2d
+from msa2net.models.registry import create_model
+from msa2net.prediction.records import Maker
+from prediction_runs import write_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return write_run(tmp_path_factory.mktemp("precision") / "run")
+
+
+@pytest.fixture(scope="module")
+def case():
+    return abdomen(0, shape=(8, 64, 64))
+
+
+def test_labels_are_nearly_those_of_float32(run: Path, case):
+    """An untrained network, so answers are close to ties; a trained one's are not."""
+    plain = Predictor.load(run, "cpu")(case).labels
+    reduced = Predictor.load(run, "cpu", precision="bfloat16")(case).labels
+    assert (plain == reduced).mean() > 0.97
+    assert len(np.unique(plain)) > 1
+
+
+def test_reduced_weights_are_what_autocast_makes_of_them():
+    torch.manual_seed(0)
+    model = create_model("msa2net", 3, 1, encoder="test_maxvit", image_size=32).eval()
+    image = torch.randn(2, 1, 32, 32)
+    with torch.inference_mode(), computing_in("bfloat16", image.device):
+        expected = model(image)
+        reduce_weights(model)
+        found = model(image)
+    assert torch.equal(found, expected)
+    kept = [m for m in model.modules() if isinstance(m, DilatedDepthwiseConv2d)]
+    assert kept
+    assert all(module.weight.dtype == torch.float32 for module in kept)
+
+
+def test_float32_leaves_the_context_around_it_alone():
+    """A validation inside a training in bfloat16 computes as the training does."""
+    with torch.autocast("cpu", torch.bfloat16), computing_in("float32", torch.device("cpu")):
+        assert torch.is_autocast_enabled("cpu")
+
+
+def test_the_published_way_alone_is_what_both_ways_give(run: Path, case):
+    predictor = Predictor.load(run, "cpu", 2)
+    (_, expected), *_ = predictor.segment_both_ways([case])
+    (found,) = predictor.segment_as_published([case])
+    assert np.array_equal(found.labels, expected.labels)
+
+
+def test_masks_in_another_precision_are_told_apart(run: Path):
+    plain, reduced = (
+        Maker.of_runs([run], "resize", False, precision) for precision in ("float32", "bfloat16")
+    )
+    assert plain.difference(reduced) == "with --bfloat16"
+    assert reduced.difference(plain) == "without --bfloat16"
+    before = plain.model_dump()
+    del before["precision"]  # folders written before there was a choice
+    assert Maker.model_validate(before) == plain
+
+
+def test_the_first_of_equals_is_the_most_probable():
+    values = torch.randint(0, 4, (3, 6, 40, 41), generator=torch.Generator().manual_seed(1)).float()
+    preprocessing = Preprocessing(channels=1, image_size=(64, 64))
+    group = Group([Member(torch.nn.Identity(), preprocessing)])
+    for layout in (torch.contiguous_format, torch.channels_last):
+        found = group.most_probable(values.to(memory_format=layout))
+        assert found.dtype == np.uint8
+        assert np.array_equal(found, values.numpy().argmax(axis=1))
