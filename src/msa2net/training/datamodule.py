@@ -71,7 +71,7 @@ class SegmentationData(L.LightningDataModule):
             config.train.seed,
         )
         parts = processes * config.train.accumulate
-        self.batch_size = _whole_parts(config.train.batch_size, len(self.dataset), parts)
+        self.batch_size = whole_parts(config.train.batch_size, len(self.dataset), parts)
         self.part_size = self.batch_size // parts
         self.steps_per_epoch = len(self.dataset) // self.batch_size
         self.start = (0, 0)
@@ -154,7 +154,7 @@ class SegmentationData(L.LightningDataModule):
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
 
-def _whole_parts(batch_size: int, samples: int, parts: int) -> int:
+def whole_parts(batch_size: int, samples: int, parts: int) -> int:
     """Return the batch size, or the largest for few samples, that consists of equal parts.
 
     Raises:
