@@ -2,6 +2,8 @@
 
 import copy
 import csv
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from safetensors.torch import load_file
 from timm.layers import convert_sync_batchnorm
 
 import processes
-from msa2net.config import TrainConfig
+from msa2net.config import TrainConfig, load_config
 from msa2net.data.phantom.files import write_phantom
 from msa2net.errors import ConfigError
 from msa2net.inference.run_folder import read_facts
@@ -244,3 +246,31 @@ def test_synchronised_norms_keep_their_activations():
     kinds = {type(module).__name__ for module in converted.modules()}
     assert not kinds & {"BatchNorm2d", "BatchNormAct2d"}
     assert "SyncBatchNormAct" in kinds
+
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "training.md"
+
+
+def test_launch_lines_of_the_documents_are_commands_of_ours():
+    """torchrun and srun are not here; what they start is parsed, settings included."""
+    text = DOCUMENT.read_text()
+    lines = re.findall(r"^(?:`torchrun .* -m |srun )(msa2net .*?)`?$", text, re.MULTILINE)
+    assert len(lines) == 3
+    for line in lines:
+        words = shlex.split(line.replace("$RESUME", "--resume"))
+        assert words[:2] == ["msa2net", "train"]
+        changes = [words[at + 1] for at, word in enumerate(words) if word == "--set"]
+        assert set(words[3::2]) <= {"--out", "--set", "--resume"}
+        load_config(DOCUMENT.parents[1] / words[2], changes)
+
+
+SETTINGS = (
+    "devices", "nodes", "strategy", "sync_batch_norm", "accumulate", "gradient_checkpointing",
+    "compile", "supervision", "ema", "balance", "decay_all",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_are_documented(name: str):
+    assert TrainConfig.model_fields[name].description
+    assert f"`train.{name}" in DOCUMENT.read_text()
