@@ -61,7 +61,8 @@ def test_image_and_label_move_together(name: str):
         assert new_image.shape == image.shape
         assert new_label.dtype == torch.uint8
         differs = (new_image[0] > 0.5) != (new_label > 0)
-        assert differs.float().mean() < 0.002  # where the interpolated value is about one half
+        # Where the interpolated value is about one half; a label left behind differs by 2 % or more.
+        assert differs.float().mean() < 0.005
         moved += not torch.equal(new_label, label)
     assert moved >= 2
 
@@ -153,7 +154,11 @@ def test_without_changes_a_sample_is_what_prediction_sees(native: NativeSliceDat
     value_range = preprocessing.intensity_range(case.image)
     expected = preprocessing.standardise(preprocessing.unit_slices(case.image, value_range)[0])
     np.testing.assert_allclose(sample["image"], expected, atol=1e-6)
-    assert abs(expected).max() > 1  # nothing was clipped
+    edge_1CHW = np.zeros((1, 1, 96, 96), np.float32)
+    edge_1CHW[..., 48:] = 1
+    assert preprocessing.resize_slices(edge_1CHW).max() > 1.01  # what splines overshoot is kept
+    clipping = preprocessing.model_copy(update={"clip": True})
+    assert clipping.resize_slices(edge_1CHW).max() == 1
     from scipy import ndimage
 
     factors = 64 / case.label.shape[1], 64 / case.label.shape[2]
