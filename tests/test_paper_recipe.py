@@ -61,7 +61,7 @@ def test_image_and_label_move_together(name: str):
         assert new_image.shape == image.shape
         assert new_label.dtype == torch.uint8
         differs = (new_image[0] > 0.5) != (new_label > 0)
-        # Where the interpolated value is about one half; a label left behind differs by 2 % or more.
+        # Where an interpolated value is about one half; a label left behind differs by 2 %.
         assert differs.float().mean() < 0.005
         moved += not torch.equal(new_label, label)
     assert moved >= 2
