@@ -23,7 +23,7 @@ from msa2net.inference.run_folder import read_facts
 from msa2net.models.registry import create_model
 from msa2net.training.checkpoint import Checkpoints
 from msa2net.training.datamodule import whole_parts
-from msa2net.training.processes import check_devices, find_processes, gather_rows
+from msa2net.training.processes import check_devices, find_processes, gather_rows, share_to_score
 from msa2net.training.recompute import recompute_blocks
 from msa2net.training.stopping import OUT_OF_TIME, StopRequest
 
@@ -212,17 +212,21 @@ def test_processes_need_a_device_each(device: str):
         check_devices(find_processes(config, {}), torch.device(device))
 
 
-def test_rows_come_back_in_the_order_of_one_process():
-    cases = [[{"case": name, "class": index} for index in (1, 2)] for name in "abcde"]
-    parts = [[row for case in cases[rank::2] for row in case] for rank in (0, 1)]
-    trainer = mock.Mock(world_size=2)
+@pytest.mark.parametrize(("names", "world"), [("abcde", 2), ("ab", 4), ("abc", 3)])
+def test_rows_come_back_in_the_order_of_one_process(names: str, world: int):
+    """No process is without a case, and none counts twice."""
+    cases = {name: [{"case": name, "class": index} for index in (1, 2)] for name in names}
+    shares = [share_to_score(list(names), rank, world) for rank in range(world)]
+    assert all(shares)
+    parts = [[row for name in share for row in cases[name]] for share in shares]
+    trainer = mock.Mock(world_size=world)
 
     def gather(into: list, _: list) -> None:
         into[:] = parts
 
     with mock.patch("torch.distributed.all_gather_object", gather):
         found = gather_rows(parts[0], trainer)
-    assert found == [row for case in cases for row in case]
+    assert found == [row for name in names for row in cases[name]]
 
 
 def test_a_reason_to_leave_is_everybody_s():

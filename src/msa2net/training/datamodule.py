@@ -26,6 +26,7 @@ from msa2net.data.slices import (
 )
 from msa2net.data.store import Store, image_path
 from msa2net.errors import ConfigError
+from msa2net.training.processes import share_to_score
 
 
 class CaseDataset(Dataset[Case]):
@@ -128,7 +129,8 @@ class SegmentationData(L.LightningDataModule):
         """Load the monitored split's cases in groups that fill the network's batches."""
         cases = CaseDataset(self.store, self.config.train.monitor)
         if self.trainer is not None:  # each process scores its share, see `gather_rows`
-            cases.ids = cases.ids[self.trainer.global_rank :: self.trainer.world_size]
+            rank, world = self.trainer.global_rank, self.trainer.world_size
+            cases.ids = share_to_score(cases.ids, rank, world)
         group = self.config.batch_slices if self.store.kind == "photograph" else 1
         return DataLoader(cases, batch_size=group, collate_fn=list)
 
