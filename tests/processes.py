@@ -1,4 +1,4 @@
-"""A training of several processes; as a script, `python processes.py FOLDER RUN [key=value …] [--resume]`.
+"""A training of several processes; a script too: `python processes.py FOLDER RUN [KEY=VALUE …]`.
 
 Lightning starts the other processes by running this script again.
 """
