@@ -1,4 +1,4 @@
-"""A training of several processes; as a script, `python processes.py FOLDER RUN [key=value …]`.
+"""A training of several processes; a script too: `python processes.py FOLDER RUN [KEY=VALUE …]`.
 
 Lightning starts the other processes by running this script again.
 """
@@ -36,11 +36,13 @@ def settings(folder: Path, **changes) -> Config:
     return resumed.settings(folder, **CHANGES | changes)
 
 
-def train(folder: Path, run: Path, **changes):
+def train(folder: Path, run: Path, *, resume: bool = False, **changes):
     config = settings(folder, **changes)
     callbacks = [FrozenStatistics()]
-    return resumed.train(folder, run, tiny=False, config=config, callbacks=callbacks)
+    return resumed.train(folder, run, tiny=False, resume=resume, config=config, callbacks=callbacks)
 
 
 if __name__ == "__main__":
-    train(Path(sys.argv[1]), Path(sys.argv[2]), **dict(word.split("=", 1) for word in sys.argv[3:]))
+    _, folder, run, *words = sys.argv
+    changes = dict(word.split("=", 1) for word in words if word != "--resume")
+    train(Path(folder), Path(run), resume="--resume" in words, **changes)

@@ -19,6 +19,7 @@ from golden_weights import published_state
 from msa2net.cli.paper import evaluate_as_published, find_run, train_as_published
 from msa2net.config import load_config
 from msa2net.data.phantom.files import write_phantom
+from msa2net.data.store import open_store
 from msa2net.errors import ConfigError, WeightsError
 
 ROOT = Path(__file__).parents[1]
@@ -86,8 +87,10 @@ def test_a_split_without_validation_trains(workplace: Path, tmp_path: Path):
 
 
 def test_all_training_cases_train(workplace: Path, trained: Path):
-    (slices,) = (workplace / "prepared" / "synapse" / "slices").iterdir()
-    cases = {case for case, _ in json.loads((slices / "origin.json").read_text())}
+    splits = json.loads((trained / "model.json").read_text())["training"]["trained_on"]
+    store = open_store(workplace / "prepared" / "synapse")
+    cases = {case.id for case in store.cases if case.split in splits}
+    assert not (store.root / "slices").exists()  # they are augmented at their own size
     files = (workplace / "data" / "Synapse" / "train_npz").glob("*.npz")
     assert cases == {path.name[:8] for path in files}
 
@@ -167,7 +170,7 @@ def test_published_weights_beside_the_data(workplace: Path, golden: Path, monkey
             ("--root_path", "x/train_npz", "--test_path", "x/test_vol_h5"),
             ["there is no folder x/train_npz"],
         ),
-        (train_as_published, (*FOLDERS, "--network", "unet"), ["no network is called 'unet'"]),
+        (train_as_published, (*FOLDERS, "--network", "segnet"), ["no network is called 'segnet'"]),
         (evaluate_as_published, ("--output_dir", "nothing"), ["nothing holds no run and no .pth"]),
     ],
 )

@@ -166,7 +166,7 @@ def test_workers_change_nothing(workplace: Path, tmp_path: Path, whole: Path, wo
     "changes",
     [
         {"train.optimizer": "sgd", "train.schedule": "poly"},
-        {"train.precision": "bf16-mixed", "train.keep": "last"},
+        {"train.precision": "bf16-mixed", "train.keep": "last", "train.accumulate": 2},
         {"train.max_steps": 6},
         {"train.validate_every": 2, "train.epochs": 3},
         {"train.early_stopping": 1, "train.epochs": 9, "train.learning_rate": 1e-12},

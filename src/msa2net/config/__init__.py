@@ -12,6 +12,7 @@ from msa2net.config.sections import (
     LabelEncoding,
     LoggerName,
     ModelConfig,
+    PaperDefect,
     Precision,
     TrainConfig,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "LabelEncoding",
     "LoggerName",
     "ModelConfig",
+    "PaperDefect",
     "Precision",
     "TrainConfig",
     "dump_config",

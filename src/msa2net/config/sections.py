@@ -36,6 +36,7 @@ Range = tuple[float, float]
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 LabelEncoding = Literal["btcv", "transunet", "cascade", "samed"]
+PaperDefect = Literal["noise", "streams"]
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 
 
@@ -99,6 +100,9 @@ class DataConfig(SectionModel):
     resampling: Literal["linear", "spline"] = Field(
         "linear", description="of images to the network's size; spline is the published one"
     )
+    clip: bool = Field(
+        True, description="what splines overshoot; the published networks saw it as it is"
+    )
     split_ratios: tuple[float, float, float] | None = Field(
         None, description="train, val, test: draw all patients anew; else the data set's own split"
     )
@@ -134,6 +138,14 @@ class DataConfig(SectionModel):
 class AugmentConfig(SectionModel):
     """Random changes to a training sample; each is drawn anew from (seed, epoch, index)."""
 
+    recipe: Literal["settings", "paper"] = Field(
+        "settings",
+        description="settings: those below, at the network's size; paper: 0 to 4 of ten, at the "
+        "image's own size",
+    )
+    paper_defects: tuple[PaperDefect, ...] = Field(
+        (), description="of the public code, with recipe=paper: noise | streams; see docs"
+    )
     horizontal_flip: float = Field(0.0, ge=0, le=1, description="probability")
     vertical_flip: float = Field(0.0, ge=0, le=1, description="probability")
     affine: float = Field(0.0, ge=0, le=1, description="probability of the four below together")
@@ -150,6 +162,8 @@ class AugmentConfig(SectionModel):
     def flips(self) -> list[str]:
         """Name the directions in which samples are mirrored."""
         chances = {"horizontal": self.horizontal_flip, "vertical": self.vertical_flip}
+        if self.recipe == "paper":
+            return list(chances)
         return [direction for direction, chance in chances.items() if chance > 0]
 
     @field_validator("scale")
@@ -158,6 +172,20 @@ class AugmentConfig(SectionModel):
         if not 0 < value[0] <= value[1]:
             raise ValueError("two factors above 0 are needed, the smaller first")
         return value
+
+    @model_validator(mode="after")
+    def _one_recipe(self) -> Self:
+        own = {"recipe", "paper_defects"}
+        if self.recipe == "settings":
+            if self.paper_defects:
+                raise ValueError("augment.paper_defects are of augment.recipe=paper; remove them")
+            return self
+        for name, info in type(self).model_fields.items():
+            if name not in own and getattr(self, name) != info.default:
+                raise ValueError(
+                    f"augment.recipe=paper has settings of its own; remove augment.{name}"
+                )
+        return self
 
 
 class TrainConfig(SectionModel):
@@ -169,6 +197,7 @@ class TrainConfig(SectionModel):
     optimizer: Literal["adamw", "sgd"] = "adamw"
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")
     weight_decay: float = Field(0.05, ge=0, description="not applied to biases and norms")
+    decay_all: bool = Field(False, description="decay biases, norms and scales too, as the paper")
     schedule: Literal["cosine", "poly"] = Field("cosine", description="per step, down to zero")
     warmup: float = Field(0.05, ge=0, lt=1, description="fraction of all steps")
     clip_norm: float | None = Field(1.0, gt=0, description="of all gradients together")

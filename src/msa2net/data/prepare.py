@@ -20,7 +20,7 @@ from msa2net.data.case import Case
 from msa2net.data.check.dataset import check_encoding
 from msa2net.data.formats import open_source
 from msa2net.data.formats.source import Source, SourceCase
-from msa2net.data.preprocessing import nearest_index
+from msa2net.data.resampling import nearest_index
 from msa2net.data.statistics import count_labels, describe_channels
 from msa2net.data.store import (
     INDEX,

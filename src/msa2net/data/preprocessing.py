@@ -14,9 +14,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, PositiveFloat, field_validator
-from scipy import ndimage
 from scipy.sparse import csr_array
 
+from msa2net.data.resampling import (
+    apply_matrices,
+    contract,
+    nearest_index,
+    resampling_matrix,
+    zoom_index,
+)
 from msa2net.data.units import foreign_values
 from msa2net.errors import DataError
 
@@ -142,19 +148,24 @@ class Preprocessing(BaseModel):
         Raises:
             DataError: the image has channels that the network cannot take.
         """
-        low_C11, high_C11 = (
-            np.asarray(ends, dtype=np.float32).reshape(-1, 1, 1) for ends in value_range
-        )
-        channels = image_CZHW.shape[0]
-        self.check_channels(channels)
-        unit_ZCHW = np.swapaxes(image_CZHW, 0, 1).astype(np.float32)
-        unit_ZCHW -= low_C11
-        unit_ZCHW /= high_C11 - low_C11
-        np.clip(unit_ZCHW, 0.0, 1.0, out=unit_ZCHW)
+        self.check_channels(image_CZHW.shape[0])
+        unit_ZCHW = _scaled(image_CZHW, value_range)
+        return self._repeated(self.resize_slices(unit_ZCHW, placement))
+
+    def native_slices(self, image_CZHW: NDArray[Any], value_range: ValueRange) -> Float:
+        """Return (Z, channels, H, W) float32 in [0, 1] at the image's own size."""
+        self.check_channels(image_CZHW.shape[0])
+        return self._repeated(_scaled(image_CZHW, value_range))
+
+    def resize_slices(self, unit_ZCHW: Float, placement: "Placement | None" = None) -> Float:
+        """Bring slices (Z, C, H, W) to the input's size; see `unit_slices`."""
         unit_ZChw = self._resample(unit_ZCHW, placement)
         if self.clip:
             np.clip(unit_ZChw, 0.0, 1.0, out=unit_ZChw)  # splines overshoot, and sums round
-        return np.repeat(unit_ZChw, self.channels // channels, axis=1)
+        return unit_ZChw
+
+    def _repeated(self, unit_ZCHW: Float) -> Float:
+        return np.repeat(unit_ZCHW, self.channels // unit_ZCHW.shape[1], axis=1)
 
     def standardise(self, unit: Any) -> Any:
         """Return (unit − mean) / std, for arrays and tensors."""
@@ -169,6 +180,16 @@ class Preprocessing(BaseModel):
         placed_Zhw = np.zeros((label_ZHW.shape[0], *self.image_size), dtype=np.uint8)
         placed_Zhw[:, down.filled, across.filled] = label_ZHW[:, rows][..., columns]
         return placed_Zhw
+
+    def published_labels(self, label_ZHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return (Z, h, w): as `scipy.ndimage.zoom` with order 0 takes it, if images are stretched.
+
+        The first and last pixels of both grids coincide there.
+        """
+        if self.fit != "stretch" or self.crop != 1:
+            return self.label_slices(label_ZHW)
+        rows, columns = map(zoom_index, label_ZHW.shape[1:], self.image_size)
+        return label_ZHW[:, rows][..., columns]
 
     def invert(
         self,
@@ -211,7 +232,7 @@ class Preprocessing(BaseModel):
             known[place.visible] = np.arange(place.filled.start, place.filled.stop)
             shown = np.zeros(place.inner, dtype=bool)
             shown[place.visible] = True
-            index = _zoom_index(place.inner, length)
+            index = zoom_index(place.inner, length)
             placed_ZHW = placed_ZHW.take(known[index], axis=axis)
             outside = ~shown[index]
             if outside.any():
@@ -230,9 +251,7 @@ class Preprocessing(BaseModel):
             return np.ascontiguousarray(apply_matrices(values_ZCHW, rows, columns))
         # The linear matrices are banded: a few entries a row, whatever the size. As sparse
         # products they cost next to nothing, and stay off the BLAS threads that training uses.
-        return _contract(
-            _contract(values_ZCHW, csr_array(rows), axis=2), csr_array(columns), axis=3
-        )
+        return contract(contract(values_ZCHW, csr_array(rows), axis=2), csr_array(columns), axis=3)
 
     def placement(self, size: tuple[int, int]) -> "Placement":
         """Return where an image's rows and columns (H, W) lie in the network's input."""
@@ -333,37 +352,14 @@ class Placement(NamedTuple):
         return self.down.outer, self.across.outer
 
 
-def apply_matrices(values: Any, rows: Any, columns: Any) -> Any:
-    """Return rows @ values @ columnsᵀ over the last two axes, the cheaper product first."""
-    if rows.shape[0] * values.shape[-1] <= values.shape[-2] * columns.shape[0]:
-        return (rows @ values) @ columns.T
-    return rows @ (values @ columns.T)
-
-
-def _contract(values: Float, matrix: csr_array, axis: int) -> Float:
-    """Multiply a sparse matrix into one axis."""
-    moved = np.moveaxis(values, axis, 0)
-    product = matrix @ moved.reshape(moved.shape[0], -1)
-    return np.moveaxis(product.reshape(-1, *moved.shape[1:]), 0, axis)
-
-
-def resampling_matrix(length: int, new_length: int, kind: str = "linear") -> Float:
-    """Return the (new_length, length) matrix that resamples one axis.
-
-    `linear`: pixel centres at half-integers, and a triangle as wide as the reduction, so that no
-    pixel is skipped (as Pillow and torch's antialiased bilinear do). `spline`: what
-    `scipy.ndimage.zoom` with order 3 does along an axis, read off from unit vectors.
-    """
-    if length == new_length:
-        return np.eye(length, dtype=np.float32)
-    if kind == "spline":
-        zoomed = ndimage.zoom(np.eye(length), (new_length / length, 1), order=3)
-        return np.ascontiguousarray(zoomed, dtype=np.float32)
-    scale = length / new_length
-    centres = (np.arange(new_length) + 0.5) * scale - 0.5
-    distance = np.abs(np.arange(length) - centres[:, None]) / max(scale, 1.0)
-    weights = np.maximum(0.0, 1.0 - distance)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+def _scaled(image_CZHW: NDArray[Any], value_range: ValueRange) -> Float:
+    low_C11, high_C11 = (
+        np.asarray(ends, dtype=np.float32).reshape(-1, 1, 1) for ends in value_range
+    )
+    unit_ZCHW = np.swapaxes(image_CZHW, 0, 1).astype(np.float32)
+    unit_ZCHW -= low_C11
+    unit_ZCHW /= high_C11 - low_C11
+    return np.clip(unit_ZCHW, 0.0, 1.0, out=unit_ZCHW)
 
 
 @lru_cache(maxsize=32)
@@ -377,18 +373,3 @@ def _embedded(length: int, place: _Place, kind: str, inverse: bool = False) -> F
         matrix[place.filled] = resampling_matrix(length, place.inner, kind)[place.visible]
     matrix.flags.writeable = False  # shared by all callers through the cache
     return matrix
-
-
-@lru_cache(maxsize=32)
-def _zoom_index(length: int, new_length: int) -> NDArray[np.intp]:
-    """Return, for each of new_length pixels, the one of `length` that SciPy's order 0 takes."""
-    zoomed = ndimage.zoom(np.arange(length, dtype=np.float64), new_length / length, order=0)
-    index = zoomed.astype(np.intp)
-    index.flags.writeable = False
-    return index
-
-
-def nearest_index(length: int, new_length: int) -> NDArray[np.int64]:
-    """Return, for each of new_length pixels, the index of the nearest of `length` pixels."""
-    centres = (np.arange(new_length) + 0.5) * (length / new_length)
-    return np.minimum(centres.astype(np.int64), length - 1)

@@ -11,8 +11,9 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,7 +29,7 @@ from msa2net.data.store import Store, image_path
 from msa2net.errors import DataError
 from msa2net.files import read_json, write_json
 
-Position = tuple[int, int]  # (epoch, index)
+Position = tuple[int, ...]  # (epoch, index), and with repeated streams a place in the stream
 
 
 class SampleError(DataError):
@@ -201,10 +202,21 @@ def _new_array(path: Path, shape: tuple[int, ...], dtype: str) -> Iterator[Binar
         os.fsync(file.fileno())
 
 
-def holders_of_classes(arrays: SliceArrays, num_classes: int) -> list[NDArray[np.int64]]:
+def sample_key(seed: int, position: Position) -> tuple[int, int, int]:
+    """Return what a sample's augmentation is drawn from: (seed, epoch, index).
+
+    A third number in its position stands for both: the place in a stream that is the same in
+    every epoch.
+    """
+    epoch, index, *place = position
+    return (seed, 0, place[0]) if place else (seed, epoch, index)
+
+
+def holders_of_classes(
+    labels: Iterable[NDArray[np.uint8]], num_classes: int
+) -> list[NDArray[np.int64]]:
     """Return for each class but the background the slices that hold it."""
-    rows = range(len(arrays.origin))
-    held = np.array([np.bincount(arrays.labels[row].ravel(), minlength=256) > 0 for row in rows])
+    held = np.array([np.bincount(label.ravel(), minlength=256) > 0 for label in labels])
     return [np.flatnonzero(held[:, index]) for index in range(1, num_classes)]
 
 
@@ -230,20 +242,24 @@ class SliceDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.arrays.origin)
 
+    def labels(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield the label (h, w) of each slice."""
+        return (self.arrays.labels[row] for row in range(len(self)))
+
     def __getitem__(self, position: Position) -> dict[str, Any]:
         """Return `image` (C, h, w) float32, `label` (h, w) uint8, `case` and `slice`.
 
         Raises:
             SampleError: naming case and file.
         """
-        epoch, index = position
-        case_id, slice_index = self.arrays.origin[index]
+        case_id, slice_index = self.arrays.origin[index := position[1]]
         with naming(f"{case_id}, slice {slice_index}", self.arrays.images.path):
             unit_Chw = torch.from_numpy(self.arrays.images[index].astype(np.float32))
         with naming(f"{case_id}, slice {slice_index}", self.arrays.labels.path):
             label_hw = torch.from_numpy(self.arrays.labels[index])
         with naming(f"{case_id}, slice {slice_index}", self.arrays.images.path):
-            unit_Chw, label_hw = self.augmentation(unit_Chw, label_hw, (self.seed, epoch, index))
+            key = sample_key(self.seed, position)
+            unit_Chw, label_hw = self.augmentation(unit_Chw, label_hw, key)
             image_Chw: Tensor = self.preprocessing.standardise(unit_Chw)
         return {"image": image_Chw, "label": label_hw, "case": case_id, "slice": slice_index}
 
@@ -268,6 +284,9 @@ class EpochSampler(Sampler[Position]):
         start: (epoch, count): the first epoch, and how many of this process's samples in it were
             seen before an interruption and are left out.
         used: samples of an epoch, of all processes together; None is all.
+        streams: (batch size, workers) of this process repeats the paper's defect: every worker
+            draws from the same stream, and from its start in each epoch. Positions then have a
+            third number, the place in it.
         balance: 0 to 1.
         holders: for each class, the samples that hold it; classes without any are passed over.
     """
@@ -281,6 +300,7 @@ class EpochSampler(Sampler[Position]):
         world: int = 1,
         start: tuple[int, int] = (0, 0),
         used: int | None = None,
+        streams: tuple[int, int] | None = None,
         balance: float = 0.0,
         holders: Sequence[NDArray[np.int64]] = (),
     ) -> None:
@@ -292,6 +312,7 @@ class EpochSampler(Sampler[Position]):
         self.world = world
         self.start = start
         self.shared = (length if used is None else used) // world * world
+        self.streams = streams
         self.epoch = start[0]
 
     def set_epoch(self, epoch: int) -> None:
@@ -314,4 +335,9 @@ class EpochSampler(Sampler[Position]):
             order[places] = [draw.choice(self.holders[index]) for index in classes]
         own = order[: self.shared][self.rank :: self.world][self._seen :]
         epoch = self.epoch  # of this pass, even if it is set anew while somebody still reads
-        return ((epoch, index) for index in own.tolist())
+        if self.streams is None:
+            return ((epoch, index) for index in own.tolist())
+        batch, workers = self.streams
+        seen = range(self._seen, self._seen + len(own))
+        in_stream = [at // (batch * workers) * batch + at % batch for at in seen]
+        return zip(repeat(epoch), own.tolist(), in_stream, strict=False)

@@ -148,7 +148,7 @@ def build_unet(plan: Blueprint) -> nn.Module:
         name,
         lambda: create(
             encoder_name=f"tu-{name}",
-            encoder_weights="imagenet" if pretrained else None,
+            encoder_weights=True if pretrained else None,
             in_channels=3 if plan.in_channels == 1 else plan.in_channels,
             classes=plan.num_classes,
             decoder_channels=WIDTHS,

@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import MutableSequence
+from collections.abc import MutableSequence, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 from msa2net.config import Config
 from msa2net.data.augment import Augmentation
 from msa2net.data.case import Case
+from msa2net.data.native import NativeSliceDataset
+from msa2net.data.paper_augment import PaperAugmentation
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.data.slices import (
     EpochSampler,
@@ -24,6 +26,7 @@ from msa2net.data.slices import (
 )
 from msa2net.data.store import Store, image_path
 from msa2net.errors import ConfigError
+from msa2net.training.processes import share_to_score
 
 
 class CaseDataset(Dataset[Case]):
@@ -64,21 +67,17 @@ class SegmentationData(L.LightningDataModule):
         super().__init__()
         self.config = config
         self.store = store
-        self.dataset = SliceDataset(
-            build_slices(store, preprocessing, training_splits),
-            preprocessing,
-            Augmentation(config.augment),
-            config.train.seed,
-        )
+        self.dataset = create_dataset(config, store, preprocessing, training_splits)
         parts = processes * config.train.accumulate
-        self.batch_size = _whole_parts(config.train.batch_size, len(self.dataset), parts)
+        self.batch_size = whole_parts(config.train.batch_size, len(self.dataset), parts)
         self.part_size = self.batch_size // parts
         self.steps_per_epoch = len(self.dataset) // self.batch_size
         self.start = (0, 0)
         self._worker_ids: list[MutableSequence[int]] = []
+        self._repeats = "streams" in config.augment.paper_defects
         self.holders = []
         if config.train.balance:
-            self.holders = holders_of_classes(self.dataset.arrays, len(store.label_names))
+            self.holders = holders_of_classes(self.dataset.labels(), len(store.label_names))
 
     def count_holders(self) -> dict[str, int]:
         """Return how many slices hold each class, for classes that `train.balance` draws for."""
@@ -109,6 +108,7 @@ class SegmentationData(L.LightningDataModule):
             rank=rank,
             world=world,
             start=(epoch, done * self.batch_size // world),
+            streams=(self.part_size, max(1, train.workers)) if self._repeats else None,
             used=self.steps_per_epoch * self.batch_size,
             balance=train.balance,
             holders=self.holders,
@@ -129,7 +129,8 @@ class SegmentationData(L.LightningDataModule):
         """Load the monitored split's cases in groups that fill the network's batches."""
         cases = CaseDataset(self.store, self.config.train.monitor)
         if self.trainer is not None:  # each process scores its share, see `gather_rows`
-            cases.ids = cases.ids[self.trainer.global_rank :: self.trainer.world_size]
+            rank, world = self.trainer.global_rank, self.trainer.world_size
+            cases.ids = share_to_score(cases.ids, rank, world)
         group = self.config.batch_slices if self.store.kind == "photograph" else 1
         return DataLoader(cases, batch_size=group, collate_fn=list)
 
@@ -154,7 +155,19 @@ class SegmentationData(L.LightningDataModule):
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
 
-def _whole_parts(batch_size: int, samples: int, parts: int) -> int:
+def create_dataset(
+    config: Config, store: Store, preprocessing: Preprocessing, splits: Sequence[str]
+) -> SliceDataset | NativeSliceDataset:
+    """Choose where samples are augmented: at the network's size, or at the image's own."""
+    augment, seed = config.augment, config.train.seed
+    if augment.recipe == "paper":
+        changes = PaperAugmentation(augment.paper_defects)
+        return NativeSliceDataset(store, preprocessing, changes, seed, splits)
+    arrays = build_slices(store, preprocessing, splits)
+    return SliceDataset(arrays, preprocessing, Augmentation(augment), seed)
+
+
+def whole_parts(batch_size: int, samples: int, parts: int) -> int:
     """Return the batch size, or the largest for few samples, that consists of equal parts.
 
     Raises:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from msa2net.config import Config
+from msa2net.data.native import NativeSliceDataset
 from msa2net.data.slices import SliceDataset
 from msa2net.errors import ConfigError
 from msa2net.training.task import SegmentationTask
@@ -25,7 +26,7 @@ KILLED_WORKER = "DataLoader worker"
 def explain(
     error: Exception,
     task: SegmentationTask,
-    dataset: SliceDataset,
+    dataset: SliceDataset | NativeSliceDataset,
     batch: int,
     config: Config,
     device: torch.device,

@@ -21,14 +21,22 @@ def check_memory(config: Config, store: Store) -> list[Finding]:
     Raises:
         ConfigError: the network cannot be built so.
     """
-    model = config.model
+    model, train = config.model, config.train
     with torch.device("meta"):
         network = create_model(
-            model.name, len(store.label_names), store.channels, model.encoder, config.image_size
+            model.name,
+            len(store.label_names),
+            store.channels,
+            model.encoder,
+            config.image_size,
+            levels=model.levels,
         ).train()
         image_BChw = torch.empty(SAMPLES, store.channels, *config.image_size)
-    batch = config.train.batch_size
-    needed = fixed_bytes(network, config.train.optimizer)
+    at_once = train.accumulate * (train.devices or 1) * train.nodes
+    batch = max(1, train.batch_size // at_once)
+    needed = fixed_bytes(network, train.optimizer)
+    if train.ema is not None:
+        needed += sum(value.nbytes for value in network.state_dict().values())
     needed += batch * round(bytes_per_sample(network, image_BChw))
     what = "training will keep network, optimiser and activations in memory"
     advice = "have half as much again free for what the arithmetic itself needs"

@@ -7,7 +7,7 @@ srun; the last two say by environment variables how many there are.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import Any
 
 import torch
@@ -136,20 +136,26 @@ def agree(value: int, trainer: Any) -> int:
 
 
 def gather_rows(rows: list[CaseRow], trainer: Any) -> list[CaseRow]:
-    """Put together the rows of cases that were dealt out one by one, in the cases' order."""
+    """Put together the rows of cases that were dealt out by `share_to_score`, in their order."""
     if trainer.world_size == 1:
         return rows
     parts: list[Any] = [None] * trainer.world_size
     distributed.all_gather_object(parts, rows)
     cases = [[list(of_case) for _, of_case in groupby(part, _case)] for part in parts]
-    longest = max(map(len, cases))
-    return [
-        row
-        for place in range(longest)
-        for part in cases
-        if place < len(part)
-        for row in part[place]
-    ]
+    found: dict[str, list[CaseRow]] = {}
+    for of_place in zip_longest(*cases):
+        for rows_of_case in of_place:
+            if rows_of_case is not None:
+                found.setdefault(_case(rows_of_case[0]), rows_of_case)
+    return [row for rows_of_case in found.values() for row in rows_of_case]
+
+
+def share_to_score(ids: list[str], rank: int, world: int) -> list[str]:
+    """Return the cases that a process scores: each `world`-th, or the first if none is left.
+
+    Lightning passes over a validation without cases, and the others would wait for this process.
+    """
+    return ids[rank::world] or ids[:1]
 
 
 def _case(row: CaseRow) -> str:

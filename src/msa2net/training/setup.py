@@ -54,6 +54,7 @@ def create_preprocessing(config: Config, store: Store) -> Preprocessing:
         fit=config.data.fit,
         crop=config.data.crop,
         resampling=config.data.resampling,
+        clip=config.data.clip,
         intensity=store.intensity,
         low=store.low,
         high=store.high,

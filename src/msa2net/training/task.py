@@ -194,13 +194,14 @@ class SegmentationTask(L.LightningModule):
 
 
 def create_optimizer(model: nn.Module, config: TrainConfig, precision: str) -> Optimizer:
-    """Build SGD or AdamW; biases, norms and scales (one-dimensional) are not decayed.
+    """Build SGD or AdamW; biases, norms and scales (one-dimensional) are not decayed unless asked.
 
     Frozen weights are left out: decay would change them even without a gradient.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decayed = [parameter for parameter in trained if parameter.ndim > 1]
-    plain = [parameter for parameter in trained if parameter.ndim <= 1]
+    least = 0 if config.decay_all else 2
+    decayed = [parameter for parameter in trained if parameter.ndim >= least]
+    plain = [parameter for parameter in trained if parameter.ndim < least]
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": plain, "weight_decay": 0.0},

@@ -1,0 +1,59 @@
+"""Resampling one axis: matrices for images, indices for labels."""
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.sparse import csr_array
+
+Float = NDArray[np.float32]
+
+
+def apply_matrices(values: Any, rows: Any, columns: Any) -> Any:
+    """Return rows @ values @ columnsᵀ over the last two axes, the cheaper product first."""
+    if rows.shape[0] * values.shape[-1] <= values.shape[-2] * columns.shape[0]:
+        return (rows @ values) @ columns.T
+    return rows @ (values @ columns.T)
+
+
+def contract(values: Float, matrix: csr_array, axis: int) -> Float:
+    """Multiply a sparse matrix into one axis."""
+    moved = np.moveaxis(values, axis, 0)
+    product = matrix @ moved.reshape(moved.shape[0], -1)
+    return np.moveaxis(product.reshape(-1, *moved.shape[1:]), 0, axis)
+
+
+def resampling_matrix(length: int, new_length: int, kind: str = "linear") -> Float:
+    """Return the (new_length, length) matrix that resamples one axis.
+
+    `linear`: pixel centres at half-integers, and a triangle as wide as the reduction, so that no
+    pixel is skipped (as Pillow and torch's antialiased bilinear do). `spline`: what
+    `scipy.ndimage.zoom` with order 3 does along an axis, read off from unit vectors.
+    """
+    if length == new_length:
+        return np.eye(length, dtype=np.float32)
+    if kind == "spline":
+        zoomed = ndimage.zoom(np.eye(length), (new_length / length, 1), order=3)
+        return np.ascontiguousarray(zoomed, dtype=np.float32)
+    scale = length / new_length
+    centres = (np.arange(new_length) + 0.5) * scale - 0.5
+    distance = np.abs(np.arange(length) - centres[:, None]) / max(scale, 1.0)
+    weights = np.maximum(0.0, 1.0 - distance)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+@lru_cache(maxsize=32)
+def zoom_index(length: int, new_length: int) -> NDArray[np.intp]:
+    """Return, for each of new_length pixels, the one of `length` that SciPy's order 0 takes."""
+    zoomed = ndimage.zoom(np.arange(length, dtype=np.float64), new_length / length, order=0)
+    index = zoomed.astype(np.intp)
+    index.flags.writeable = False
+    return index
+
+
+def nearest_index(length: int, new_length: int) -> NDArray[np.int64]:
+    """Return, for each of new_length pixels, the index of the nearest of `length` pixels."""
+    centres = (np.arange(new_length) + 0.5) * (length / new_length)
+    return np.minimum(centres.astype(np.int64), length - 1)
