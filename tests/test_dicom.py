@@ -523,7 +523,7 @@ def test_a_packing_without_decoder_is_named(tmp_path: Path, monkeypatch: pytest.
     files.save(path, images)
     decoder = pydicom.pixels.get_decoder(J2K)
     monkeypatch.setattr(type(decoder), "is_available", property(lambda self: False))
-    refused(path, "JPEG 2000", J2K, 'pip install "msa2net[dicom]"')
+    refused(path, "JPEG 2000", J2K, 'pip install ".[dicom]" in msa2net\'s folder')
 
 
 def test_a_film_is_not_a_volume(tmp_path: Path):
@@ -538,7 +538,7 @@ def test_without_pydicom_there_is_one_sentence(tmp_path: Path, monkeypatch: pyte
     files.save(tmp_path / "scan", files.headers(VALUES))
     monkeypatch.setitem(sys.modules, "pydicom", None)
     message = refused(tmp_path / "scan", "DICOM needs the package pydicom")
-    assert message.endswith('pip install "msa2net[dicom]"')
+    assert message.endswith('pip install ".[dicom]" in msa2net\'s folder')
 
 
 def test_files_are_known_by_their_content(tmp_path: Path):

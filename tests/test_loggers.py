@@ -190,9 +190,7 @@ def test_a_log_that_is_not_installed_is_one_sentence(workplace: Path, tmp_path: 
     config = resumed.settings(workplace, **{"train.loggers": "[wandb, mlflow]"})
     with (
         mock.patch("importlib.util.find_spec", return_value=None),
-        pytest.raises(
-            ConfigError, match=r'wandb, mlflow, which .* pip install "msa2net\[logging\]"'
-        ),
+        pytest.raises(ConfigError, match=r'wandb, mlflow, which .* pip install "\.\[logging\]"'),
     ):
         resumed.train(workplace, tmp_path / "run", config=config)
     assert not (tmp_path / "run").exists()

@@ -340,7 +340,7 @@ def test_the_unet_has_the_library_s_own_forward_pass():
 def test_the_unet_needs_an_extra():
     with (
         mock.patch.dict("sys.modules", {"segmentation_models_pytorch": None}),
-        pytest.raises(ConfigError, match=r'pip install "msa2net\[baselines\]"'),
+        pytest.raises(ConfigError, match=r'pip install "\.\[baselines\]"'),
     ):
         create_model("unet", 3, 1, "test_resnet", 64)
 

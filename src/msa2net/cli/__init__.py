@@ -68,7 +68,7 @@ def _run(commands: typer.Typer) -> None:
             raise
         print_error(
             f"this needs {error.name}, which is not installed (only exported networks go without); "
-            "pip install msa2net brings it"
+            "pip install . in the project's folder brings it"
         )
         sys.exit(2)
     except OSError as error:

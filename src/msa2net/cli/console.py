@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -25,6 +25,7 @@ VerboseOption = Annotated[
 ]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
 
+SHOWN = 5  # lines of one kind on the screen
 DISCLAIMER = "Research use only, not a medical device."
 
 
@@ -38,6 +39,23 @@ def console() -> "Console":
 def say(message: str, style: str | None = None) -> None:
     """Print a line as it is: names with brackets are no markup, long paths are not broken."""
     console().print(message, style=style, markup=False, soft_wrap=True)
+
+
+def say_flagged(cases: Sequence[tuple[str, str]], flagged: int, everywhere: Path) -> None:
+    """Print the first flagged cases, a line each.
+
+    Args:
+        cases: names and reasons, the most suspicious first.
+        flagged: how many there are.
+        everywhere: the file that lists them all.
+    """
+    if not flagged:
+        return
+    say("look at these first:")
+    for name, why in cases[:SHOWN]:
+        say(f"  {name}: {why}")
+    if flagged > SHOWN:
+        say(f"  and at {flagged - SHOWN} more, see {everywhere}")
 
 
 def print_error(message: str) -> None:

@@ -11,6 +11,7 @@ from msa2net.cli.console import (
     VerboseOption,
     console,
     say,
+    say_flagged,
     set_up,
     track,
 )
@@ -138,5 +139,9 @@ def _show(summary: dict[str, Any], folder: Path, evaluation: Path) -> None:
     console().print(console_table(summary))
     if summary["data"]["same_as_training"] is False:
         say("note: the prepared data changed since this network was trained")
+    if trust := summary.get("trust"):
+        say(f"\nflagged: {trust['flagged']} of {trust['cases']} cases; others may be wrong too")
+        cases = [(first["case"], first["flags"]) for first in trust["first"]]
+        say_flagged(cases, trust["flagged"], evaluation / "cases.csv")
     say(f"\ncases, summary and tables: {evaluation}")
     say(f"report: {write_report(folder)}")

@@ -27,7 +27,7 @@ def models(
         except ConfigError:
             if not spec.extra:
                 raise
-            cost = (f'pip install "msa2net[{spec.extra}]"', "")
+            cost = (f'pip install ".[{spec.extra}]"', "")
         table.add_row(name, spec.description, spec.encoder, f"{spec.image_size}²", *cost)
     console().print(table)
     say(

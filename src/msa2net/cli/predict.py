@@ -8,11 +8,13 @@ import typer
 
 from msa2net.cli.console import (
     DISCLAIMER,
+    SHOWN,
     DeviceOption,
     ThreadsOption,
     VerboseOption,
     print_error,
     say,
+    say_flagged,
     set_up,
     track,
 )
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from msa2net.prediction.jobs import SegKind
     from msa2net.prediction.run import PredictionResult
 
-SHOWN = 5  # failures, and notes, on the screen
 INTERRUPTED = 130  # what shells say of a program ended by Ctrl-C
 
 InputsArgument = Annotated[
@@ -124,14 +125,13 @@ def _show(result: "PredictionResult", overlays: bool) -> None:
 
     done = len(result.predicted)
     left = f", {len(result.finished)} were done already" if result.finished else ""
-    say(f"{done} of {result.total} images segmented{left}; masks in {result.out}")
+    failed = f", {len(result.failures)} failed" if result.failures else ""
+    where = f"; masks in {result.out}" if done or result.finished else ""
+    say(f"{done} of {result.total} images segmented{left}{failed}{where}")
     if done:
         looked_at = f"look at {result.out / OVERLAYS}; " if overlays else ""
         say(f"{looked_at}sizes of the structures are in {result.out / STRUCTURES_FILE}")
-    for name, why in result.flagged[:SHOWN]:
-        say(f"look at this one first: {name}: {why}")
-    if len(result.flagged) > SHOWN:
-        say(f"and at {len(result.flagged) - SHOWN} more, see {result.out / 'flags.csv'}")
+    say_flagged(result.flagged, len(result.flagged), result.out / "flags.csv")
     for note in result.notes[:SHOWN]:
         say(f"note: {note}")
     if len(result.notes) > SHOWN:

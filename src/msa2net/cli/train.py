@@ -130,15 +130,21 @@ def run_training(
         if not first:
             raise typer.Exit(128 + stop.signum) from stop
         name = signal.Signals(stop.signum).name
-        say(f"{name}: saved after {stop.epochs} epochs ({stop.steps} steps); {_how_to_go_on(run)}")
+        say(
+            f"{name}: saved after {_epochs(stop.epochs)} ({stop.steps} steps); {_how_to_go_on(run)}"
+        )
         raise typer.Exit(128 + stop.signum) from stop
     if not first:
         raise typer.Exit
     if not result.finished:
-        say(f"train.max_time: saved after {result.epochs} epochs; {_how_to_go_on(run)}")
+        say(f"train.max_time: saved after {_epochs(result.epochs)}; {_how_to_go_on(run)}")
         raise typer.Exit
     print_result(result)
     return result
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'' if count == 1 else 's'}"
 
 
 def _how_to_go_on(run: Path) -> str:
@@ -150,7 +156,7 @@ def print_result(result: "TrainingResult") -> None:
     """Say what a training came to."""
     from msa2net.cli.bar import as_time
 
-    epochs = f"{result.epochs} epoch{'' if result.epochs == 1 else 's'}"
+    epochs = _epochs(result.epochs)
     say(f"trained {epochs} in {as_time(result.seconds)}; the network is in {result.run}")
     if result.stopped_early:
         say("train.early_stopping: the last validations brought no higher Dice")

@@ -1,6 +1,6 @@
 """DICOM series: a folder of slices in, a volume in the training orientation out.
 
-Needs pydicom (`pip install "msa2net[dicom]"`), imported where it is used. Nothing of what a
+Needs pydicom (`pip install ".[dicom]"`), imported where it is used. Nothing of what a
 header says about the patient is kept.
 """
 

@@ -1,6 +1,6 @@
 """What is believed of a DICOM file's header, and one sentence where it cannot be.
 
-Needs pydicom (`pip install "msa2net[dicom]"`), imported where it is used.
+Needs pydicom (`pip install ".[dicom]"`), imported where it is used.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from msa2net.errors import DataError
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 """Usual endings; files are known by their content, since scanners often give them none."""
 
-_EXTRA = 'pip install "msa2net[dicom]"'
+_EXTRA = 'pip install ".[dicom]" in msa2net\'s folder'
 _SEGMENTATIONS = "1.2.840.10008.5.1.4.1.1.66."  # classes of masks; pydicom does not know all
 _LOSSLESS_JPEG = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 

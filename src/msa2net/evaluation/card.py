@@ -80,7 +80,7 @@ def _network(facts: ModelFacts) -> list[str]:
     known = [] if p.orientation is None else [f"Slices are cut along {p.orientation}."]
     encoder = f", encoder {network.encoder}" if network.encoder else ""
     return [
-        f"A network that labels every pixel of a slice: {network.name}{encoder}.",
+        f"A network of msa2net that labels every pixel of a slice: {network.name}{encoder}.",
         f"It finds: {', '.join(facts.label_names[1:])}. All else is {facts.label_names[0]}.",
         f"Its input has {network.in_channels} channel{'s' * (network.in_channels > 1)}, {scale}, "
         f"brought to {sides} pixels ({p.fit}).",
@@ -109,12 +109,22 @@ def _data(facts: ModelFacts, config: Config | None) -> list[str]:
         return ["The weights were imported; of the data they were trained on nothing is known."]
     found = [f"Format {facts.data.get('format', 'unknown')}."]
     if facts.data.get("cases"):
-        found.append(f"Cases: {facts.data['cases']}. Those of one patient are in one split.")
+        found.append(f"Cases: {facts.data['cases']}. {_patients(facts.data.get('format'))}")
     if config is not None:
         found.append(_split(config))
     if facts.data.get("hash"):
         found.append(f"Fingerprint of the prepared data: {facts.data['hash'][:16]}.")
     return [*found, *_seen(facts.usual)]
+
+
+def _patients(data_format: str | None) -> str:
+    """Say how images of one person were told apart from those of others."""
+    if data_format in ("acdc", "btcv", "synapse", "phantom"):
+        return "Those of one patient are in one split."
+    return (
+        "Patients are told apart by file names only: whether images of one person are in two "
+        "splits is not known."
+    )
 
 
 def _split(config: Config) -> str:
@@ -134,7 +144,7 @@ def _seen(usual: Usual | None) -> list[str]:
     words = []
     for feature, own in usual.ranges.items():
         name, _, rest = feature.partition(":")
-        if name == "spacing" and rest != "aspect":
+        if name == "spacing" and rest != "aspect" and not (rest == "depth" and own.centre == 0):
             unit = "" if rest == "depth" else " mm"
             title = "Slices a case" if rest == "depth" else f"Distance of {rest}"
             words.append(f"{title}: {_between(own, 1)}{unit}.")

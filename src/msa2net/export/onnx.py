@@ -156,7 +156,7 @@ def _intermediate() -> Any:
         return importlib.import_module("onnx_ir")
     except ImportError as error:
         raise ConfigError(
-            'exporting needs onnx and onnxscript; install them with pip install "msa2net[onnx]"'
+            'exporting needs onnx and onnxscript; pip install ".[onnx]" in msa2net\'s folder'
         ) from error
 
 

@@ -66,5 +66,5 @@ def smp_unet() -> Any:
     except ImportError as error:
         raise ConfigError(
             "the network 'unet' comes from segmentation-models-pytorch; install it with "
-            'pip install "msa2net[baselines]"'
+            'pip install ".[baselines]" in msa2net\'s folder'
         ) from error
