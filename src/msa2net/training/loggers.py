@@ -185,7 +185,8 @@ def check_loggers(names: Sequence[LoggerName]) -> None:
     if missing:
         raise ConfigError(
             f"train.loggers names {', '.join(missing)}, which is not installed; "
-            'pip install ".[logging]" in msa2net\'s folder, or remove it: metrics.csv is always written'
+            'pip install ".[logging]" in msa2net\'s folder, or remove it: metrics.csv is always '
+            "written"
         )
 
 
