@@ -289,6 +289,33 @@ def test_a_structure_that_is_often_absent_is_no_reason():
     assert not judge({"missing:a": 1.0}, usual).flags
 
 
+@pytest.mark.parametrize("cases", [50, 100])
+def test_a_structure_missed_once_silences_no_other(cases):
+    """Of 50 cases none may be flagged, so the one that misses `a` silences it; of 100, one may."""
+    names = ("a", "b", "c")
+
+    def features(*missing):
+        found = {f"missing:{name}": float(name in missing) for name in names}
+        return found | {"missing:": float(set(missing) == set(names)), "unknown:spacing": 0.0}
+
+    usual = learn([features()] * 40, [features(*"a" * (n == 7)) for n in range(cases)])
+    assert judge(features("c"), usual).flags == ("no c was found",)
+    assert judge(features(*names), usual).flags == ("nothing was found",)
+    assert judge(features() | {"unknown:spacing": 1.0}, usual).criteria == ("unknown",)
+    assert bool(judge(features("a"), usual).flags) == (cases == 100)
+    assert usual.flagged == (cases == 100)
+    assert not judge(features(), usual).flags
+
+
+def test_an_empty_mask_is_flagged_however_many_validation_cases_have_one():
+    full, empty = ({"missing:a": value, "missing:": value} for value in (0.0, 1.0))
+    usual = learn([full] * 40, [empty] * 5 + [full] * 45)
+    assert judge(empty, usual).flags == ("nothing was found",)
+    assert usual.flagged == 5
+    # Where a training holds empty masks of its own, one more says nothing.
+    assert not judge(empty, learn([full, empty] * 20, [full] * 20)).flags
+
+
 def test_without_validation_cases_confidences_are_not_judged():
     store = torsos(12, 0, 0)
     predictor = Predictor(ByValue(), PREPROCESSING, NAMES, 16)

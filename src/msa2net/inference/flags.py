@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from msa2net.inference.features import Features
-from msa2net.inference.usual import Range, Usual, criterion, deviations
+from msa2net.inference.usual import NOTHING, Range, Usual, criterion, deviations
 
 DOUBT = "confidence:"  # one minus the expected Dice, of all structures together
 _NOTHING_FOUND = 0.99  # the suspicion of an empty answer that is not flagged
@@ -42,7 +42,10 @@ def judge(features: Features, usual: Usual) -> Verdict:
         if limit is not None and deviation > limit:
             beyond.setdefault(criterion(feature), []).append((deviation / limit, feature))
     for found in beyond.values():
-        found.sort(reverse=True)
+        # Of an empty mask nobody asks which structures are missing.
+        found.sort(key=lambda pair: (pair[0], pair[1] == NOTHING), reverse=True)
+        if found[0][1] == NOTHING:
+            del found[1:]
     ordered = sorted(beyond, key=lambda name: -beyond[name][0][0])
     words = dict.fromkeys(
         _words(feature, features, usual.ranges)

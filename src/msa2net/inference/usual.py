@@ -11,6 +11,10 @@ validation cases; the limit is that of the larger deviations. At last limits mov
 criteria flag no more than one would: with many validation cases down together, or up where one
 flags too many, to where so many cases are flagged that, with 95 % confidence, no more than `TARGET`
 of further ones are; with few up to where none of them is.
+
+What is there or not has no limit to move: where it flags too many, the one feature in question is
+judged no more. That nothing at all was found is judged whatever the validation cases say, as long
+as training cases held something.
 """
 
 import math
@@ -21,6 +25,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from msa2net.inference.features import Features
+
+NOTHING = "missing:"
+"""The feature of an empty mask; `missing:liver` is of one structure."""
 
 TARGET = 0.05
 """The share of clean cases that may be flagged, at most."""
@@ -166,13 +173,13 @@ def learn(
     val_deviations = _crossed(val, lambda rest: _ranges(train, rest), ranges)
     for name, rate in RATES.items():
         known = [
-            [found[name] for found in part if name in found]
+            [found[name] for found in map(largest, part) if name in found]
             for part in (train_deviations, val_deviations)
         ]
         if name in _YES_OR_NO:
-            known = []
+            known = []  # one deviation says it all, and the limit stays there
         limits[name] = max([1.0, *(upper_limit(part, rate) for part in known if part)])
-    flagged = _keep_target(val_deviations, limits)
+    flagged = _keep_target(val_deviations, limits, ranges)
     if errors:
         ranges["disagreement:networks"] = _range("disagreement:networks", errors)
     return Usual(
@@ -228,7 +235,7 @@ def _judged(name: str, train: Sequence[Features], val: Sequence[Features]) -> bo
     if criterion(name) in _YES_OR_NO:
         share = float(np.mean([one.get(name, 1.0) for one in train]))
         answers = float(np.mean([one.get(name, 0.0) for one in val])) if val else 0.0
-        return share <= _RARE and answers <= _RARE_ANSWER
+        return share <= _RARE and (answers <= _RARE_ANSWER or name == NOTHING)
     return criterion(name) not in OF_VALIDATION
 
 
@@ -251,14 +258,14 @@ def _crossed(
     learnt: Callable[[Sequence[Features]], dict[str, Range]],
     judged: Collection[str],
 ) -> list[dict[str, float]]:
-    """Return the deviations by criterion of cases from ranges that they had no part in."""
+    """Return the deviations of cases from ranges that they had no part in."""
     parts = min(_PARTS, len(cases))
     found: list[dict[str, float]] = [{} for _ in cases]
     for part in range(parts):
         rest = [one for index, one in enumerate(cases) if index % parts != part or parts == 1]
         ranges = {name: own for name, own in learnt(rest).items() if name in judged}
         for index in range(part, len(cases), parts):
-            found[index] = largest(deviations(cases[index], ranges))
+            found[index] = deviations(cases[index], ranges)
     return found
 
 
@@ -277,15 +284,43 @@ def allowed_flags(cases: int) -> int:
     return allowed
 
 
-def _keep_target(found: Sequence[Mapping[str, float]], limits: dict[str, float]) -> int:
-    """Move limits to where the target is kept; return how many of the cases are flagged."""
+def _keep_target(
+    found: Sequence[Mapping[str, float]], limits: dict[str, float], ranges: dict[str, Range]
+) -> int:
+    """Move limits, and drop yes-or-no features, to where the target is kept.
+
+    Empty masks are flagged come what may, so they come first of those that may be.
+
+    Returns:
+        How many of the cases are flagged.
+    """
     allowed = allowed_flags(len(found))
     least = {name: _LOWEST_FACTOR * limit for name, limit in limits.items()}
-    for case in sorted(found, key=lambda case: _excess(case, limits), reverse=True)[allowed:]:
-        for name, value in case.items():
-            limits[name] = max(limits[name], value)
-    # Down, to one more case at a time; a criterion is done with where that would be too many.
-    movable = limits.keys() - set(_YES_OR_NO) if allowed else set()
+    rest = sorted(found, key=lambda case: _excess(largest(case), limits), reverse=True)
+    rest.sort(key=_is_empty, reverse=True)
+    for case in rest[allowed:]:
+        for feature, value in case.items():
+            name = criterion(feature)
+            if value <= limits[name] or _is_empty(case):
+                continue
+            if name in _YES_OR_NO:
+                ranges.pop(feature, None)
+            else:
+                limits[name] = value
+    judged = [largest({name: case[name] for name in case if name in ranges}) for case in found]
+    if allowed:
+        _lower(judged, limits, least, allowed)
+    return sum(_excess(case, limits) > 1 for case in judged)
+
+
+def _lower(
+    found: Sequence[Mapping[str, float]],
+    limits: dict[str, float],
+    least: Mapping[str, float],
+    allowed: int,
+) -> None:
+    """Move limits down, to one more case at a time, until more would be too many."""
+    movable = limits.keys() - set(_YES_OR_NO)
     while movable:
         nearest = [
             (value / limits[name], name)
@@ -295,14 +330,17 @@ def _keep_target(found: Sequence[Mapping[str, float]], limits: dict[str, float])
             if name in movable and value > least[name]
         ]
         if not nearest:
-            break
+            return
         share, name = max(nearest)
         lower = limits[name] * share * (1 - 1e-6)
         if sum(_excess(case, {**limits, name: lower}) > 1 for case in found) <= allowed:
             limits[name] = lower
         else:
             movable.discard(name)
-    return sum(_excess(case, limits) > 1 for case in found)
+
+
+def _is_empty(case: Mapping[str, float]) -> bool:
+    return case.get(NOTHING, 0.0) > 1
 
 
 def _excess(case: Mapping[str, float], limits: Mapping[str, float]) -> float:
