@@ -15,7 +15,7 @@ from msa2net.errors import DataError
 from msa2net.inference.features import SIDE, layout_features, structure_features
 from msa2net.inference.flags import judge
 from msa2net.inference.lookout import Lookout
-from msa2net.inference.networks import Member
+from msa2net.inference.networks import Group, Member
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.usual import (
     FLOORS,
@@ -172,6 +172,29 @@ def test_the_batch_does_not_matter_and_nobody_s_labels_change():
         assert one.keys() == other.keys()
         for name in one:
             assert one[name] == pytest.approx(other[name], rel=1e-5, abs=1e-5), name
+
+
+@pytest.mark.parametrize("fails", ["probabilities", "on_grid"])
+def test_a_batch_that_comes_again_is_heard_once(monkeypatch, fails):
+    """Memory runs out in the network, or later, on the way back to the second case's grid."""
+    cases = [torso(index) for index in range(2)]
+    expected, plain = features_of(cases, 16, calibration=True)
+    own, calls = getattr(Group, fails), []
+
+    def once(self, *args):
+        calls.append(fails)
+        if len(calls) == 2 - (fails == "probabilities"):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return own(self, *args)
+
+    monkeypatch.setattr(Group, fails, once)
+    found, same = features_of(cases, 16, calibration=True)
+    assert len(calls) > 2
+    for one, other in zip(plain, same, strict=True):
+        assert np.array_equal(one, other)
+    for case in cases:
+        assert found.features[case.id] == pytest.approx(expected.features[case.id], abs=1e-5)
+    np.testing.assert_allclose(found.tables_2B3, expected.tables_2B3, rtol=1e-5)
 
 
 class Fixed(nn.Module):

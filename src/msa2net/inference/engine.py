@@ -165,7 +165,7 @@ class Engine:
                     self._batch = self.groups[0].smaller_batch(batch)
 
     def _run_at_once(self, part: list[Slice], batch: int) -> None:
-        finished = []
+        finished, heard = [], []
         for _, same in groupby(part, key=lambda entry: [unit.shape for unit in entry.units]):
             entries = list(same)
             found = []  # probabilities (B, K, h, w) of each group of networks
@@ -179,11 +179,15 @@ class Engine:
             for start, end in _same_owner(entries):
                 owner, first = entries[start].owner, entries[start].index
                 if owner.watch is not None and answers is not None:
-                    owner.watch.hear(answers, start, end, first, owner.placements[0])
+                    heard.append((owner, answers, start, end, first))
                 own = [probability_BKhw[start:end] for probability_BKhw in found]
                 finished += [
                     (owner, first, way, self._back_to_grid(own, owner, way)) for way in owner.labels
                 ]
+        # Nothing is kept before all is there: where memory runs out, the part comes again.
+        for owner, answers, start, end, first in heard:
+            assert owner.watch is not None
+            owner.watch.hear(answers, start, end, first, owner.placements[0])
         for owner, first, way, labels_ZHW in finished:
             owner.views[way][first : first + len(labels_ZHW)] = labels_ZHW
         for entry in part:
