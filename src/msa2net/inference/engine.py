@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,7 @@ from msa2net.data.orientation import view_along
 from msa2net.data.preprocessing import Placement, ValueRange
 from msa2net.errors import ConfigError, DataError
 from msa2net.inference.groups import Mode, Networks, count_windows
-
-if TYPE_CHECKING:  # it needs torch, and whoever has none has nobody who asks
-    from msa2net.inference.lookout import CaseWatch
+from msa2net.inference.lookout import CaseWatch
 
 WayBack = Literal["probabilities", "labels"]
 """What is resampled to a case's own grid: class probabilities, or only the most probable class."""
@@ -53,7 +51,7 @@ class Pending:
     labels: dict[WayBack, NDArray[np.uint8]]
     views: dict[WayBack, NDArray[np.uint8]]
     done: int = 0
-    watch: "CaseWatch | None" = None
+    watch: CaseWatch | None = None
 
 
 @dataclass(eq=False)
@@ -165,7 +163,7 @@ class Engine:
                     self._batch = self.groups[0].smaller_batch(batch)
 
     def _run_at_once(self, part: list[Slice], batch: int) -> None:
-        finished, heard = [], []
+        finished, notes = [], []
         for _, same in groupby(part, key=lambda entry: [unit.shape for unit in entry.units]):
             entries = list(same)
             found = []  # probabilities (B, K, h, w) of each group of networks
@@ -179,15 +177,15 @@ class Engine:
             for start, end in _same_owner(entries):
                 owner, first = entries[start].owner, entries[start].index
                 if owner.watch is not None and answers is not None:
-                    heard.append((owner, answers, start, end, first))
+                    place = owner.placements[0]
+                    notes.append(owner.watch.hear(answers, start, end, first, place))
                 own = [probability_BKhw[start:end] for probability_BKhw in found]
                 finished += [
                     (owner, first, way, self._back_to_grid(own, owner, way)) for way in owner.labels
                 ]
         # Nothing is kept before all is there: where memory runs out, the part comes again.
-        for owner, answers, start, end, first in heard:
-            assert owner.watch is not None
-            owner.watch.hear(answers, start, end, first, owner.placements[0])
+        for note in notes:
+            note()
         for owner, first, way, labels_ZHW in finished:
             owner.views[way][first : first + len(labels_ZHW)] = labels_ZHW
         for entry in part:
