@@ -12,16 +12,24 @@ from msa2net.data.case import Case, Geometry
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.data.spoil import SPOILERS, mirrored, photograph, shifted, with_noise, without
 from msa2net.errors import DataError
-from msa2net.inference.features import SIDE, layout_features, structure_features
+from msa2net.inference.features import (
+    SIDE,
+    SLICES,
+    InputSums,
+    layout_features,
+    structure_features,
+)
 from msa2net.inference.flags import judge
 from msa2net.inference.lookout import Lookout
 from msa2net.inference.networks import Group, Member
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.usual import (
     FLOORS,
+    OF_VALIDATION,
     RATES,
     TARGET,
     allowed_flags,
+    criterion,
     deviations,
     largest,
     learn,
@@ -126,6 +134,38 @@ def test_networks_that_disagree_are_flagged(usual):
     assert "the networks disagree" in verdict.text
     (verdict,) = verdicts_of([torso(60)], usual, others=[Member(ByValue(), PREPROCESSING)])
     assert not verdict.flags
+
+
+def test_sliding_windows_are_judged_as_resized_slices_are(usual, monkeypatch):
+    """A volume twice as fine and with many slices: few are looked at, at the network's size."""
+    case = torso(60)
+    repeat = -(-2 * SLICES // case.image.shape[1])
+    fine = replace(
+        case,
+        image=case.image.repeat(2, 2).repeat(2, 3).repeat(repeat, 1),
+        label=None,
+        geometry=Geometry.from_spacing((case.geometry.spacing_mm[0] / repeat, 2.5, 2.5)),
+    )
+    seen, add = [], InputSums.add
+    monkeypatch.setattr(
+        InputSums, "add", lambda self, unit_Chw: (seen.append(unit_Chw.shape), add(self, unit_Chw))
+    )
+    found = []
+    for mode in ("resize", "sliding"):
+        lookout = Lookout(None)
+        next(Predictor(ByValue(), PREPROCESSING, NAMES, 64, mode=mode).segment([fine], lookout))
+        found.append(lookout.features[fine.id])
+    assert seen == 2 * SLICES * [(1, 64, 64)]
+    resized, slid = found
+    assert not [name for name in slid if criterion(name) in OF_VALIDATION]
+    for name in slid:
+        if criterion(name) in ("intensity", "noise", "layout", "spacing", "unknown"):
+            assert slid[name] == resized[name], name
+    (verdict,) = verdicts_of([case], usual, mode="sliding")
+    assert not verdict.flags
+    assert verdict.suspicion == 0
+    (verdict,) = verdicts_of([without(case, 2)], usual, mode="sliding")
+    assert "no spleen was found" in verdict.text
 
 
 def test_a_case_turned_in_its_header_is_turned_back(usual):

@@ -19,6 +19,7 @@ from msa2net.data.case import Case
 from msa2net.data.orientation import view_along
 from msa2net.data.preprocessing import Placement, ValueRange
 from msa2net.errors import ConfigError, DataError
+from msa2net.inference.confidence import Answers
 from msa2net.inference.groups import Mode, Networks, count_windows
 from msa2net.inference.lookout import CaseWatch
 
@@ -140,8 +141,13 @@ class Engine:
         image_C1HW = owner.image[:, index : index + 1]
         each = zip(self.groups, owner.ranges, owner.placements, strict=True)
         units = [g.preprocessing.unit_slices(image_C1HW, r, p) for g, r, p in each]
-        if owner.watch is not None:
-            owner.watch.see(units[0], index, owner.placements[0])
+        if owner.watch is not None and owner.watch.looks_at(index):
+            unit_1Chw, place = units[0], owner.placements[0]
+            if self.mode == "sliding":  # what is usual is known of slices as they were trained on
+                first = self.groups[0].preprocessing
+                place = first.placement((owner.image.shape[2], owner.image.shape[3]))
+                unit_1Chw = first.unit_slices(image_C1HW, owner.ranges[0], place)
+            owner.watch.see(unit_1Chw, place)
         return Slice(owner, index, units)
 
     def run(self, queue: list[Slice]) -> None:
@@ -167,9 +173,10 @@ class Engine:
         for _, same in groupby(part, key=lambda entry: [unit.shape for unit in entry.units]):
             entries = list(same)
             found = []  # probabilities (B, K, h, w) of each group of networks
-            # Single answers of the first group, if anybody asks for them.
-            watch = next((entry.owner.watch for entry in entries if entry.owner.watch), None)
-            answers = None if watch is None else watch.expect()
+            # Single answers of the first group, if anybody asks for them. Those to windows say
+            # nothing, since limits are known of answers to resized slices.
+            asked_for = self.mode == "resize" and any(entry.owner.watch for entry in entries)
+            answers = Answers() if asked_for else None
             for number, group in enumerate(self.groups):
                 unit_BChw = np.concatenate([entry.units[number] for entry in entries])
                 asked = None if number else answers

@@ -54,9 +54,9 @@ def judge(features: Features, usual: Usual) -> Verdict:
     )
     # Below every limit only doubt of the whole answer says something of how good it is.
     own = 0.0
-    if DOUBT in usual.ranges and DOUBT not in features:
+    if DOUBT in usual.ranges and features.get(NOTHING):
         own = _NOTHING_FOUND
-    elif DOUBT in usual.ranges:
+    elif DOUBT in usual.ranges and DOUBT in features:
         own = usual.ranges[DOUBT].signed(features[DOUBT]) / usual.limits["confidence"]
     suspicion = max([own, *(beyond[name][0][0] for name in ordered)])
     return Verdict(tuple(words), tuple(ordered), round(min(suspicion, _MOST), 4))

@@ -70,14 +70,13 @@ class CaseWatch:
         """What the input looks like from far away."""
         return self._input.thumbnail
 
-    def see(self, unit_1Chw: NDArray[np.float32], index: int, place: Placement) -> None:
-        """Look at a slice that is ready for the network."""
-        if index in self._looked_at:
-            self._input.add(unit_1Chw[0, :, place.down.filled, place.across.filled])
+    def looks_at(self, index: int) -> bool:
+        """Tell whether a slice of the input is measured."""
+        return index in self._looked_at
 
-    def expect(self) -> Answers:
-        """Return what takes down the answers to a batch."""
-        return Answers()
+    def see(self, unit_1Chw: NDArray[np.float32], place: Placement) -> None:
+        """Look at a slice as the network was trained on it."""
+        self._input.add(unit_1Chw[0, :, place.down.filled, place.across.filled])
 
     def hear(
         self, answers: Answers, start: int, end: int, first: int, place: Placement
