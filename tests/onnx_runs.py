@@ -18,8 +18,8 @@ USUAL = Usual(
     val_cases=9,
     temperature=1.7,
     ranges={
-        "spacing:depth": Range(low=-0.4, centre=0.0, high=0.4),
-        "confidence:lesion": Range(low=None, centre=-9.0, high=-8.9),
+        "spacing:depth:": Range(low=-0.4, centre=0.0, high=0.4),
+        "confidence:structure:lesion": Range(low=None, centre=-9.0, high=-8.9),
     },
     limits={"spacing": 1.0, "confidence": 1.0},
 )

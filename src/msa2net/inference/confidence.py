@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.preprocessing import Placement
-from msa2net.inference.features import Features
+from msa2net.inference.features import DOUBT, Features, name_feature
 
 TINY = 1e-12
 """Stands for a probability of zero, which has no logarithm."""
@@ -123,11 +123,11 @@ class ConfidenceSums:
     def features(self, names: Sequence[str]) -> Features:
         """Return doubts as logits, so that none has an end: 0 is even odds; none of nothing found.
 
-        `confidence:NAME` is one minus the Dice to be expected of a structure, if the
+        `confidence:structure:NAME` is one minus the Dice to be expected of a structure, if the
         probabilities are true: 2 Σ p over its own pixels / (Σ p over all + its pixels).
-        `confidence:` is of their mean, `confidence:entropy` the mean entropy of a structure's
-        pixel, as a logarithm. `disagreement:flips` or `:networks` is one minus the Dice of
-        single answers with the first.
+        `confidence:all:` is of their mean, `confidence:entropy:` the mean entropy of a
+        structure's pixel, as a logarithm. `disagreement:flips:` or `:networks:` is one minus the
+        Dice of single answers with the first.
         """
         doubts: Features = {}
         for index, name in enumerate(names[1:], start=1):
@@ -137,12 +137,18 @@ class ConfidenceSums:
         if not doubts:
             return {}
         mean = sum(doubts.values()) / len(doubts)
-        found = {f"confidence:{name}": _logit(doubt) for name, doubt in doubts.items()}
+        found = {
+            name_feature("confidence", "structure", name): _logit(doubt)
+            for name, doubt in doubts.items()
+        }
         expected = float(self._sums_K3[1:, 1].sum())
         entropy = self._entropy / (expected + _LEAST * self._pixels + 1)
-        found |= {"confidence:": _logit(mean), "confidence:entropy": math.log(entropy + _LEAST)}
+        found[DOUBT] = _logit(mean)
+        found[name_feature("confidence", "entropy")] = math.log(entropy + _LEAST)
         doubt = doubt_of(self._agreement_2)
-        return found if doubt is None else found | {f"disagreement:{self._among}": doubt}
+        return (
+            found if doubt is None else found | {name_feature("disagreement", self._among): doubt}
+        )
 
 
 def sharpened(probability_BKhw: Any, temperature: float) -> Any:

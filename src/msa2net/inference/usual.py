@@ -22,12 +22,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
-from msa2net.inference.features import Features
-
-NOTHING = "missing:"
-"""The feature of an empty mask; `missing:liver` is of one structure."""
+from msa2net.inference.features import AXES, NOTHING, Features, name_feature, parts_of
 
 TARGET = 0.05
 """The share of clean cases that may be flagged, at most."""
@@ -65,8 +62,9 @@ FLOORS = {
 OF_VALIDATION = ("confidence", "disagreement")
 """Criteria about answers alone, of which training cases would say too much good."""
 
-# Feature's end → its floor, where it is not its criterion's: standard deviations, logarithms.
-_FLOORS = {"among all": 0.5, ":dark": 0.7, ":bright": 0.7}
+# Which feature → its floor, where it is not its criterion's: standard deviations, logarithms.
+_FLOORS = {f"{axis} among all": 0.5 for axis in AXES} | {"dark": 0.7, "bright": 0.7}
+_NETWORKS = name_feature("disagreement", "networks")
 _RANGE_RATE = 0.01
 _RARE = 0.01  # of training cases without a structure: more, and its absence means nothing
 _RARE_ANSWER = 0.025  # of validation cases in which the network itself misses it
@@ -132,10 +130,18 @@ class Usual(BaseModel):
     limits: dict[str, float]
     thumbnail: list[float] = []
 
+    @field_validator("ranges")
+    @classmethod
+    def _have_names(cls, ranges: dict[str, Range]) -> dict[str, Range]:
+        for feature in ranges:
+            if feature.count(":") < 2:
+                raise ValueError(f"'{feature}' names no feature; train again")
+        return ranges
+
 
 def criterion(feature: str) -> str:
     """Return the criterion that a feature belongs to."""
-    return feature.partition(":")[0]
+    return parts_of(feature)[0]
 
 
 def upper_limit(values: Sequence[float] | NDArray[np.float64], rate: float) -> float:
@@ -181,7 +187,7 @@ def learn(
         limits[name] = max([1.0, *(upper_limit(part, rate) for part in known if part)])
     flagged = _keep_target(val_deviations, limits, ranges)
     if errors:
-        ranges["disagreement:networks"] = _range("disagreement:networks", errors)
+        ranges[_NETWORKS] = _range(_NETWORKS, errors)
     return Usual(
         train_cases=len(train),
         val_cases=len(val),
@@ -211,16 +217,17 @@ def largest(found: Mapping[str, float]) -> dict[str, float]:
 
 def _said_better(feature: str, features: Features, ranges: Mapping[str, Range]) -> bool:
     """Tell whether a size is known in mm³ too, which is what counts then."""
-    if not feature.endswith(":share"):
+    _, which, of = parts_of(feature)
+    if which != "share":
         return False
-    in_mm3 = feature.removesuffix("share") + "mm3"
+    in_mm3 = name_feature("size", "mm3", of)
     return in_mm3 in features and in_mm3 in ranges
 
 
 def _ranges(train: Sequence[Features], val: Sequence[Features]) -> dict[str, Range]:
     ranges = {}
     for name, values in _by_name(train).items():
-        if len(values) < len(train) and name.endswith(":mm3"):
+        if len(values) < len(train) and parts_of(name)[1] == "mm3":
             continue  # of cases without a spacing nothing is known
         if _judged(name, train, val):
             ranges[name] = _range(name, values)
@@ -241,15 +248,15 @@ def _judged(name: str, train: Sequence[Features], val: Sequence[Features]) -> bo
 
 def _range(name: str, values: Sequence[float]) -> Range:
     centre = float(np.median(values))
-    own = [least for end, least in _FLOORS.items() if name.endswith(end)]
-    floor = own[0] if own else FLOORS[criterion(name)]
+    of_criterion, which, _ = parts_of(name)
+    floor = _FLOORS.get(which, FLOORS[of_criterion])
     apart = np.asarray(values) - centre
     up = max(floor, upper_limit(apart, _RANGE_RATE))
     down = max(floor, upper_limit(-apart, _RANGE_RATE))
     return Range(
-        low=None if name.startswith(_UP_ONLY) else centre - down,
+        low=None if of_criterion in _UP_ONLY else centre - down,
         centre=centre,
-        high=None if name.startswith(_DOWN_ONLY) else centre + up,
+        high=None if of_criterion in _DOWN_ONLY else centre + up,
     )
 
 
