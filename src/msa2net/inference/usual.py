@@ -112,7 +112,8 @@ class Usual(BaseModel):
         train_cases, val_cases: how many it was learnt from; without val no confidence is judged.
         flagged: of the validation cases.
         temperature: divides the logits wherever confidences are asked for.
-        calibration_error: of the validation cases, before and after; None without any.
+        calibration_error: of the validation cases, before and after; None without any. Those that
+            the temperature was fitted to are among them.
         ranges: feature → its range.
         limits: criterion → the deviation from which on it is flagged.
         thumbnail: mean of the inputs, row by row; None of networks that see no common layout.
