@@ -8,10 +8,22 @@ import torch
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.export.onnx import export_onnx
 from msa2net.inference.run_folder import ModelFacts, NetworkFacts, save_run
+from msa2net.inference.usual import Range, Usual
 from msa2net.models.registry import create_model
 
 SIZE = (64, 64)
 NAMES = ("background", "lesion")
+USUAL = Usual(
+    train_cases=9,
+    val_cases=9,
+    temperature=1.7,
+    ranges={
+        "spacing:depth:": Range(low=-0.4, centre=0.0, high=0.4),
+        "confidence:structure:lesion": Range(low=None, centre=-9.0, high=-8.9),
+    },
+    limits={"spacing": 1.0, "confidence": 1.0},
+)
+"""Pictures are usual, and a network much surer than this one."""
 
 
 def write_run(folder: Path, seed: int = 0) -> Path:
@@ -37,7 +49,11 @@ def write_run(folder: Path, seed: int = 0) -> Path:
     )
     training = {"epochs": 0}
     facts = ModelFacts(
-        network=network, label_names=NAMES, preprocessing=preprocessing, training=training
+        network=network,
+        label_names=NAMES,
+        preprocessing=preprocessing,
+        training=training,
+        usual=USUAL,
     )
     save_run(folder, model, facts)
     return folder

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from flag_cases import NAMES, PREPROCESSING, ByValue, torso, torsos
@@ -12,16 +13,26 @@ from msa2net.data.case import Case, Geometry
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.data.spoil import SPOILERS, mirrored, photograph, shifted, with_noise, without
 from msa2net.errors import DataError
-from msa2net.inference.features import SIDE, layout_features, structure_features
+from msa2net.inference.confidence import Answers, ConfidenceSums
+from msa2net.inference.features import (
+    DOUBT,
+    SIDE,
+    SLICES,
+    InputSums,
+    layout_features,
+    structure_features,
+)
 from msa2net.inference.flags import judge
 from msa2net.inference.lookout import Lookout
-from msa2net.inference.networks import Member
+from msa2net.inference.networks import Group, Member
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.usual import (
     FLOORS,
+    OF_VALIDATION,
     RATES,
     TARGET,
     allowed_flags,
+    criterion,
     deviations,
     largest,
     learn,
@@ -128,6 +139,38 @@ def test_networks_that_disagree_are_flagged(usual):
     assert not verdict.flags
 
 
+def test_sliding_windows_are_judged_as_resized_slices_are(usual, monkeypatch):
+    """A volume twice as fine and with many slices: few are looked at, at the network's size."""
+    case = torso(60)
+    repeat = -(-2 * SLICES // case.image.shape[1])
+    fine = replace(
+        case,
+        image=case.image.repeat(2, 2).repeat(2, 3).repeat(repeat, 1),
+        label=None,
+        geometry=Geometry.from_spacing((case.geometry.spacing_mm[0] / repeat, 2.5, 2.5)),
+    )
+    seen, add = [], InputSums.add
+    monkeypatch.setattr(
+        InputSums, "add", lambda self, unit_Chw: (seen.append(unit_Chw.shape), add(self, unit_Chw))
+    )
+    found = []
+    for mode in ("resize", "sliding"):
+        lookout = Lookout(None)
+        next(Predictor(ByValue(), PREPROCESSING, NAMES, 64, mode=mode).segment([fine], lookout))
+        found.append(lookout.features[fine.id])
+    assert seen == 2 * SLICES * [(1, 64, 64)]
+    resized, slid = found
+    assert not [name for name in slid if criterion(name) in OF_VALIDATION]
+    for name in slid:
+        if criterion(name) in ("intensity", "noise", "layout", "spacing", "unknown"):
+            assert slid[name] == resized[name], name
+    (verdict,) = verdicts_of([case], usual, mode="sliding")
+    assert not verdict.flags
+    assert verdict.suspicion == 0
+    (verdict,) = verdicts_of([without(case, 2)], usual, mode="sliding")
+    assert "no spleen was found" in verdict.text
+
+
 def test_a_case_turned_in_its_header_is_turned_back(usual):
     """What lies otherwise and says so is no reason for a flag."""
     turned = PREPROCESSING.model_copy(update={"orientation": "LPS"})
@@ -174,6 +217,29 @@ def test_the_batch_does_not_matter_and_nobody_s_labels_change():
             assert one[name] == pytest.approx(other[name], rel=1e-5, abs=1e-5), name
 
 
+@pytest.mark.parametrize("fails", ["probabilities", "on_grid"])
+def test_a_batch_that_comes_again_is_heard_once(monkeypatch, fails):
+    """Memory runs out in the network, or later, on the way back to the second case's grid."""
+    cases = [torso(index) for index in range(2)]
+    expected, plain = features_of(cases, 16, calibration=True)
+    own, calls = getattr(Group, fails), []
+
+    def once(self, *args):
+        calls.append(fails)
+        if len(calls) == 2 - (fails == "probabilities"):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return own(self, *args)
+
+    monkeypatch.setattr(Group, fails, once)
+    found, same = features_of(cases, 16, calibration=True)
+    assert len(calls) > 2
+    for one, other in zip(plain, same, strict=True):
+        assert np.array_equal(one, other)
+    for case in cases:
+        assert found.features[case.id] == pytest.approx(expected.features[case.id], abs=1e-5)
+    np.testing.assert_allclose(found.tables_2B3, expected.tables_2B3, rtol=1e-5)
+
+
 class Fixed(nn.Module):
     """Three classes, the same probabilities in every pixel of the left and of the right half."""
 
@@ -195,13 +261,15 @@ def test_confidences_by_hand():
     next(Predictor(Fixed(), preprocessing, names).segment([wide], lookout))
     found = lookout.features["wide"]
     one = 1 - 2 * 0.5 * 0.7 / (0.5 * 0.7 + 0.5 * 0.06 + 0.5)
-    assert found["confidence:one"] == pytest.approx(np.log(one / (1 - one)), abs=1e-5)
-    assert found["confidence:two"] == pytest.approx(np.log(999), abs=1e-5)  # expected, never found
-    assert found["confidence:"] == pytest.approx(np.log((one + 1) / (1 - one)), abs=1e-4)
+    assert found["confidence:structure:one"] == pytest.approx(np.log(one / (1 - one)), abs=1e-5)
+    assert found["confidence:structure:two"] == pytest.approx(
+        np.log(999), abs=1e-5
+    )  # expected, never found
+    assert found["confidence:all:"] == pytest.approx(np.log((one + 1) / (1 - one)), abs=1e-4)
     halves = [-sum(p * np.log(p) for p in side) for side in (Fixed.left, Fixed.right)]
     expected = (0.5 * 0.8 + 0.5 * 0.1) * 32 * 64
     mean = sum(halves) / 2 * 32 * 64 / (expected + 1e-3 * 32 * 64 + 1)
-    assert found["confidence:entropy"] == pytest.approx(np.log(mean + 1e-3), abs=1e-5)
+    assert found["confidence:entropy:"] == pytest.approx(np.log(mean + 1e-3), abs=1e-5)
 
 
 def test_places_and_sizes_do_not_depend_on_the_grid():
@@ -214,17 +282,17 @@ def test_places_and_sizes_do_not_depend_on_the_grid():
     for name, value in one.items():
         assert other[name] == pytest.approx(value, abs=0.03), name
     count = np.count_nonzero(label == 2)
-    assert one["size:spleen:mm3"] == pytest.approx(np.log(count * 8 * 5 * 5))
-    assert one["place:spleen:rows"] == pytest.approx((np.nonzero(label == 2)[1].mean() + 0.5) / 64)
+    assert one["size:mm3:spleen"] == pytest.approx(np.log(count * 8 * 5 * 5))
+    assert one["place:rows:spleen"] == pytest.approx((np.nonzero(label == 2)[1].mean() + 0.5) / 64)
 
 
 def test_a_mirror_image_is_less_alike_than_the_image():
     usual = np.zeros((SIDE, SIDE))
     usual[:, : SIDE // 4] = 1  # bright on the left, and alike from top to bottom
     found = layout_features(usual[:, ::-1] + 0.1, usual)
-    assert found["layout:columns"] == pytest.approx(-4 / 3)
-    assert found["layout:rows"] == pytest.approx(0)
-    assert layout_features(3 * usual + 7, usual)["layout:alike"] == pytest.approx(1)
+    assert found["layout:columns:"] == pytest.approx(-4 / 3)
+    assert found["layout:rows:"] == pytest.approx(0)
+    assert layout_features(3 * usual + 7, usual)["layout:alike:"] == pytest.approx(1)
 
 
 # How limits are set -------------------------------------------------------------------------------
@@ -247,7 +315,7 @@ def test_limits_flag_no_more_than_they_should(count, kind):
 def test_many_criteria_together_keep_the_target(train, val):
     """Fifty features of eleven criteria, some with heavy tails: 5 % of clean cases at most."""
     rng = np.random.default_rng(1)
-    names = [f"{name}:{index}" for name in RATES for index in range(5)]
+    names = [f"{name}::{index}" for name in RATES for index in range(5)]
 
     def draw():
         found = {}
@@ -281,12 +349,43 @@ def test_allowed_flags():
 
 
 def test_a_structure_that_is_often_absent_is_no_reason():
-    train = [{"missing:a": 0.0, "missing:b": float(n % 10 == 0)} for n in range(40)]
+    train = [
+        {"missing:structure:a": 0.0, "missing:structure:b": float(n % 10 == 0)} for n in range(40)
+    ]
     usual = learn(train, [])
-    assert judge({"missing:a": 1.0, "missing:b": 1.0}, usual).flags == ("no a was found",)
+    assert judge({"missing:structure:a": 1.0, "missing:structure:b": 1.0}, usual).flags == (
+        "no a was found",
+    )
     # And one that the network itself misses in clean cases.
-    usual = learn(train, [{"missing:a": float(n == 0)} for n in range(20)])
-    assert not judge({"missing:a": 1.0}, usual).flags
+    usual = learn(train, [{"missing:structure:a": float(n == 0)} for n in range(20)])
+    assert not judge({"missing:structure:a": 1.0}, usual).flags
+
+
+@pytest.mark.parametrize("cases", [50, 100])
+def test_a_structure_missed_once_silences_no_other(cases):
+    """Of 50 cases none may be flagged, so the one that misses `a` silences it; of 100, one may."""
+    names = ("a", "b", "c")
+
+    def features(*missing):
+        found = {f"missing:structure:{name}": float(name in missing) for name in names}
+        return found | {"missing:all:": float(set(missing) == set(names)), "unknown:spacing:": 0.0}
+
+    usual = learn([features()] * 40, [features(*"a" * (n == 7)) for n in range(cases)])
+    assert judge(features("c"), usual).flags == ("no c was found",)
+    assert judge(features(*names), usual).flags == ("nothing was found",)
+    assert judge(features() | {"unknown:spacing:": 1.0}, usual).criteria == ("unknown",)
+    assert bool(judge(features("a"), usual).flags) == (cases == 100)
+    assert usual.flagged == (cases == 100)
+    assert not judge(features(), usual).flags
+
+
+def test_an_empty_mask_is_flagged_however_many_validation_cases_have_one():
+    full, empty = ({"missing:structure:a": value, "missing:all:": value} for value in (0.0, 1.0))
+    usual = learn([full] * 40, [empty] * 5 + [full] * 45)
+    assert judge(empty, usual).flags == ("nothing was found",)
+    assert usual.flagged == 5
+    # Where a training holds empty masks of its own, one more says nothing.
+    assert not judge(empty, learn([full, empty] * 20, [full] * 20)).flags
 
 
 def test_without_validation_cases_confidences_are_not_judged():
@@ -298,6 +397,41 @@ def test_without_validation_cases_confidences_are_not_judged():
     assert not [name for name in usual.ranges if name.startswith(("confidence", "disagreement"))]
     (verdict,) = verdicts_of([without(torso(60), 2)], usual)
     assert "no spleen was found" in verdict.text
+
+
+def test_classes_may_have_any_name():
+    """Colons, the words that features are named by, and nothing at all."""
+    names = ("background", "a:b", "entropy", "all", ":mm3", "left:dark", "")
+    label = np.zeros((4, 8, 8), np.uint8)
+    for index in range(1, len(names)):
+        label[1:3, index, 1:7] = index
+    sums = ConfidenceSums(len(names), 1.0)
+    answers = Answers()
+    answers.add(np.stack([0.01 + 0.9 * (label == k) for k in range(len(names))], axis=1))
+    place = PREPROCESSING.model_copy(update={"image_size": (8, 8)}).placement((8, 8))
+    sums.add(sums.measure(answers, 0, 4, place))
+
+    def features(found):
+        return structure_features(found, names, (4.0, 2.0, 2.0)) | sums.features(names)
+
+    full, bare = features(label), features(label * (label == 2))
+    assert len([name for name in full if name.startswith("confidence:")]) == len(names) - 1 + 2
+    usual = learn([full] * 9, [full] * 9)
+    usual = type(usual).model_validate_json(usual.model_dump_json())
+    among = usual.ranges["place:rows among all:left:dark"]
+    assert among.high - among.centre == pytest.approx(0.5, abs=1e-4)
+    said = [verdict_of_one(name, bare, usual) for name in names[1:]]
+    assert said == ["no a:b was found", "", *(f"no {name} was found" for name in names[3:])]
+    for name, value in full.items():  # whatever is beyond its range, there are words for it
+        if name in usual.ranges and not name.startswith("size:share:"):  # mm³ count there
+            assert judge({**full, name: value + 100}, usual).flags, name
+    with pytest.raises(ValidationError, match="'size' names no feature"):
+        type(usual)(train_cases=1, val_cases=0, limits={}, ranges={"size": usual.ranges[DOUBT]})
+
+
+def verdict_of_one(name, features, usual):
+    feature = f"missing:structure:{name}"
+    return judge({feature: features[feature]}, usual).text
 
 
 def test_it_reads_back_as_it_was(usual):

@@ -26,6 +26,7 @@ from msa2net.errors import ConfigError, DataError, WeightsError
 from msa2net.export import onnx as export
 from msa2net.export.onnx import comparison_images, export_onnx
 from msa2net.files import sha256
+from msa2net.inference.lookout import Lookout
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import ModelFacts, NetworkFacts, read_facts, save_run
 from msa2net.models.registry import MODELS, create_model
@@ -37,7 +38,7 @@ from msa2net.onnx_predictor import (
     WEIGHTS_KEY,
     OnnxPredictor,
 )
-from onnx_runs import NAMES, SIZE, write_run
+from onnx_runs import NAMES, SIZE, USUAL, write_run
 
 PICTURES = "isic2018/ISIC2018_Task1-2_Training_Input"
 
@@ -132,6 +133,29 @@ def test_the_published_way_back_is_there_too(exported, eager):
     assert equal_share([found], [expected]) >= 0.9999
 
 
+def test_what_is_usual_is_judged_alike(exported, eager):
+    """All features, those of confidences among them, and the flags they lead to."""
+    cases = [abdomen(0, shape=(8, 64, 80)), skin_lesion(0, shape=(90, 120))]
+    assert exported.usual == eager.usual == USUAL
+    features, verdicts = [], []
+    for apply in (exported, eager):
+        lookouts = Lookout(None), Lookout(apply.usual)
+        lookouts[0].temperature = USUAL.temperature
+        for lookout in lookouts:
+            for _ in apply.segment(cases, lookout):
+                pass
+        features.append(lookouts[0].features)
+        verdicts.append(lookouts[1].verdicts)
+    for case in cases:
+        found, expected = features[0][case.id], features[1][case.id]
+        assert "confidence:entropy:" in found
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
+        assert verdicts[0][case.id].flags == verdicts[1][case.id].flags
+    flags = verdicts[0][cases[0].id].text
+    assert "it has 8 slices, usual are about 1" in flags
+    assert "the network is unsure of lesion" in flags
+
+
 # --- without torch
 
 BLOCKED = """
@@ -191,6 +215,9 @@ def test_no_torch_is_needed(exported_run: Path, eager, tmp_path: Path):
     assert "left with 0" in done.stdout
     assert "left with 2" in done.stdout
     assert "this needs torch, which is not installed" in done.stderr
+    flags = (tmp_path / "masks" / "flags.csv").read_text()
+    assert "it has 8 slices, usual are about 1" in flags
+    assert flags.count("the network is unsure of lesion") == 2
     picture, volume = eager(tmp_path / "picture.png"), eager(tmp_path / "volume.nii.gz")
     volume.save(tmp_path / "expected.nii.gz")
     expected = nibabel.load(tmp_path / "expected.nii.gz")

@@ -17,8 +17,8 @@ from report_runs import make_run
 from test_report import Page
 
 RANGES = {
-    "size:liver:mm3": Range(low=13.5, centre=14.0, high=14.5),
-    "spacing:slices": Range(low=0.0, centre=1.0, high=2.0),
+    "size:mm3:liver": Range(low=13.5, centre=14.0, high=14.5),
+    "spacing:slices:": Range(low=0.0, centre=1.0, high=2.0),
 }
 
 

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from msa2net.data.preprocessing import Placement, Preprocessing
 from msa2net.errors import ConfigError, WeightsError
+from msa2net.inference.confidence import Answers
 from msa2net.inference.engine import Engine
-from msa2net.inference.groups import DEFAULT_BATCH
+from msa2net.inference.groups import DEFAULT_BATCH, Mode
 from msa2net.inference.predictor import Segmenter
 from msa2net.inference.run_folder import ModelFacts, parse_facts
 
@@ -50,6 +51,7 @@ class OnnxPredictor(Segmenter):
         facts: what `model.json` of the run folder said.
         preprocessing: how images become inputs.
         label_names: one name per class, background first.
+        usual: what its training's cases are like; None if it was not noted.
     """
 
     def __init__(self, session: Any, facts: ModelFacts, batch_slices: int | None = None) -> None:
@@ -59,7 +61,7 @@ class OnnxPredictor(Segmenter):
             ConfigError: no slices in a batch.
         """
         networks = OnnxNetwork(session, facts.preprocessing)
-        super().__init__(Engine((networks,), batch_slices), facts.label_names)
+        super().__init__(Engine((networks,), batch_slices), facts.label_names, facts.usual)
         self.facts = facts
 
     @classmethod
@@ -101,9 +103,20 @@ class OnnxNetwork:
         found: Float = logits_BKhw
         return found
 
-    def probabilities(self, unit_BChw: Float, /, *_how: object) -> Float:
-        """Return class probabilities (B, K, h, w) for slices in [0, 1]."""
-        return softmax(self.logits(self.preprocessing.standardise(unit_BChw)))
+    def probabilities(
+        self,
+        unit_BChw: Float,
+        _batch: int = 0,
+        _mode: Mode = "resize",
+        _overlap: float = 0.0,
+        answers: Answers | None = None,
+        /,
+    ) -> Float:
+        """Return class probabilities (B, K, h, w) for slices in [0, 1]; see `Networks`."""
+        found_BKhw = softmax(self.logits(self.preprocessing.standardise(unit_BChw)))
+        if answers is not None:
+            answers.add(found_BKhw)
+        return found_BKhw
 
     def on_grid(
         self, values_BKhw: Float, size: tuple[int, int], placement: Placement, weight: int

@@ -15,6 +15,7 @@ from msa2net.evaluation.lines import score_lines, shown
 from msa2net.evaluation.markdown import lay_out
 from msa2net.evaluation.summary import read_summary
 from msa2net.files import write_text
+from msa2net.inference.features import name_feature, parts_of
 from msa2net.inference.run_folder import CONFIG_FILE, ModelFacts, read_facts
 from msa2net.inference.usual import Range, Usual
 
@@ -143,18 +144,17 @@ def _seen(usual: Usual | None) -> list[str]:
         return []
     words = []
     for feature, own in usual.ranges.items():
-        name, _, rest = feature.partition(":")
-        if name == "spacing" and rest != "aspect" and not (rest == "depth" and own.centre == 0):
-            unit = "" if rest == "depth" else " mm"
-            title = "Slices a case" if rest == "depth" else f"Distance of {rest}"
+        name, which, of = parts_of(feature)
+        single = which == "depth" and own.centre == 0  # photographs have one slice
+        if name == "spacing" and which != "aspect" and not single:
+            unit = "" if which == "depth" else " mm"
+            title = "Slices a case" if which == "depth" else f"Distance of {which}"
             words.append(f"{title}: {_between(own, 1)}{unit}.")
         if name == "size":
-            if rest.endswith(":mm3"):
-                words.append(f"Size of {rest.removesuffix(':mm3')}: {_between(own, 1000)} mL.")
-            elif feature.removesuffix("share") + "mm3" not in usual.ranges:
-                words.append(
-                    f"Size of {rest.removesuffix(':share')}: {_between(own, 0.01)} % of an image."
-                )
+            if which == "mm3":
+                words.append(f"Size of {of}: {_between(own, 1000)} mL.")
+            elif name_feature("size", "mm3", of) not in usual.ranges:
+                words.append(f"Size of {of}: {_between(own, 0.01)} % of an image.")
     return words
 
 

@@ -4,25 +4,29 @@ The confidences are those of the first network's plain answer, the one whose tem
 limits are known; how far mirrored copies and other networks differ from the common answer is
 counted beside it. Probabilities exist for one batch only.
 
+Answers are tensors, where a network left them, or arrays of an exported one, for which no torch is
+there. What is written here is in both of them; `_log`, `highest` and others are where they differ.
+
 Axes: B slices of a batch, Z slices of a case, K classes; h, w are rows and columns of the network's
 answer, of which every `step`-th is asked.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from msa2net.data.preprocessing import Placement
-from msa2net.inference.features import Features
-from msa2net.metrics.calibration import BINS, COLUMNS
+from msa2net.inference.features import DOUBT, Features, name_feature
+
+TINY = 1e-12
+"""Stands for a probability of zero, which has no logarithm."""
 
 _FINE = 64  # rows and columns of an answer that are asked, at least
 _LEAST = 1e-3  # of an image's pixels: less of a structure to be expected is none
-_TINY = 1e-12
 
 
 class Answers:
@@ -36,18 +40,37 @@ class Answers:
     """
 
     def __init__(self) -> None:
-        self.first_BKhw: Tensor | None = None
-        self.labels: list[Tensor] = []
+        self.first_BKhw: Any = None
+        self.labels: list[Any] = []
         self.networks = 1
         self.step = 1
 
-    def add(self, probability_BKhw: Tensor) -> None:
+    def add(self, probability_BKhw: Any) -> None:
         """Note an answer; it may be changed afterwards."""
         self.step = max(1, min(2, min(probability_BKhw.shape[2:]) // _FINE))
         few_BKhw = probability_BKhw[:, :, :: self.step, :: self.step]
         if self.first_BKhw is None:
-            self.first_BKhw = few_BKhw.clone()
-        self.labels.append(few_BKhw.argmax(dim=1).to(torch.uint8))
+            self.first_BKhw = _copy(few_BKhw)
+        self.labels.append(_most_probable(few_BKhw))
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What confidences of some slices add up to.
+
+    Attributes:
+        sums: (K, 3), probability within a class's own pixels, in the whole image, and pixels.
+        entropy: of all pixels.
+        pixels: how many.
+        agreement: see `agreed`.
+        among: what the further answers are of, `flips` or `networks`.
+    """
+
+    sums: NDArray[np.float64]
+    entropy: float
+    pixels: int
+    agreement: NDArray[np.float64]
+    among: str
 
 
 class ConfidenceSums:
@@ -60,46 +83,51 @@ class ConfidenceSums:
 
     def __init__(self, classes: int, temperature: float) -> None:
         self.temperature = temperature
-        # Of each class: probability within its own pixels, in the whole image, and pixels.
         self._sums_K3 = np.zeros((classes, 3))
         self._entropy = 0.0
         self._pixels = 0
-        self._agreement = np.zeros(2)
+        self._agreement_2 = np.zeros(2)
         self._among = "flips"
 
-    def add(self, answers: Answers, start: int, end: int, place: Placement) -> None:
-        """Take in slices `start` to `end` of a batch, without what surrounds the image."""
-        assert answers.first_BKhw is not None
-        self._among = "flips" if answers.networks == 1 else "networks"
+    def measure(self, answers: Answers, start: int, end: int, place: Placement) -> Measured:
+        """Look at slices `start` to `end` of a batch, without what surrounds the image."""
         rows, columns = shown(place, answers.step)
         probability_ZKhw = sharpened(
             answers.first_BKhw[start:end, :, rows, columns], self.temperature
         )
         labels = [labels_Bhw[start:end, rows, columns] for labels_Bhw in answers.labels]
-        top_Zhw = probability_ZKhw.amax(dim=1)
-        classes = probability_ZKhw.shape[1]
-        sums_K3 = torch.stack(
-            [
-                torch.stack([(top_Zhw * (labels[0] == k)).sum() for k in range(classes)]),
-                probability_ZKhw.sum(dim=(0, 2, 3)),
-                torch.stack([(labels[0] == k).sum() for k in range(classes)]).float(),
-            ],
-            dim=1,
+        top_Zhw = highest(probability_ZKhw)
+        of_each = [labels[0] == k for k in range(probability_ZKhw.shape[1])]
+        sums_3K = (
+            _joined([(top_Zhw * inside).sum() for inside in of_each]),
+            to_array(probability_ZKhw.sum((0, 2, 3))),
+            _joined([inside.sum() for inside in of_each]),
         )
-        self._sums_K3 += sums_K3.double().cpu().numpy()
-        self._entropy += float(torch.special.entr(probability_ZKhw).sum())
-        self._pixels += top_Zhw.numel()
-        if len(labels) > 1:
-            self._agreement += _agreement(labels)
+        entropy = -(probability_ZKhw * _log(probability_ZKhw.clip(TINY))).sum()
+        return Measured(
+            np.stack(sums_3K, axis=1).astype(np.float64),
+            float(entropy),
+            math.prod(top_Zhw.shape),
+            agreed(labels),
+            "flips" if answers.networks == 1 else "networks",
+        )
+
+    def add(self, found: Measured) -> None:
+        """Take in what was measured."""
+        self._sums_K3 += found.sums
+        self._entropy += found.entropy
+        self._pixels += found.pixels
+        self._agreement_2 += found.agreement
+        self._among = found.among
 
     def features(self, names: Sequence[str]) -> Features:
         """Return doubts as logits, so that none has an end: 0 is even odds; none of nothing found.
 
-        `confidence:NAME` is one minus the Dice to be expected of a structure, if the
+        `confidence:structure:NAME` is one minus the Dice to be expected of a structure, if the
         probabilities are true: 2 Σ p over its own pixels / (Σ p over all + its pixels).
-        `confidence:` is of their mean, `confidence:entropy` the mean entropy of a structure's
-        pixel, as a logarithm. `disagreement:flips` or `:networks` is one minus the Dice of
-        single answers with the first.
+        `confidence:all:` is of their mean, `confidence:entropy:` the mean entropy of a
+        structure's pixel, as a logarithm. `disagreement:flips:` or `:networks:` is one minus the
+        Dice of single answers with the first.
         """
         doubts: Features = {}
         for index, name in enumerate(names[1:], start=1):
@@ -109,68 +137,26 @@ class ConfidenceSums:
         if not doubts:
             return {}
         mean = sum(doubts.values()) / len(doubts)
-        found = {f"confidence:{name}": _logit(doubt) for name, doubt in doubts.items()}
+        found = {
+            name_feature("confidence", "structure", name): _logit(doubt)
+            for name, doubt in doubts.items()
+        }
         expected = float(self._sums_K3[1:, 1].sum())
         entropy = self._entropy / (expected + _LEAST * self._pixels + 1)
-        found |= {"confidence:": _logit(mean), "confidence:entropy": math.log(entropy + _LEAST)}
-        doubt = _doubt(self._agreement)
-        return found if doubt is None else found | {f"disagreement:{self._among}": doubt}
+        found[DOUBT] = _logit(mean)
+        found[name_feature("confidence", "entropy")] = math.log(entropy + _LEAST)
+        doubt = doubt_of(self._agreement_2)
+        return (
+            found if doubt is None else found | {name_feature("disagreement", self._among): doubt}
+        )
 
 
-class TruthSums:
-    """Confidences beside the truth: reliability before and after, and pixels to fit to.
-
-    Attributes:
-        tables_2B3: reliability before (T = 1) and after, see `metrics.calibration`.
-        samples: (log-probabilities (N, K), true classes (N,)) of at most `pixels` a case.
-    """
-
-    def __init__(self, truth_Zhw: NDArray[np.uint8], temperature: float, pixels: int = 0) -> None:
-        self._truth_Zhw = truth_Zhw
-        self._temperature = temperature
-        self._each = math.ceil(pixels / len(truth_Zhw))
-        self.tables_2B3 = np.zeros((2, BINS, COLUMNS))
-        self.samples: list[tuple[NDArray[np.float32], NDArray[np.uint8]]] = []
-        self._agreement = np.zeros(2)
-
-    @property
-    def error(self) -> float | None:
-        """One minus the Dice of the answer with the truth, as a logit; None of nothing."""
-        return _doubt(self._agreement)
-
-    def add(self, answers: Answers, start: int, end: int, first: int, place: Placement) -> None:
-        """Take in slices `start` to `end` of a batch, from the case's slice `first` on."""
-        assert answers.first_BKhw is not None
-        rows, columns = shown(place, answers.step)
-        probability_ZKhw = answers.first_BKhw[start:end, :, rows, columns]
-        labels_Zhw = answers.labels[0][start:end, rows, columns]
-        own = self._truth_Zhw[first : first + end - start, :: answers.step, :: answers.step]
-        truth_Zhw = torch.from_numpy(own[:, rows, columns].copy()).to(labels_Zhw.device)
-        known = truth_Zhw < probability_ZKhw.shape[1]
-        right = (labels_Zhw == truth_Zhw)[known].double()
-        self._agreement += _agreement([truth_Zhw[known], labels_Zhw[known]])
-        for number, temperature in enumerate((1.0, self._temperature)):
-            top = sharpened(probability_ZKhw, temperature).amax(dim=1)[known].double()
-            self.tables_2B3[number] += _table(top, right)
-        if self._each:
-            self._sample(probability_ZKhw, truth_Zhw, known)
-
-    def _sample(self, probability_ZKhw: Tensor, truth_Zhw: Tensor, known: Tensor) -> None:
-        for probability_Khw, truth_hw, known_hw in zip(
-            probability_ZKhw, truth_Zhw, known, strict=True
-        ):
-            truth_N = truth_hw[known_hw]
-            every = max(1, -(-len(truth_N) // self._each))
-            chosen_NK = probability_Khw[:, known_hw].T[::every]
-            log_NK = chosen_NK.clamp_min(_TINY).log()
-            self.samples.append((log_NK.cpu().numpy(), truth_N[::every].cpu().numpy()))
-
-
-def sharpened(probability_BKhw: Tensor, temperature: float) -> Tensor:
+def sharpened(probability_BKhw: Any, temperature: float) -> Any:
     """Return the probabilities that logits divided by a temperature have."""
     if temperature == 1:
         return probability_BKhw
-    return (probability_BKhw.clamp_min(_TINY).log() / temperature).softmax(dim=1)
+    power_BKhw = probability_BKhw.clip(TINY) ** (1 / temperature)
+    return power_BKhw / power_BKhw.sum(1)[:, None]
 
 
 def shown(place: Placement, step: int) -> tuple[slice, slice]:
@@ -181,7 +167,7 @@ def shown(place: Placement, step: int) -> tuple[slice, slice]:
     return rows, columns
 
 
-def _agreement(labels: Sequence[Tensor]) -> NDArray[np.float64]:
+def agreed(labels: Sequence[Any]) -> NDArray[np.float64]:
     """Return the pixels of structures that answers have in common with the first, and all sizes."""
     first, same, sizes = labels[0], 0, 0
     for other in labels[1:]:
@@ -190,17 +176,44 @@ def _agreement(labels: Sequence[Tensor]) -> NDArray[np.float64]:
     return np.array([same, sizes], np.float64)
 
 
-def _doubt(agreement_2: NDArray[np.float64]) -> float | None:
+def doubt_of(agreement_2: NDArray[np.float64]) -> float | None:
+    """Return one minus the Dice, as a logit; None of nothing."""
     same, sizes = agreement_2.tolist()
     return _logit(1 - 2 * same / sizes) if sizes else None
 
 
-def _table(confidence_N: Tensor, right_N: Tensor) -> NDArray[np.float64]:
-    """Return `metrics.calibration.reliability_table`, computed where the answers are."""
-    index_N = (confidence_N * BINS).long().clamp_max(BINS - 1)
-    columns = (torch.ones_like(right_N), confidence_N, right_N)
-    table = torch.stack([index_N.bincount(column, BINS) for column in columns], dim=1)
-    return table.cpu().numpy()
+def highest(values_BKhw: Any) -> Any:
+    """Return the largest value (B, h, w) over the classes."""
+    is_array = isinstance(values_BKhw, np.ndarray)
+    return values_BKhw.max(axis=1) if is_array else values_BKhw.amax(dim=1)
+
+
+def to_array(values: Any) -> NDArray[Any]:
+    """Return numbers as an array, from wherever they are."""
+    return np.asarray(values if isinstance(values, np.ndarray) else values.cpu())
+
+
+def _copy(values: Any) -> Any:
+    return values.copy() if isinstance(values, np.ndarray) else values.clone()
+
+
+def _most_probable(values_BKhw: Any) -> Any:
+    if isinstance(values_BKhw, np.ndarray):
+        return values_BKhw.argmax(axis=1).astype(np.uint8)
+    return values_BKhw.argmax(dim=1).byte()
+
+
+def _log(values: Any) -> Any:
+    return np.log(values) if isinstance(values, np.ndarray) else values.log()
+
+
+def _joined(numbers: Sequence[Any]) -> NDArray[Any]:
+    """Return single numbers together, brought from a device at once."""
+    if isinstance(numbers[0], np.generic):
+        return np.array(numbers)
+    import torch  # it is there: these are its tensors
+
+    return to_array(torch.stack(list(numbers)))
 
 
 def _logit(share: float) -> float:

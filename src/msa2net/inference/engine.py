@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,9 @@ from msa2net.data.case import Case
 from msa2net.data.orientation import view_along
 from msa2net.data.preprocessing import Placement, ValueRange
 from msa2net.errors import ConfigError, DataError
+from msa2net.inference.confidence import Answers
 from msa2net.inference.groups import Mode, Networks, count_windows
-
-if TYPE_CHECKING:  # it needs torch, and whoever has none has nobody who asks
-    from msa2net.inference.lookout import CaseWatch
+from msa2net.inference.lookout import CaseWatch
 
 WayBack = Literal["probabilities", "labels"]
 """What is resampled to a case's own grid: class probabilities, or only the most probable class."""
@@ -53,7 +52,7 @@ class Pending:
     labels: dict[WayBack, NDArray[np.uint8]]
     views: dict[WayBack, NDArray[np.uint8]]
     done: int = 0
-    watch: "CaseWatch | None" = None
+    watch: CaseWatch | None = None
 
 
 @dataclass(eq=False)
@@ -142,8 +141,13 @@ class Engine:
         image_C1HW = owner.image[:, index : index + 1]
         each = zip(self.groups, owner.ranges, owner.placements, strict=True)
         units = [g.preprocessing.unit_slices(image_C1HW, r, p) for g, r, p in each]
-        if owner.watch is not None:
-            owner.watch.see(units[0], index, owner.placements[0])
+        if owner.watch is not None and owner.watch.looks_at(index):
+            unit_1Chw, place = units[0], owner.placements[0]
+            if self.mode == "sliding":  # what is usual is known of slices as they were trained on
+                first = self.groups[0].preprocessing
+                place = first.placement((owner.image.shape[2], owner.image.shape[3]))
+                unit_1Chw = first.unit_slices(image_C1HW, owner.ranges[0], place)
+            owner.watch.see(unit_1Chw, place)
         return Slice(owner, index, units)
 
     def run(self, queue: list[Slice]) -> None:
@@ -165,13 +169,14 @@ class Engine:
                     self._batch = self.groups[0].smaller_batch(batch)
 
     def _run_at_once(self, part: list[Slice], batch: int) -> None:
-        finished = []
+        finished, notes = [], []
         for _, same in groupby(part, key=lambda entry: [unit.shape for unit in entry.units]):
             entries = list(same)
             found = []  # probabilities (B, K, h, w) of each group of networks
-            # Single answers of the first group, if anybody asks for them.
-            watch = next((entry.owner.watch for entry in entries if entry.owner.watch), None)
-            answers = None if watch is None else watch.expect()
+            # Single answers of the first group, if anybody asks for them. Those to windows say
+            # nothing, since limits are known of answers to resized slices.
+            asked_for = self.mode == "resize" and any(entry.owner.watch for entry in entries)
+            answers = Answers() if asked_for else None
             for number, group in enumerate(self.groups):
                 unit_BChw = np.concatenate([entry.units[number] for entry in entries])
                 asked = None if number else answers
@@ -179,11 +184,15 @@ class Engine:
             for start, end in _same_owner(entries):
                 owner, first = entries[start].owner, entries[start].index
                 if owner.watch is not None and answers is not None:
-                    owner.watch.hear(answers, start, end, first, owner.placements[0])
+                    place = owner.placements[0]
+                    notes.append(owner.watch.hear(answers, start, end, first, place))
                 own = [probability_BKhw[start:end] for probability_BKhw in found]
                 finished += [
                     (owner, first, way, self._back_to_grid(own, owner, way)) for way in owner.labels
                 ]
+        # Nothing is kept before all is there: where memory runs out, the part comes again.
+        for note in notes:
+            note()
         for owner, first, way, labels_ZHW in finished:
             owner.views[way][first : first + len(labels_ZHW)] = labels_ZHW
         for entry in part:

@@ -1,7 +1,7 @@
 """What is measured of a case to tell whether it is usual: its input, its grid, its structures.
 
-A feature is a number with a name such as `size:liver:mm3`: what kind, of what, and which. What is
-not known of a case has no feature. Scales are logarithmic where ratios matter.
+A feature is a number with a name such as `size:mm3:liver`, see `name_feature`. What is not known of
+a case has no feature. Scales are logarithmic where ratios matter.
 
 Axes: C channels, Z slices, H rows, W columns; h, w are rows and columns of the network's input.
 """
@@ -25,6 +25,24 @@ _FINE = 128  # rows and columns of a slice that structures are measured on, at l
 _LEAST_SHARE = 0.01  # of a clipped value's pixels: fewer are as good as none
 _LEAST_CLEAR = 0.02  # of a slice's pixels that show how noisy it is
 _DARK, _BRIGHT = 0.02, 0.98  # beyond, the input may be clipped and shows no noise
+
+
+def name_feature(criterion: str, which: str = "", of: str = "") -> str:
+    """Return `criterion:which:of`; only what it is of, such as a class, may hold colons."""
+    return f"{criterion}:{which}:{of}"
+
+
+def parts_of(feature: str) -> tuple[str, str, str]:
+    """Return the criterion, which of its features, and of what it is, of a feature's name."""
+    criterion, which, of = feature.split(":", 2)
+    return criterion, which, of
+
+
+NOTHING = name_feature("missing", "all")
+"""The feature of an empty mask."""
+
+DOUBT = name_feature("confidence", "all")
+"""One minus the expected Dice, of all structures together."""
 
 
 def looked_at(depth: int) -> frozenset[int]:
@@ -70,31 +88,34 @@ class InputSums:
             return {}
         found: Features = {}
         for channel, counts_L in enumerate(self._histogram_CL):
+            of = str(channel)
             share_L = np.cumsum(counts_L) / max(1, counts_L.sum())
             for share in _SHARES:
                 level = int(np.searchsorted(share_L, share)) / (_LEVELS - 1)
-                found[f"intensity:{channel}:q{round(100 * share)}"] = level
-            found[f"intensity:{channel}:dark"] = math.log(float(share_L[0]) + _LEAST_SHARE)
-            found[f"intensity:{channel}:bright"] = math.log(float(1 - share_L[-2]) + _LEAST_SHARE)
+                found[name_feature("intensity", f"q{round(100 * share)}", of)] = level
+            for which, clipped in (("dark", share_L[0]), ("bright", 1 - share_L[-2])):
+                found[name_feature("intensity", which, of)] = math.log(
+                    float(clipped) + _LEAST_SHARE
+                )
             if self._clear_C[channel]:
                 noise = self._noise_C[channel] / self._clear_C[channel]
-                found[f"noise:{channel}"] = math.log(noise + 1e-3)
+                found[name_feature("noise", of=of)] = math.log(noise + 1e-3)
         if len(self._histogram_CL) == 3:
-            found["colour"] = math.log(self._colour / self._slices + 1e-2)
+            found[name_feature("colour")] = math.log(self._colour / self._slices + 1e-2)
         return found
 
 
 def layout_features(thumbnail: NDArray[np.float64], usual: NDArray[np.float64]) -> Features:
     """Compare a case's thumbnail with the training's: how alike, and whether a mirror image is.
 
-    `layout:mirrored` is how much more alike it is than its own mirror image, so below 0 where
+    `columns` and `rows` are how much more alike it is than its own mirror image, so below 0 where
     the mirror image fits better.
     """
     alike = _correlation(thumbnail, usual)
     return {
-        "layout:alike": alike,
-        "layout:columns": alike - _correlation(thumbnail[:, ::-1], usual),
-        "layout:rows": alike - _correlation(thumbnail[::-1], usual),
+        name_feature("layout", "alike"): alike,
+        name_feature("layout", "columns"): alike - _correlation(thumbnail[:, ::-1], usual),
+        name_feature("layout", "rows"): alike - _correlation(thumbnail[::-1], usual),
     }
 
 
@@ -109,12 +130,15 @@ def grid_features(
         oriented: whether it is known how it lies in the patient.
     """
     depth, height, width = shape_ZHW
-    found = {"spacing:depth": math.log(depth), "spacing:aspect": math.log(height / width)}
-    found["unknown:spacing"] = float(spacing_mm is None)
-    found["unknown:orientation"] = float(not oriented)
+    found = {
+        name_feature("spacing", "depth"): math.log(depth),
+        name_feature("spacing", "aspect"): math.log(height / width),
+        name_feature("unknown", "spacing"): float(spacing_mm is None),
+        name_feature("unknown", "orientation"): float(not oriented),
+    }
     for axis, mm in zip(AXES, spacing_mm or (), strict=False):
         if axis != "slices" or depth > 1:
-            found[f"spacing:{axis}"] = math.log(mm)
+            found[name_feature("spacing", axis)] = math.log(mm)
     return found
 
 
@@ -140,23 +164,26 @@ def structure_features(
         voxels = float(sums_K7[index, 0]) * step * step
         if not voxels:  # smaller than the step, or not there at all
             voxels = float(sum(np.count_nonzero(labels == index) for labels in labels_ZHW))
-        found[f"missing:{name}"] = float(not voxels)
+        found[name_feature("missing", "structure", name)] = float(not voxels)
         if not voxels:
             continue
-        found[f"size:{name}:share"] = math.log(voxels / labels_ZHW.size)
+        found[name_feature("size", "share", name)] = math.log(voxels / labels_ZHW.size)
         if volume_mm3 is not None:
-            found[f"size:{name}:mm3"] = math.log(voxels * volume_mm3)
+            found[name_feature("size", "mm3", name)] = math.log(voxels * volume_mm3)
         if not sums_K7[index, 0]:
             continue
         own = _places(sums_K7[index], labels_ZHW.shape, step)
         for axis, length, at, of_all in zip(AXES, labels_ZHW.shape, own, whole, strict=True):
             if length == 1:
                 continue
-            found[f"place:{name}:{axis}"] = at[0]
+            found[name_feature("place", axis, name)] = at[0]
             if len(names) > 2:
                 spread = max(of_all[1], 1 / length)
-                found[f"place:{name}:{axis} among all"] = (at[0] - of_all[0]) / spread
-    found["missing:"] = float(all(found[f"missing:{name}"] for name in names[1:]))
+                found[name_feature("place", f"{axis} among all", name)] = (
+                    at[0] - of_all[0]
+                ) / spread
+    missing = (found[name_feature("missing", "structure", name)] for name in names[1:])
+    found[NOTHING] = float(all(missing))
     return found
 
 

@@ -4,10 +4,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from msa2net.inference.features import Features
+from msa2net.inference.features import DOUBT, NOTHING, Features, parts_of
 from msa2net.inference.usual import Range, Usual, criterion, deviations
 
-DOUBT = "confidence:"  # one minus the expected Dice, of all structures together
 _NOTHING_FOUND = 0.99  # the suspicion of an empty answer that is not flagged
 _EACH = 2  # features of a criterion that are told, those that are furthest beyond
 _MOST = 99.0  # of a suspicion; beyond it nothing is more suspicious
@@ -42,7 +41,10 @@ def judge(features: Features, usual: Usual) -> Verdict:
         if limit is not None and deviation > limit:
             beyond.setdefault(criterion(feature), []).append((deviation / limit, feature))
     for found in beyond.values():
-        found.sort(reverse=True)
+        # Of an empty mask nobody asks which structures are missing.
+        found.sort(key=lambda pair: (pair[0], pair[1] == NOTHING), reverse=True)
+        if found[0][1] == NOTHING:
+            del found[1:]
     ordered = sorted(beyond, key=lambda name: -beyond[name][0][0])
     words = dict.fromkeys(
         _words(feature, features, usual.ranges)
@@ -51,62 +53,58 @@ def judge(features: Features, usual: Usual) -> Verdict:
     )
     # Below every limit only doubt of the whole answer says something of how good it is.
     own = 0.0
-    if DOUBT in usual.ranges and DOUBT not in features:
+    if DOUBT in usual.ranges and features.get(NOTHING):
         own = _NOTHING_FOUND
-    elif DOUBT in usual.ranges:
+    elif DOUBT in usual.ranges and DOUBT in features:
         own = usual.ranges[DOUBT].signed(features[DOUBT]) / usual.limits["confidence"]
     suspicion = max([own, *(beyond[name][0][0] for name in ordered)])
     return Verdict(tuple(words), tuple(ordered), round(min(suspicion, _MOST), 4))
 
 
 def _words(feature: str, features: Features, ranges: Mapping[str, Range]) -> str:
-    name, _, rest = feature.partition(":")
-    value, usual = features[feature], ranges[feature]
-    return _SENTENCES[name](rest, value, usual)
+    name, which, of = parts_of(feature)
+    return _SENTENCES[name](which, of, features[feature], ranges[feature])
 
 
-def _confidence(rest: str, value: float, usual: Range) -> str:
-    if rest == "entropy":
+def _confidence(which: str, of: str, value: float, usual: Range) -> str:
+    if which == "entropy":
         return "the network is unsure of more than the outlines"
-    of = f"of {rest}" if rest else "of its answer"
+    whom = f"of {of}" if which == "structure" else "of its answer"
     expected, typical = (1 - _share(logit) for logit in (value, usual.centre))
-    return f"the network is unsure {of} (expects a Dice of {expected:.2f}, usually {typical:.2f})"
+    return f"the network is unsure {whom} (expects a Dice of {expected:.2f}, usually {typical:.2f})"
 
 
-def _disagreement(rest: str, value: float, usual: Range) -> str:
+def _disagreement(which: str, _: str, value: float, usual: Range) -> str:
     found, typical = (1 - _share(logit) for logit in (value, usual.centre))
-    if rest == "networks":
+    if which == "networks":
         return f"the networks disagree (Dice {found:.2f} with each other)"
     return f"its mirror image is answered otherwise (Dice {found:.2f}, usually {typical:.2f})"
 
 
-def _missing(rest: str, _: float, __: Range) -> str:
-    return f"no {rest} was found" if rest else "nothing was found"
+def _missing(which: str, of: str, _: float, __: Range) -> str:
+    return f"no {of} was found" if which == "structure" else "nothing was found"
 
 
-def _size(rest: str, value: float, usual: Range) -> str:
-    name, _, unit = rest.rpartition(":")
+def _size(which: str, of: str, value: float, usual: Range) -> str:
     large = "large" if value > usual.centre else "small"
-    if unit == "mm3":
+    if which == "mm3":
         found, typical = (f"{math.exp(x) / 1000:.3g} mL" for x in (value, usual.centre))
     else:
         found, typical = (f"{100 * math.exp(x):.2g} % of the image" for x in (value, usual.centre))
-    return f"{name} is unusually {large} ({found}, usually about {typical})"
+    return f"{of} is unusually {large} ({found}, usually about {typical})"
 
 
-def _place(rest: str, value: float, usual: Range) -> str:
-    name, _, axis = rest.partition(":")
-    axis, _, among = axis.partition(" ")
+def _place(which: str, of: str, value: float, usual: Range) -> str:
+    axis, _, among = which.partition(" ")
     ends = {"slices": ("first", "last"), "rows": ("top", "bottom"), "columns": ("left", "right")}
     end = ends[axis][value > usual.centre]
     where = f"{end} slices" if axis == "slices" else f"{end} of the slices"
     others = " among the structures" if among else ""
-    return f"{name} lies unusually far to the {where}{others}"
+    return f"{of} lies unusually far to the {where}{others}"
 
 
-def _intensity(rest: str, value: float, usual: Range) -> str:
-    channel, _, which = rest.partition(":")
-    whose = "its intensities are" if channel == "0" else f"intensities of channel {channel} are"
+def _intensity(which: str, of: str, value: float, usual: Range) -> str:
+    whose = "its intensities are" if of == "0" else f"intensities of channel {of} are"
     found = f"{value:.2f}, usually about {usual.centre:.2f}"
     if which in ("dark", "bright"):
         shares = [max(0.0, 100 * math.exp(x) - 1) for x in (value, usual.centre)]
@@ -118,32 +116,32 @@ def _intensity(rest: str, value: float, usual: Range) -> str:
     return f"{whose} unlike the training images' ({what}); another unit, sequence or kind of image?"
 
 
-def _noise(_: str, value: float, usual: Range) -> str:
+def _noise(_: str, __: str, value: float, usual: Range) -> str:
     return f"it is {'noisier' if value > usual.centre else 'smoother'} than the training images"
 
 
-def _colour(_: str, value: float, usual: Range) -> str:
+def _colour(_: str, __: str, value: float, usual: Range) -> str:
     return f"it is {'more' if value > usual.centre else 'less'} colourful than the training images"
 
 
-def _layout(rest: str, _: float, __: Range) -> str:
-    if rest == "alike":
+def _layout(which: str, _: str, __: float, ___: Range) -> str:
+    if which == "alike":
         return "it is laid out unlike the training images: another view, or another part?"
-    sides = "left to right" if rest == "columns" else "top to bottom"
+    sides = "left to right" if which == "columns" else "top to bottom"
     return f"it looks mirrored, {sides}, beside the training images"
 
 
-def _spacing(rest: str, value: float, usual: Range) -> str:
+def _spacing(which: str, _: str, value: float, usual: Range) -> str:
     found, typical = math.exp(value), math.exp(usual.centre)
-    if rest == "depth":
+    if which == "depth":
         return f"it has {found:.0f} slice{'s' * (found > 1.5)}, usual are about {typical:.0f}"
-    if rest == "aspect":
+    if which == "aspect":
         return f"it is {found:.2g} times as high as wide, usual is about {typical:.2g}"
-    return f"its {rest} are {found:.3g} mm apart, usual are about {typical:.3g} mm"
+    return f"its {which} are {found:.3g} mm apart, usual are about {typical:.3g} mm"
 
 
-def _unknown(rest: str, _: float, __: Range) -> str:
-    if rest == "spacing":
+def _unknown(which: str, _: str, __: float, ___: Range) -> str:
+    if which == "spacing":
         return "its voxels' size is not known, and that of the training images was"
     return "how it lies in the patient is not known, and of the training images it was"
 

@@ -63,7 +63,8 @@ class Networks(Protocol):
     ) -> Any:
         """Return the networks' mean class probabilities (B, K, h, w) for slices in [0, 1].
 
-        `answers`, if there is one, takes down what each network says; see `confidence.Answers`.
+        `answers`, if there is one, takes down what each network says of resized slices; see
+        `confidence.Answers`.
         """
 
     def on_grid(

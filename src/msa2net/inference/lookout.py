@@ -3,16 +3,16 @@
 Axes: B slices of a batch, C channels, Z slices, H rows, W columns; h, w are the network's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from msa2net.data.case import Case
 from msa2net.data.orientation import View, view_along
 from msa2net.data.preprocessing import Placement, Preprocessing
-from msa2net.inference.confidence import Answers, ConfidenceSums, TruthSums
+from msa2net.inference.confidence import Answers, ConfidenceSums
 from msa2net.inference.features import (
     SIDE,
     Features,
@@ -25,6 +25,9 @@ from msa2net.inference.features import (
 from msa2net.inference.flags import Verdict, judge
 from msa2net.inference.usual import Usual
 from msa2net.metrics.calibration import BINS, COLUMNS
+
+if TYPE_CHECKING:  # it needs torch, and whoever has none compares with no truth
+    from msa2net.inference.truth import TruthSums
 
 
 class CaseWatch:
@@ -67,22 +70,33 @@ class CaseWatch:
         """What the input looks like from far away."""
         return self._input.thumbnail
 
-    def see(self, unit_1Chw: NDArray[np.float32], index: int, place: Placement) -> None:
-        """Look at a slice that is ready for the network."""
-        if index in self._looked_at:
-            self._input.add(unit_1Chw[0, :, place.down.filled, place.across.filled])
+    def looks_at(self, index: int) -> bool:
+        """Tell whether a slice of the input is measured."""
+        return index in self._looked_at
 
-    def expect(self) -> Answers:
-        """Return what takes down the answers to a batch."""
-        return Answers()
+    def see(self, unit_1Chw: NDArray[np.float32], place: Placement) -> None:
+        """Look at a slice as the network was trained on it."""
+        self._input.add(unit_1Chw[0, :, place.down.filled, place.across.filled])
 
-    @torch.inference_mode()
-    def hear(self, answers: Answers, start: int, end: int, first: int, place: Placement) -> None:
-        """Note what was answered to slices from `first` on: `start` to `end` of a batch."""
-        self._sure.add(answers, start, end, place)
-        self._heard = True
-        if self.truth is not None:
-            self.truth.add(answers, start, end, first, place)
+    def hear(
+        self, answers: Answers, start: int, end: int, first: int, place: Placement
+    ) -> Callable[[], None]:
+        """Measure what was answered to slices from `first` on: `start` to `end` of a batch.
+
+        Returns:
+            What notes it: to be called once it is sure that the batch does not come again.
+        """
+        sure = self._sure.measure(answers, start, end, place)
+        truth = self.truth
+        beside = None if truth is None else truth.measure(answers, start, end, first, place)
+
+        def note() -> None:
+            self._heard = True
+            self._sure.add(sure)
+            if truth is not None and beside is not None:
+                truth.add(beside)
+
+        return note
 
     def features(
         self, labels_ZHW: NDArray[np.uint8], thumbnail: NDArray[np.float64] | None
@@ -137,6 +151,8 @@ class Lookout:
         """Begin with a case."""
         watch = CaseWatch(case, preprocessing, label_names, self.temperature)
         if self._calibration and case.label is not None:
+            from msa2net.inference.truth import TruthSums
+
             view = view_along(case.geometry, preprocessing.orientation)
             truth_Zhw = preprocessing.label_slices(np.asarray(view.of(case.label)))
             watch.truth = TruthSums(truth_Zhw, self.temperature, self._pixels)

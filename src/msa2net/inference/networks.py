@@ -93,7 +93,7 @@ class Group:
             batch: windows that go through a network at once; resized slices go all together.
             mode: see `Mode`.
             overlap: of neighbouring windows, as a share of their sides.
-            answers: takes down what each member says, and resized each mirrored copy.
+            answers: takes down what each member says, and of each mirrored copy; of resized slices.
         """
         mean_BKhw: Tensor | None = None
         if answers is not None:
@@ -106,8 +106,6 @@ class Group:
                     found_BKhw = _mirrored_mean(member, image_BChw, answers)
                 else:
                     found_BKhw = self._slide(member, image_BChw, batch, overlap)
-                    if answers is not None:
-                        answers.add(found_BKhw)
             if mean_BKhw is None:
                 mean_BKhw = found_BKhw
             else:

@@ -18,12 +18,12 @@ from msa2net.data.readers import read_channels, read_path, stem
 from msa2net.errors import ConfigError, DataError
 from msa2net.inference.engine import Engine, Pending, Slice, WayBack
 from msa2net.inference.groups import Flip, Mode, PredictionPrecision
+from msa2net.inference.lookout import Lookout
 from msa2net.inference.usual import Usual
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from msa2net.inference.lookout import Lookout
     from msa2net.inference.networks import Member
 
 
@@ -78,7 +78,7 @@ class Segmenter:
         return next(self.segment([case]))
 
     def segment(
-        self, cases: Iterable[Case], lookout: "Lookout | None" = None
+        self, cases: Iterable[Case], lookout: Lookout | None = None
     ) -> Iterator[Segmentation]:
         """Segment cases one after another, filling batches across their borders.
 
@@ -94,7 +94,7 @@ class Segmenter:
         return (segmentation for (segmentation,) in found)
 
     def segment_both_ways(
-        self, cases: Iterable[Case], lookout: "Lookout | None" = None
+        self, cases: Iterable[Case], lookout: Lookout | None = None
     ) -> Iterator[tuple[Segmentation, Segmentation]]:
         """Segment cases once, and go back to their grids twice: as `segment`, and as published.
 
@@ -130,7 +130,7 @@ class Segmenter:
         return note_on_slices(case.geometry, self.preprocessing.orientation)
 
     def _segment(
-        self, cases: Iterable[Case], ways: tuple[WayBack, ...], lookout: "Lookout | None"
+        self, cases: Iterable[Case], ways: tuple[WayBack, ...], lookout: Lookout | None
     ) -> Iterator[tuple[Segmentation, ...]]:
         engine = self._engine
         pending: list[Pending] = []
@@ -153,7 +153,7 @@ class Segmenter:
         engine.run(queue)
         yield from (self._finish(owner, lookout) for owner in pending)
 
-    def _finish(self, pending: Pending, lookout: "Lookout | None") -> tuple[Segmentation, ...]:
+    def _finish(self, pending: Pending, lookout: Lookout | None) -> tuple[Segmentation, ...]:
         case = pending.case
         if lookout is not None and pending.watch is not None:
             lookout.finish(pending.watch, next(iter(pending.labels.values())))

@@ -11,6 +11,10 @@ validation cases; the limit is that of the larger deviations. At last limits mov
 criteria flag no more than one would: with many validation cases down together, or up where one
 flags too many, to where so many cases are flagged that, with 95 % confidence, no more than `TARGET`
 of further ones are; with few up to where none of them is.
+
+What is there or not has no limit to move: where it flags too many, the one feature in question is
+judged no more. That nothing at all was found is judged whatever the validation cases say, as long
+as training cases held something.
 """
 
 import math
@@ -18,9 +22,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
-from msa2net.inference.features import Features
+from msa2net.inference.features import AXES, NOTHING, Features, name_feature, parts_of
 
 TARGET = 0.05
 """The share of clean cases that may be flagged, at most."""
@@ -58,8 +62,9 @@ FLOORS = {
 OF_VALIDATION = ("confidence", "disagreement")
 """Criteria about answers alone, of which training cases would say too much good."""
 
-# Feature's end → its floor, where it is not its criterion's: standard deviations, logarithms.
-_FLOORS = {"among all": 0.5, ":dark": 0.7, ":bright": 0.7}
+# Which feature → its floor, where it is not its criterion's: standard deviations, logarithms.
+_FLOORS = {f"{axis} among all": 0.5 for axis in AXES} | {"dark": 0.7, "bright": 0.7}
+_NETWORKS = name_feature("disagreement", "networks")
 _RANGE_RATE = 0.01
 _RARE = 0.01  # of training cases without a structure: more, and its absence means nothing
 _RARE_ANSWER = 0.025  # of validation cases in which the network itself misses it
@@ -107,7 +112,8 @@ class Usual(BaseModel):
         train_cases, val_cases: how many it was learnt from; without val no confidence is judged.
         flagged: of the validation cases.
         temperature: divides the logits wherever confidences are asked for.
-        calibration_error: of the validation cases, before and after; None without any.
+        calibration_error: of the validation cases, before and after; None without any. Those that
+            the temperature was fitted to are among them.
         ranges: feature → its range.
         limits: criterion → the deviation from which on it is flagged.
         thumbnail: mean of the inputs, row by row; None of networks that see no common layout.
@@ -125,10 +131,18 @@ class Usual(BaseModel):
     limits: dict[str, float]
     thumbnail: list[float] = []
 
+    @field_validator("ranges")
+    @classmethod
+    def _have_names(cls, ranges: dict[str, Range]) -> dict[str, Range]:
+        for feature in ranges:
+            if feature.count(":") < 2:
+                raise ValueError(f"'{feature}' names no feature; train again")
+        return ranges
+
 
 def criterion(feature: str) -> str:
     """Return the criterion that a feature belongs to."""
-    return feature.partition(":")[0]
+    return parts_of(feature)[0]
 
 
 def upper_limit(values: Sequence[float] | NDArray[np.float64], rate: float) -> float:
@@ -166,15 +180,15 @@ def learn(
     val_deviations = _crossed(val, lambda rest: _ranges(train, rest), ranges)
     for name, rate in RATES.items():
         known = [
-            [found[name] for found in part if name in found]
+            [found[name] for found in map(largest, part) if name in found]
             for part in (train_deviations, val_deviations)
         ]
         if name in _YES_OR_NO:
-            known = []
+            known = []  # one deviation says it all, and the limit stays there
         limits[name] = max([1.0, *(upper_limit(part, rate) for part in known if part)])
-    flagged = _keep_target(val_deviations, limits)
+    flagged = _keep_target(val_deviations, limits, ranges)
     if errors:
-        ranges["disagreement:networks"] = _range("disagreement:networks", errors)
+        ranges[_NETWORKS] = _range(_NETWORKS, errors)
     return Usual(
         train_cases=len(train),
         val_cases=len(val),
@@ -204,16 +218,17 @@ def largest(found: Mapping[str, float]) -> dict[str, float]:
 
 def _said_better(feature: str, features: Features, ranges: Mapping[str, Range]) -> bool:
     """Tell whether a size is known in mm³ too, which is what counts then."""
-    if not feature.endswith(":share"):
+    _, which, of = parts_of(feature)
+    if which != "share":
         return False
-    in_mm3 = feature.removesuffix("share") + "mm3"
+    in_mm3 = name_feature("size", "mm3", of)
     return in_mm3 in features and in_mm3 in ranges
 
 
 def _ranges(train: Sequence[Features], val: Sequence[Features]) -> dict[str, Range]:
     ranges = {}
     for name, values in _by_name(train).items():
-        if len(values) < len(train) and name.endswith(":mm3"):
+        if len(values) < len(train) and parts_of(name)[1] == "mm3":
             continue  # of cases without a spacing nothing is known
         if _judged(name, train, val):
             ranges[name] = _range(name, values)
@@ -228,21 +243,21 @@ def _judged(name: str, train: Sequence[Features], val: Sequence[Features]) -> bo
     if criterion(name) in _YES_OR_NO:
         share = float(np.mean([one.get(name, 1.0) for one in train]))
         answers = float(np.mean([one.get(name, 0.0) for one in val])) if val else 0.0
-        return share <= _RARE and answers <= _RARE_ANSWER
+        return share <= _RARE and (answers <= _RARE_ANSWER or name == NOTHING)
     return criterion(name) not in OF_VALIDATION
 
 
 def _range(name: str, values: Sequence[float]) -> Range:
     centre = float(np.median(values))
-    own = [least for end, least in _FLOORS.items() if name.endswith(end)]
-    floor = own[0] if own else FLOORS[criterion(name)]
+    of_criterion, which, _ = parts_of(name)
+    floor = _FLOORS.get(which, FLOORS[of_criterion])
     apart = np.asarray(values) - centre
     up = max(floor, upper_limit(apart, _RANGE_RATE))
     down = max(floor, upper_limit(-apart, _RANGE_RATE))
     return Range(
-        low=None if name.startswith(_UP_ONLY) else centre - down,
+        low=None if of_criterion in _UP_ONLY else centre - down,
         centre=centre,
-        high=None if name.startswith(_DOWN_ONLY) else centre + up,
+        high=None if of_criterion in _DOWN_ONLY else centre + up,
     )
 
 
@@ -251,14 +266,14 @@ def _crossed(
     learnt: Callable[[Sequence[Features]], dict[str, Range]],
     judged: Collection[str],
 ) -> list[dict[str, float]]:
-    """Return the deviations by criterion of cases from ranges that they had no part in."""
+    """Return the deviations of cases from ranges that they had no part in."""
     parts = min(_PARTS, len(cases))
     found: list[dict[str, float]] = [{} for _ in cases]
     for part in range(parts):
         rest = [one for index, one in enumerate(cases) if index % parts != part or parts == 1]
         ranges = {name: own for name, own in learnt(rest).items() if name in judged}
         for index in range(part, len(cases), parts):
-            found[index] = largest(deviations(cases[index], ranges))
+            found[index] = deviations(cases[index], ranges)
     return found
 
 
@@ -277,15 +292,43 @@ def allowed_flags(cases: int) -> int:
     return allowed
 
 
-def _keep_target(found: Sequence[Mapping[str, float]], limits: dict[str, float]) -> int:
-    """Move limits to where the target is kept; return how many of the cases are flagged."""
+def _keep_target(
+    found: Sequence[Mapping[str, float]], limits: dict[str, float], ranges: dict[str, Range]
+) -> int:
+    """Move limits, and drop yes-or-no features, to where the target is kept.
+
+    Empty masks are flagged come what may, so they come first of those that may be.
+
+    Returns:
+        How many of the cases are flagged.
+    """
     allowed = allowed_flags(len(found))
     least = {name: _LOWEST_FACTOR * limit for name, limit in limits.items()}
-    for case in sorted(found, key=lambda case: _excess(case, limits), reverse=True)[allowed:]:
-        for name, value in case.items():
-            limits[name] = max(limits[name], value)
-    # Down, to one more case at a time; a criterion is done with where that would be too many.
-    movable = limits.keys() - set(_YES_OR_NO) if allowed else set()
+    rest = sorted(found, key=lambda case: _excess(largest(case), limits), reverse=True)
+    rest.sort(key=_is_empty, reverse=True)
+    for case in rest[allowed:]:
+        for feature, value in case.items():
+            name = criterion(feature)
+            if value <= limits[name] or _is_empty(case):
+                continue
+            if name in _YES_OR_NO:
+                ranges.pop(feature, None)
+            else:
+                limits[name] = value
+    judged = [largest({name: case[name] for name in case if name in ranges}) for case in found]
+    if allowed:
+        _lower(judged, limits, least, allowed)
+    return sum(_excess(case, limits) > 1 for case in judged)
+
+
+def _lower(
+    found: Sequence[Mapping[str, float]],
+    limits: dict[str, float],
+    least: Mapping[str, float],
+    allowed: int,
+) -> None:
+    """Move limits down, to one more case at a time, until more would be too many."""
+    movable = limits.keys() - set(_YES_OR_NO)
     while movable:
         nearest = [
             (value / limits[name], name)
@@ -295,14 +338,17 @@ def _keep_target(found: Sequence[Mapping[str, float]], limits: dict[str, float])
             if name in movable and value > least[name]
         ]
         if not nearest:
-            break
+            return
         share, name = max(nearest)
         lower = limits[name] * share * (1 - 1e-6)
         if sum(_excess(case, {**limits, name: lower}) > 1 for case in found) <= allowed:
             limits[name] = lower
         else:
             movable.discard(name)
-    return sum(_excess(case, limits) > 1 for case in found)
+
+
+def _is_empty(case: Mapping[str, float]) -> bool:
+    return case.get(NOTHING, 0.0) > 1
 
 
 def _excess(case: Mapping[str, float], limits: Mapping[str, float]) -> float:

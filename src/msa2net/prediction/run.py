@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from msa2net.errors import ConfigError, DataError, Msa2NetError
 from msa2net.evaluation.masks import LABELS_FILE
 from msa2net.files import read_lines, staging, write_text
 from msa2net.inference.groups import Mode, PredictionPrecision
+from msa2net.inference.lookout import Lookout
 from msa2net.inference.predictor import Segmenter
 from msa2net.inference.sharing import World, share_of
 from msa2net.prediction.inputs import find_images
@@ -27,9 +28,6 @@ from msa2net.prediction.records import Maker, Record, hash_outputs, write_record
 from msa2net.prediction.sources import open_source
 from msa2net.prediction.tables import FAILURES_FILE, structure_rows, write_tables
 from msa2net.report.figures import class_color, overlay
-
-if TYPE_CHECKING:
-    from msa2net.inference.lookout import Lookout
 
 JobProgress = Callable[[Iterable[Job], int], Iterable[Job]]
 
@@ -156,8 +154,6 @@ class _Work:
         """Predict and write one image after another; failures are collected."""
         _make_folder(self._out)
         if predictor.usual is not None:
-            from msa2net.inference.lookout import Lookout  # it needs torch
-
             self._lookout = Lookout(predictor.usual)
         for job in jobs:
             job.remove(self._out)

@@ -108,7 +108,7 @@ def look_at(case: Case, preprocessing: Preprocessing, label_names: tuple[str, ..
     place = preprocessing.placement((image_CZHW.shape[2], image_CZHW.shape[3]))
     for index in sorted(looked_at(image_CZHW.shape[1])):
         image_C1HW = image_CZHW[:, index : index + 1]
-        watch.see(preprocessing.unit_slices(image_C1HW, value_range, place), index, place)
+        watch.see(preprocessing.unit_slices(image_C1HW, value_range, place), place)
     return watch
 
 
