@@ -1,5 +1,6 @@
 """Predicting in bfloat16, beside float32, and the published way back alone, beside both."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,15 @@ import torch
 
 from msa2net.data.phantom import abdomen
 from msa2net.data.preprocessing import Preprocessing
+from msa2net.errors import ConfigError
 from msa2net.inference.networks import Group, Member
 from msa2net.inference.predictor import Predictor
-from msa2net.inference.reduced import computing_in, reduce_weights
+from msa2net.inference.reduced import computing_in, reduced
+from msa2net.inference.run_folder import load_run
 from msa2net.models.lka import DilatedDepthwiseConv2d
 from msa2net.models.registry import create_model
 from msa2net.prediction.records import Maker
+from msa2net.prediction.run import predict_files
 from prediction_runs import write_run
 
 
@@ -41,12 +45,53 @@ def test_reduced_weights_are_what_autocast_makes_of_them():
     image = torch.randn(2, 1, 32, 32)
     with torch.inference_mode(), computing_in("bfloat16", image.device):
         expected = model(image)
-        reduce_weights(model)
-        found = model(image)
+        found = reduced(model)(image)
     assert torch.equal(found, expected)
-    kept = [m for m in model.modules() if isinstance(m, DilatedDepthwiseConv2d)]
+    kept = [m for m in reduced(model).modules() if isinstance(m, DilatedDepthwiseConv2d)]
     assert kept
     assert all(module.weight.dtype == torch.float32 for module in kept)
+
+
+def test_the_network_that_is_given_stays_as_it_is(run: Path, case):
+    """Given in memory or loaded, alone or averaged, reduced is a copy, and but one."""
+    loaded = Predictor.load([run, run], "cpu", precision="bfloat16")
+    ours = load_run(run, "cpu")
+    before = copy.deepcopy(ours.model.state_dict())
+    other = Member(ours.model, ours.preprocessing, precision="bfloat16")
+    given = Predictor(
+        ours.model, ours.preprocessing, ours.label_names, others=[other], precision="bfloat16"
+    )
+    assert np.array_equal(loaded(case).labels, given(case).labels)
+    for predictor in (loaded, given):
+        for member in predictor._engine.groups[0].members:
+            assert member.model.head.weight.dtype == torch.bfloat16
+            assert reduced(member.model) is member.model
+    assert ours.model.state_dict().keys() == before.keys()
+    for name, value in ours.model.state_dict().items():
+        assert value.dtype == before[name].dtype
+        assert torch.equal(value, before[name]), name
+
+
+def test_what_cannot_be_computed_in_is_refused(run: Path, tmp_path: Path, monkeypatch):
+    unknown = "there is no precision 'float16'; use float32 or bfloat16"
+    ours = load_run(run, "cpu")
+    arguments = ours.model, ours.preprocessing, ours.label_names
+
+    def refused(message: str, precision) -> None:
+        with pytest.raises(ConfigError, match=message):
+            Predictor.load(run, "cpu", precision=precision)
+        with pytest.raises(ConfigError, match=message):
+            Predictor(*arguments, precision=precision)
+
+    refused(unknown, "float16")
+    with pytest.raises(ConfigError, match=unknown):
+        predict_files(run, [tmp_path], tmp_path / "out", precision="float16")
+
+    def lacking(*_):
+        raise RuntimeError("slow_conv2d_forward_mps not implemented for 'BFloat16'")
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", lacking)
+    refused("the device cpu does not compute in bfloat16; predict in float32", "bfloat16")
 
 
 def test_float32_leaves_the_context_around_it_alone():

@@ -25,7 +25,7 @@ from msa2net.data.preprocessing import Preprocessing
 from msa2net.data.slices import SliceArrays, SliceDataset
 from msa2net.files import write_json
 from msa2net.inference.predictor import Predictor
-from msa2net.inference.reduced import computing_in, reduce_weights
+from msa2net.inference.reduced import computing_in
 from msa2net.losses import create_loss
 from msa2net.metrics import CaseRow, case_rows
 from msa2net.models.registry import create_model
@@ -181,8 +181,6 @@ def draw_volume(settings: Settings) -> Case:
 
 def build_predictor(settings: Settings, model: nn.Module) -> Predictor:
     """Make the predictor of imported published weights: stretched by splines, CT window."""
-    if settings.precision == "bfloat16":
-        reduce_weights(model)
     preprocessing = Preprocessing(
         channels=1,
         image_size=(settings.image_size, settings.image_size),

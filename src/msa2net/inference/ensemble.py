@@ -7,8 +7,8 @@ from msa2net.config import load_config
 from msa2net.errors import ConfigError
 from msa2net.inference.groups import Flip, PredictionPrecision
 from msa2net.inference.networks import Group, Member
-from msa2net.inference.reduced import reduce_weights
-from msa2net.inference.run_folder import CONFIG_FILE, LoadedRun, ModelFacts, load_run
+from msa2net.inference.reduced import check_precision
+from msa2net.inference.run_folder import CONFIG_FILE, LoadedRun, ModelFacts, choose_device, load_run
 
 _AXES = {"horizontal": -1, "vertical": -2}
 
@@ -23,11 +23,13 @@ def load_members(
 
     Raises:
         WeightsError: not a run folder, or its weights do not fit.
-        ConfigError: no such device, no run, runs that differ in what they segment, or `flips` for
-            a run that was not trained with any.
+        ConfigError: no such device or precision, a device that does not compute in it, no run,
+            runs that differ in what they segment, or `flips` for a run that was not trained with
+            any.
     """
     if not runs:
         raise ConfigError("no run is named; name at least one run folder")
+    check_precision(precision, choose_device(device))
     loaded = [load_run(run, device) for run in runs]
     for run, other in zip(runs[1:], loaded[1:], strict=True):
         _require_alike((runs[0], loaded[0]), (run, other))
@@ -35,8 +37,6 @@ def load_members(
     for run, one in zip(runs, loaded, strict=True):
         mirrored = trained_flips(run, one.facts) if flips else ()
         members.append(Member(one.model, one.preprocessing, mirrored, one.facts.usual, precision))
-        if precision == "bfloat16":
-            reduce_weights(one.model)
     return members, loaded[0].label_names
 
 

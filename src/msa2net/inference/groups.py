@@ -5,12 +5,13 @@ a case.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.preprocessing import Placement, Preprocessing
+from msa2net.errors import ConfigError
 
 Mode = Literal["resize", "sliding"]
 """Whether a slice is brought to the network's size, or windows of that size slide over it."""
@@ -23,6 +24,17 @@ PredictionPrecision = Literal["float32", "bfloat16"]
 
 DEFAULT_BATCH = 16
 """Slices at once where memory is not measured: larger batches are no faster on a CPU."""
+
+
+def require_precision(precision: str) -> None:
+    """Refuse a precision that there is not.
+
+    Raises:
+        ConfigError: naming those that there are.
+    """
+    known = get_args(PredictionPrecision)
+    if precision not in known:
+        raise ConfigError(f"there is no precision '{precision}'; use {' or '.join(known)}")
 
 
 class Networks(Protocol):

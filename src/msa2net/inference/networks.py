@@ -22,7 +22,7 @@ from msa2net.errors import ConfigError
 from msa2net.inference.batches import choose_batch, is_out_of_memory, smaller_batch
 from msa2net.inference.confidence import Answers
 from msa2net.inference.groups import Flip, Mode, PredictionPrecision
-from msa2net.inference.reduced import computing_in
+from msa2net.inference.reduced import check_precision, computing_in, reduced
 from msa2net.inference.usual import Usual
 
 
@@ -30,12 +30,17 @@ from msa2net.inference.usual import Usual
 class Member:
     """One network of an ensemble.
 
+    In bfloat16 it holds a copy with reduced weights: the network that was given stays as it is.
+
     Attributes:
         model: (B, C, h, w) → logits (B, K, h, w).
         preprocessing: how images become its inputs.
         flips: the mirrored copies of an input whose answers are averaged with the plain one's.
         usual: of its training's cases; None if it was not noted.
         precision: what the network computes in.
+
+    Raises:
+        ConfigError: no such precision, or the network's device does not compute in it.
     """
 
     model: nn.Module
@@ -43,6 +48,11 @@ class Member:
     flips: tuple[Flip, ...] = ()
     usual: Usual | None = None
     precision: PredictionPrecision = "float32"
+
+    def __post_init__(self) -> None:
+        check_precision(self.precision, device_of(self.model))
+        if self.precision == "bfloat16":
+            object.__setattr__(self, "model", reduced(self.model))
 
 
 class Group:

@@ -170,7 +170,7 @@ class Predictor(Segmenter):
     is in evaluation mode while it predicts, and no longer.
 
     Attributes:
-        model: the first network.
+        model: the first network; in bfloat16 a copy of it, whose weights are reduced.
         preprocessing: how images become its inputs.
         label_names: one name per class, background first.
         flips: the mirrored copies of an input that the first network answers too.
@@ -210,11 +210,13 @@ class Predictor(Segmenter):
             mode: see the class.
             overlap: see the class.
             usual: see the class.
-            precision: what the first network computes in.
+            precision: what the first network computes in. `bfloat16` reduces the weights of a
+                copy; what `model` learns later does not reach it.
 
         Raises:
-            ConfigError: no such mode, an overlap outside [0, 1), no slices in a batch, MONAI
-                missing for sliding windows, or networks trained in different orientations.
+            ConfigError: no such mode or precision, a device that does not compute in it, an
+                overlap outside [0, 1), no slices in a batch, MONAI missing for sliding windows, or
+                networks trained in different orientations.
         """
         from msa2net.inference.ensemble import group_members
         from msa2net.inference.networks import Member, sliding_window_inference
@@ -224,7 +226,7 @@ class Predictor(Segmenter):
         first = Member(model, preprocessing, flips, usual, precision)
         groups = group_members([first, *others])
         super().__init__(Engine(groups, batch_slices, mode, overlap), label_names, usual)
-        self.model = model
+        self.model = first.model
         self.flips = flips
         self.mode = mode
         self.overlap = overlap
@@ -257,8 +259,9 @@ class Predictor(Segmenter):
 
         Raises:
             WeightsError: not a run folder, or its weights do not fit.
-            ConfigError: no such device or mode, runs that cannot be averaged, flips that were not
-                trained with, or MONAI is missing for sliding windows.
+            ConfigError: no such device, mode or precision, a device that does not compute in it,
+                runs that cannot be averaged, flips that were not trained with, or MONAI is missing
+                for sliding windows.
         """
         from msa2net.inference.ensemble import load_members
 

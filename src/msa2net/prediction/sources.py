@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msa2net.config import load_config
 from msa2net.errors import ConfigError
-from msa2net.inference.groups import Mode, PredictionPrecision
+from msa2net.inference.groups import Mode, PredictionPrecision, require_precision
 from msa2net.inference.predictor import Predictor, Segmenter
 from msa2net.inference.run_folder import CONFIG_FILE, ModelFacts, read_facts
 from msa2net.onnx_predictor import OnnxPredictor
@@ -47,11 +47,12 @@ def open_source(
 
     Raises:
         WeightsError: neither, or damaged.
-        ConfigError: no run, or options that an exported network does not have.
+        ConfigError: no run, no such precision, or options that an exported network does not have.
     """
     runs = [Path(run)] if isinstance(run, str | Path) else [Path(one) for one in run]
     if not runs:
         raise ConfigError("no run is named; name at least one run folder")
+    require_precision(precision)
     if any(map(is_exported, runs)):
         if len(runs) > 1 or mode != "resize" or flips or precision != "float32":
             raise ConfigError(
