@@ -16,6 +16,7 @@ from torch import nn
 
 import commands
 import resumed
+from msa2net.config import TrainConfig
 from msa2net.data import slices
 from msa2net.data.augment import Augmentation
 from msa2net.data.phantom.files import write_phantom
@@ -365,31 +366,50 @@ def test_out_of_memory_names_an_estimate_and_the_setting(
     with pytest.raises(ConfigError) as stopped:
         resumed.train(workplace, tmp_path / "run", callbacks=[TooMuch()])
     sentence = str(stopped.value)
-    assert sentence.startswith("not enough memory on cpu: a batch of 2 needs about 0.0 GB (")
+    assert sentence.startswith("not enough memory on cpu: 2 samples at once need about 0.0 GB (")
     assert "for network, gradients and optimiser" in sentence
     assert "for each sample, measured on 2" in sentence
-    assert "lower train.batch_size, then go on" in sentence
+    first, second, third = (
+        sentence.index(f"train.{name}")
+        for name in ("gradient_checkpointing", "accumulate", "batch_size, then go on")
+    )
+    assert first < second < third
     assert_goes_on(workplace, tmp_path / "run", whole)
+
+
+def training_sentence(device: str, parts: tuple[int, int], measure, **settings) -> str:
+    train = TrainConfig(epochs=1, batch_size=parts[0] * parts[1], learning_rate=1, **settings)
+    return str(memory.training_sentence(torch.device(device), parts, 3_000_000_000, measure, train))
 
 
 def test_the_sentence_adds_up():
     each = iter([2e9])
-    said = memory.training_sentence(torch.device("cpu"), 24, 3_000_000_000, lambda: next(each))
-    assert "a batch of 24 needs about 51.0 GB (3.0 GB for network" in str(said)
-    assert "2.00 GB for each sample" in str(said)
+    said = training_sentence("cpu", (24, 1), lambda: next(each))
+    assert "24 samples at once need about 51.0 GB (3.0 GB for network" in said
+    assert "2.00 GB for each sample" in said
 
     def no_room() -> float:
         raise MemoryError
 
-    said = memory.training_sentence(torch.device("cpu"), 24, 3_000_000_000, no_room)
-    assert "not even 2 samples fit beside them; choose a smaller network" in str(said)
-    assert str(said).endswith("begin a new run with --out")  # no checkpoint fits another network
+    said = training_sentence("cpu", (24, 1), no_room, gradient_checkpointing=True)
+    assert "not even 2 samples fit beside them; choose a smaller network" in said
+    assert said.endswith("begin a new run with --out")  # no checkpoint fits another network
 
 
 def test_the_batch_that_would_fit_is_said(monkeypatch):
     monkeypatch.setattr(memory, "_total_bytes", lambda _: 40_000_000_000)
-    said = memory.training_sentence(torch.device("cuda"), 24, 3_000_000_000, lambda: 2e9)
-    assert "lower train.batch_size, to 16 or less with the 40 GB that cuda has" in str(said)
+    said = training_sentence("cuda", (24, 1), lambda: 2e9)
+    assert "turn on train.gradient_checkpointing, raise train.accumulate to 2" in said
+    assert "lower train.batch_size to 16 or less (16 at once fit into the 40 GB" in said
+
+
+def test_what_fits_is_said_of_the_whole_batch(monkeypatch):
+    """Of two processes, each in three parts: 6 × 20 samples, of which 16 fit at once."""
+    monkeypatch.setattr(memory, "_total_bytes", lambda _: 40_000_000_000)
+    settings = {"accumulate": 3, "gradient_checkpointing": True}
+    said = training_sentence("cuda", (20, 6), lambda: 2e9, **settings)
+    assert "20 samples at once need about 43.0 GB" in said
+    assert "come on top); raise train.accumulate to 4, or lower train.batch_size to 96 or" in said
 
 
 def test_out_of_memory_while_validating_names_another_setting(

@@ -16,9 +16,11 @@ import torch
 from PIL import Image
 
 import commands
+import resumed
 from commands import assert_one_sentence
 from msa2net.data.case import Case
 from msa2net.data.phantom import abdomen, skin_lesion
+from msa2net.data.phantom.files import write_phantom
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.data.readers import read_image
 from msa2net.data.writers import write_png
@@ -490,3 +492,27 @@ def test_a_case_with_other_channels_is_refused(exported):
         exported(Case("two", np.zeros((2, 1, 8, 8), np.uint8)))
     with pytest.raises(ConfigError, match="a batch of 0"):
         OnnxPredictor(exported._engine.groups[0]._session, exported.facts, 0)
+
+
+def test_an_exported_run_goes_on_and_is_replaced(tmp_path: Path, monkeypatch):
+    """The export lies in the run folder, and is gone as soon as the weights are others."""
+    write_phantom("isic2018", tmp_path / "raw", cases=13)
+    monkeypatch.setattr("msa2net.models.registry.create_model", resumed.tiny_network)
+    run = tmp_path / "run"
+    file, data = run / "model.onnx", run / "model.onnx.data"
+
+    def train(epochs: int, **options) -> None:
+        config = resumed.settings(tmp_path, **{"train.epochs": epochs, "train.keep": "last"})
+        resumed.train(tmp_path, run, config=config, **options)
+        assert not file.exists()
+        assert not data.exists()
+
+    train(1)
+    export_onnx(run)
+    exported = file.read_bytes()
+    assert sha256(run / "model.safetensors").encode() in exported
+    data.write_bytes(b"weights of a larger network")
+    train(2, resume=True)
+    assert sha256(run / "model.safetensors").encode() not in exported
+    file.write_bytes(exported)
+    train(1, overwrite=True)

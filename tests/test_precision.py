@@ -1,6 +1,7 @@
 """Predicting in bfloat16, beside float32, and the published way back alone, beside both."""
 
 import copy
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,14 @@ import torch
 
 from msa2net.data.phantom import abdomen
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.errors import ConfigError
+from msa2net.errors import ConfigError, DataError
 from msa2net.inference.networks import Group, Member
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.reduced import computing_in, reduced
 from msa2net.inference.run_folder import load_run
 from msa2net.models.lka import DilatedDepthwiseConv2d
 from msa2net.models.registry import create_model
-from msa2net.prediction.records import Maker
+from msa2net.prediction.records import Maker, Record, read_record, record_path, write_record
 from msa2net.prediction.run import predict_files
 from prediction_runs import write_run
 
@@ -116,6 +117,23 @@ def test_masks_in_another_precision_are_told_apart(run: Path):
     before = plain.model_dump()
     del before["precision"]  # folders written before there was a choice
     assert Maker.model_validate(before) == plain
+
+
+def test_records_of_the_first_layout_are_read(tmp_path: Path):
+    made_by = {"weights": ["w"], "networks": ["n"], "mode": "resize", "flips": False}
+    first = {"schema_version": 1, "made_by": made_by, "source": "a.png", "fingerprint": "f"}
+    path = record_path(tmp_path, "a")
+    path.parent.mkdir()
+    path.write_text(json.dumps(first))
+    record = read_record(tmp_path, "a")
+    assert record is not None
+    assert (record.made_by.precision, record.flags, record.suspicion) == ("float32", "", None)
+    write_record(tmp_path, "b", Record(made_by=record.made_by, source="b.png", fingerprint="f"))
+    assert json.loads(record_path(tmp_path, "b").read_text())["schema_version"] == 2
+    assert read_record(tmp_path, "b") is not None
+    path.write_text(json.dumps(first | {"schema_version": 3}))
+    with pytest.raises(DataError, match="another version"):
+        read_record(tmp_path, "a")
 
 
 def test_the_first_of_equals_is_the_most_probable():

@@ -21,7 +21,7 @@ from torch import nn
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, WeightsError
 from msa2net.files import put_in_place, sha256, staging
-from msa2net.inference.run_folder import WEIGHTS_FILE, LoadedRun, load_run
+from msa2net.inference.run_folder import EXPORT_DATA, EXPORT_FILE, WEIGHTS_FILE, LoadedRun, load_run
 from msa2net.onnx_predictor import (
     CHECKSUM_KEY,
     DATA_FILE_KEY,
@@ -90,7 +90,7 @@ def export_onnx(
         DataError: the file cannot be written.
     """
     run = Path(run)
-    out = run / "model.onnx" if out is None else Path(out)
+    out = run / EXPORT_FILE if out is None else Path(out)
     runtime()
     ir = _intermediate()
     if out.suffix != ".onnx":
@@ -105,7 +105,7 @@ def export_onnx(
     apart = _weight_bytes(exported) > _LARGEST_FILE
     with staging(out.parent) as folder:
         staged = folder / out.name
-        names = [f"{out.name}.data", out.name] if apart else [out.name]
+        names = [out.name + EXPORT_DATA, out.name] if apart else [out.name]
         exported.metadata_props[DATA_FILE_KEY] = names[0] if apart else ""
         ir.save(exported, staged, external_data=names[0] if apart else None)
         _stamp(staged, folder / names[0] if apart else None)

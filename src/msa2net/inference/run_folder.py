@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 2  # 1 had no networks of five levels
 CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE = "config.yaml", "model.json", "model.safetensors"
+EXPORT_FILE, EXPORT_DATA = "model.onnx", ".data"  # the ending of its weights, if they lie apart
+EXPORT_FILES = (EXPORT_FILE, EXPORT_FILE + EXPORT_DATA)
 
 
 class NetworkFacts(BaseModel):
@@ -84,9 +86,23 @@ class LoadedRun:
 
 
 def save_run(run: Path, model: "nn.Module", facts: ModelFacts) -> None:
-    """Write `model.safetensors`, then `model.json`; each is replaced whole."""
+    """Write `model.safetensors`, then `model.json`; each is replaced whole.
+
+    A network exported here before has other weights from now on, and goes first.
+
+    Raises:
+        DataError: a file cannot be written, or the exported network not removed.
+    """
     from msa2net.models.weights import save_weights
 
+    for name in EXPORT_FILES:
+        try:
+            (run / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise DataError(
+                f"cannot remove {run / name}, which was exported from earlier weights: "
+                f"{error.strerror or error}; delete it"
+            ) from error
     save_weights(model, run / WEIGHTS_FILE)
     write_facts(run, facts)
 

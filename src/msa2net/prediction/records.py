@@ -20,7 +20,7 @@ from msa2net.inference.groups import Mode, PredictionPrecision
 from msa2net.inference.run_folder import WEIGHTS_FILE, ModelFacts, read_facts
 
 FOLDER = "records"
-SCHEMA = 1
+SCHEMA = 2  # 1 had no precision and flags; their defaults are what was so then
 
 
 class Maker(BaseModel):
@@ -137,7 +137,7 @@ def read_record(out: Path, name: str) -> Record | None:
     if not path.is_file():
         return None
     content = read_json(path)
-    if isinstance(content, dict) and content.get("schema_version", SCHEMA) != SCHEMA:
+    if isinstance(content, dict) and content.get("schema_version", SCHEMA) not in (1, SCHEMA):
         raise DataError(
             f"{path} was written by another version of msa2net; predict with that one, or into "
             "another --out"

@@ -7,7 +7,7 @@ from msa2net.config import Config, dump_config
 from msa2net.errors import ConfigError
 from msa2net.evaluation.card import CARD_FILE
 from msa2net.files import write_text
-from msa2net.inference.run_folder import CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE
+from msa2net.inference.run_folder import CONFIG_FILE, EXPORT_FILES, MODEL_FILE, WEIGHTS_FILE
 from msa2net.training import loggers, nonfinite, start
 from msa2net.training.checkpoint import FOLDER, TEMPORARY, Checkpoints
 
@@ -16,6 +16,7 @@ RUN_ENTRIES = (
     CONFIG_FILE,
     MODEL_FILE,
     WEIGHTS_FILE,
+    *EXPORT_FILES,
     "metrics.csv",
     "timing.csv",
     start.REPORT,

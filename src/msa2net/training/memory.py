@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from msa2net.config import Config
+from msa2net.config import Config, TrainConfig
 from msa2net.data.native import NativeSliceDataset
 from msa2net.data.slices import SliceDataset
 from msa2net.errors import ConfigError
@@ -27,7 +27,7 @@ def explain(
     error: Exception,
     task: SegmentationTask,
     dataset: SliceDataset | NativeSliceDataset,
-    batch: int,
+    parts: tuple[int, int],
     config: Config,
     device: torch.device,
     context: AbstractContextManager[Any],
@@ -40,7 +40,8 @@ def explain(
         error: what happened.
         task: whose network ran out of memory.
         dataset: of training slices.
-        batch: how many of them were computed at once.
+        parts: how many of them a process computes at once, and of how many such parts (of all
+            processes) a batch consists.
         config: the run's.
         device: that ran out.
         context: for mixed precision.
@@ -68,7 +69,7 @@ def explain(
         return bytes_per_sample(task.network, torch.stack([image_Chw, image_Chw]), context)
 
     fixed = fixed_bytes(task, train.optimizer)
-    raise training_sentence(device, batch, fixed, measure) from error
+    raise training_sentence(device, parts, fixed, measure, train) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -130,16 +131,22 @@ def _kept_bytes(model: nn.Module, image_BChw: Tensor) -> int:
 
 
 def training_sentence(
-    device: torch.device, batch: int, fixed: int, measure: Callable[[], float]
+    device: torch.device,
+    parts: tuple[int, int],
+    fixed: int,
+    measure: Callable[[], float],
+    train: TrainConfig,
 ) -> ConfigError:
-    """Say what a batch needs, and what to lower.
+    """Say what a batch needs, and what helps: first what leaves the batch as it is.
 
     Args:
         device: that ran out.
-        batch: samples in a batch.
+        parts: samples that a process computes at once, and of how many such parts a batch consists.
         fixed: bytes whatever the batch.
         measure: returns the bytes a sample; it may run out of memory as well.
+        train: says whether blocks are computed twice already, and in how many parts.
     """
+    at_once, number = parts
     base = f"{fixed / GB:.1f} GB for network, gradients and optimiser"
     try:
         each = measure()
@@ -148,19 +155,34 @@ def training_sentence(
             raise
         need = f"{base} are needed, and not even {SAMPLES} samples fit beside them"
         remedy = "choose a smaller network or image_size, and begin a new run with --out"
+        if not train.gradient_checkpointing:
+            remedy = f"turn on train.gradient_checkpointing, or {remedy}"
     else:
         need = (
-            f"a batch of {batch} needs about {(fixed + batch * each) / GB:.1f} GB ({base}, "
+            f"{at_once} samples at once need about {(fixed + at_once * each) / GB:.1f} GB ({base}, "
             f"{each / GB:.2f} GB for each sample, measured on {SAMPLES}; the kernels' own needs "
             "come on top)"
         )
-        remedy = "lower train.batch_size"
         total = _total_bytes(device)
         # A tenth is left for the kernels' own needs.
-        if total is not None and 1 <= (fits := int((0.9 * total - fixed) // each)) < batch:
-            remedy += f", to {fits} or less with the {total / GB:.0f} GB that {device.type} has"
+        fits = 0 if total is None else int((0.9 * total - fixed) // each)
+        remedy = _remedies(at_once, number, fits, train)
+        if total is not None and 1 <= fits < at_once:
+            remedy += f" ({fits} at once fit into the {total / GB:.0f} GB that {device.type} has)"
         remedy += ", then go on from the last checkpoint with --resume --accept-changes"
     return ConfigError(f"not enough memory on {device.type}: {need}; {remedy}")
+
+
+def _remedies(at_once: int, number: int, fits: int, train: TrainConfig) -> str:
+    """Name settings; where `fits` samples at once fit, with values."""
+    processes = number // train.accumulate
+    more, lower = "", ""
+    if 1 <= fits < at_once:
+        each = train.batch_size // processes  # of a process
+        more = f" to {next(n for n in range(1, each + 1) if each % n == 0 and each // n <= fits)}"
+        lower = f" to {fits * number} or less"
+    twice = "" if train.gradient_checkpointing else "turn on train.gradient_checkpointing, "
+    return f"{twice}raise train.accumulate{more}, or lower train.batch_size{lower}"
 
 
 def validation_sentence(

@@ -310,7 +310,7 @@ class _Session:
             error,
             self.task,
             self.data.dataset,
-            self.data.part_size,
+            (self.data.part_size, self.data.batch_size // self.data.part_size),
             self.config,
             self.target,
             trainer.precision_plugin.forward_context(),
