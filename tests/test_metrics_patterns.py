@@ -18,7 +18,7 @@ def truth_of(seed: int, shape=(10, 24, 24)) -> np.ndarray:
     return labels
 
 
-def sentences(change, cases: int = 6, **options) -> str:
+def sentences(change, cases: int = 8, **options) -> str:
     found, rows = [], []
     for seed in range(cases):
         truth = truth_of(seed, **options)
@@ -67,8 +67,8 @@ def test_perfect_masks_and_none():
         ((2, 1, 3), ["liver is called spleen (100%", "spleen is called liver", "look exchanged"]),
         ((2, 3, 1), ["liver is called spleen", "aorta is called liver", "look exchanged"]),
         ((1, 1, 3), ["spleen is called liver (100%", "mean the same on both sides"]),
-        ((0, 2, 3), ["No prediction shows liver: it is missed in all 6 cases that hold it."]),
-        ((0, 0, 0), ["Every prediction is empty: all 6 masks are background throughout."]),
+        ((0, 2, 3), ["No prediction shows liver: it is missed in all 8 cases that hold it."]),
+        ((0, 0, 0), ["Every prediction is empty: all 8 masks are background throughout."]),
     ],
 )
 def test_wrong_numbers(numbers: tuple[int, ...], expected: list[str]):
@@ -91,8 +91,20 @@ def test_a_shift_in_pictures_and_along_two_axes():
     assert "1.0 along the rows, 2.0 along the columns;" in said
 
 
-def test_few_structures_say_nothing_of_a_shift():
-    assert sentences(lambda truth, _: np.roll(truth, 1, 2), cases=1) == ""
+@pytest.mark.parametrize("cases", [1, 7])
+def test_few_cases_say_nothing_of_a_shift(cases: int):
+    """However many structures: those of a case are shifted together."""
+    assert sentences(lambda truth, _: np.roll(truth, 1, 2), cases=cases) == ""
+
+
+@pytest.mark.parametrize(("other", "said"), [(1, True), (2, False)])
+def test_cases_to_the_other_side_speak_against_a_shift(other: int, said: bool):
+    cases = iter(range(20))
+
+    def change(truth, _):
+        return np.roll(truth, -1 if next(cases) < other else 1, 2)
+
+    assert ("In nearly all of 20 cases" in sentences(change, cases=20)) is said
 
 
 def test_usual_mistakes_are_no_pattern():
