@@ -136,6 +136,41 @@ def test_memory_of_a_training(tmp_path: Path, monkeypatch):
     assert memory(100_000)[0].level == "note"
 
 
+def test_memory_follows_the_settings_that_decide_it(tmp_path: Path, monkeypatch):
+    """Built by the functions of the training: what it adds, freezes or computes twice counts."""
+    store = make(tmp_path, [case(n) for n in range(3)])
+    figures = []
+
+    def fixed(model, optimizer):
+        figures.append(fixed_bytes(model, optimizer))
+        return figures[-1]
+
+    def each(model, image):
+        figures.append(bytes_per_sample(model, image))
+        return figures[-1]
+
+    monkeypatch.setattr(needs, "fixed_bytes", fixed)
+    monkeypatch.setattr(needs, "bytes_per_sample", each)
+
+    def of(**train) -> tuple[float, float]:
+        figures.clear()
+        content = config(tmp_path, train=train)
+        content["model"]["pretrained_file"] = "encoder.safetensors"  # something to freeze
+        needs.check_memory(parse_section(Config, content, origin="test"), store)
+        return figures[0], figures[1]
+
+    plain, headed = of(), of(supervision="sum")
+    frozen, twice = of(freeze_encoder=True), of(gradient_checkpointing=True)
+    network = create_model("msa2net", 2, 1, "test_maxvit", (32, 32))
+    encoder = sum(weight.nbytes for weight in network.encoder.parameters())
+    assert plain[0] - frozen[0] == 3 * encoder  # no gradient, no two moments
+    assert frozen[1] < plain[1]
+    assert headed[0] > plain[0]
+    assert headed[1] >= plain[1]  # what a head reads is kept anyway
+    assert twice[0] == plain[0]
+    assert twice[1] < 0.8 * plain[1]
+
+
 def test_the_command(tmp_path: Path):
     make(tmp_path / "data", with_organ(0, 4, of=5), splits="train train val val test")
     path = tmp_path / "mine.yaml"

@@ -13,6 +13,7 @@ import lightning as L
 import pytest
 import torch
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 import commands
 import resumed
@@ -345,6 +346,20 @@ def test_the_estimate_agrees_with_what_the_graph_holds():
     assert answer.requires_grad
     # Batch norm keeps a mean and a deviation for each of 6 channels, whatever the batch.
     assert memory.bytes_per_sample(model, image) == (total - 2 * 6 * 4) / 4
+
+
+def test_the_estimate_of_blocks_that_are_computed_twice():
+    """By hand: the inputs of two blocks, and what the larger keeps inside."""
+    small, large = (
+        nn.Sequential(nn.Linear(n, n), nn.Sigmoid(), nn.Linear(n, n), nn.Sigmoid()) for n in (8, 32)
+    )
+    model = nn.Sequential(small, nn.Linear(8, 32), large)
+    plain = memory.bytes_per_sample(model, torch.randn(2, 8))
+    assert plain == 4 * (3 * 8 + 3 * 32)  # each input, and each sigmoid's output
+    for name in ("0", "2"):
+        model.register_module(name, checkpoint_wrapper(model.get_submodule(name)))
+    # Between blocks 8, 8 and 32 numbers; inside the larger two sigmoids' outputs.
+    assert memory.bytes_per_sample(model, torch.randn(2, 8)) == 4 * (8 + 8 + 32 + 32 + 32)
 
 
 OUT_OF_MEMORY = [

@@ -13,10 +13,12 @@ from msa2net.config import Config, TrainConfig
 from msa2net.data.native import NativeSliceDataset
 from msa2net.data.slices import SliceDataset
 from msa2net.errors import ConfigError
+from msa2net.training.recompute import WRAPPED, recomputed_blocks
 from msa2net.training.task import SegmentationTask
 
 GB = 1e9
 STATES = {"adamw": 2, "sgd": 1}  # numbers that an optimiser keeps for each weight
+INSIDE = WRAPPED.rstrip(".")
 SAMPLES = 2  # the fewest that batch norm trains on
 # What torch and its allocators say; both are RuntimeErrors, CUDA's a kind of its own.
 SIGNS = ("not enough memory", "can't allocate memory", "out of memory", "cannot allocate memory")
@@ -100,7 +102,8 @@ def bytes_per_sample(
 
     A forward pass hands everything it keeps for the backward pass to a hook, which counts each
     piece of memory once and lets it go. Done with B and with 2·B samples, the difference leaves out
-    what does not depend on their number, such as weights in another precision.
+    what does not depend on their number, such as weights in another precision. Of blocks that are
+    computed twice it is their inputs, and the one block that keeps most: its second computation.
 
     Args:
         model: on its device.
@@ -113,21 +116,52 @@ def bytes_per_sample(
     return (twice - once) / len(image_BChw)
 
 
-def _kept_bytes(model: nn.Module, image_BChw: Tensor) -> int:
-    own = {tensor.untyped_storage()._cdata for tensor in [*model.parameters(), *model.buffers()]}
-    seen: dict[int, StorageWeakRef] = {}  # a reference keeps the address from being given again
-    counted = 0
+class _Kept:
+    """Bytes kept for the backward pass; each piece of memory counts once, and weights do not."""
 
-    def count(tensor: Tensor) -> Any:
-        nonlocal counted
+    def __init__(self, model: nn.Module) -> None:
+        tensors = [*model.parameters(), *model.buffers()]
+        self.bytes = 0
+        self._own = {tensor.untyped_storage()._cdata for tensor in tensors}
+        # A reference keeps the address from being given again.
+        self._seen: dict[int, StorageWeakRef] = {}
+
+    def leave_out(self, tensor: Tensor) -> None:
+        self._own.add(tensor.untyped_storage()._cdata)
+
+    def count(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        if storage._cdata not in own and storage._cdata not in seen:
-            seen[storage._cdata] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
-            counted += storage.nbytes()
+        if storage._cdata not in self._own and storage._cdata not in self._seen:
+            self._seen[storage._cdata] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+            self.bytes += storage.nbytes()
 
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda nothing: nothing):
-        model(image_BChw)
-    return counted
+    def counting(self) -> AbstractContextManager[Any]:
+        return torch.autograd.graph.saved_tensors_hooks(self.count, lambda nothing: nothing)
+
+
+def _kept_bytes(model: nn.Module, image_BChw: Tensor) -> int:
+    kept, largest = _Kept(model), 0
+
+    def look_inside(block: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        nonlocal largest
+        given = [one for one in (*inputs, *named.values()) if isinstance(one, Tensor)]
+        inside = _Kept(model)
+        for tensor in given:
+            kept.count(tensor)
+            inside.leave_out(tensor)
+        with inside.counting():
+            block.get_submodule(INSIDE)(*inputs, **named)
+        largest = max(largest, inside.bytes)
+
+    blocks = recomputed_blocks(model)
+    hooks = [one.register_forward_pre_hook(look_inside, with_kwargs=True) for one in blocks]
+    try:
+        with kept.counting():
+            model(image_BChw)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return kept.bytes + largest
 
 
 def training_sentence(

@@ -7,36 +7,35 @@ import torch
 from msa2net.config import Config
 from msa2net.data.check.findings import WHOLE, Finding, Level
 from msa2net.data.store import Store
-from msa2net.models.registry import create_model
+from msa2net.losses import create_loss
 from msa2net.training.memory import GB, SAMPLES, bytes_per_sample, fixed_bytes
+from msa2net.training.setup import create_network, create_preprocessing, supervise
 
 
 def check_memory(config: Config, store: Store) -> list[Finding]:
     """Say what a batch needs in float32; an error where that is more than the machine has.
 
-    The network is built and run on the meta device: no memory, no arithmetic, no weights loaded.
+    The network is built as a training builds it (auxiliary heads, frozen weights, blocks computed
+    twice) and run on the meta device: no memory, no arithmetic, no weights loaded.
     What CPUs keep for rearranged dilated convolutions is not seen there (a sixth in one network).
     With a GPU, whose mixed precision needs less, it is a warning.
 
     Raises:
         ConfigError: the network cannot be built so.
     """
-    model, train = config.model, config.train
+    train, preprocessing = config.train, create_preprocessing(config, store)
     with torch.device("meta"):
-        network = create_model(
-            model.name,
-            len(store.label_names),
-            store.channels,
-            model.encoder,
-            config.image_size,
-            levels=model.levels,
-        ).train()
+        model, _ = create_network(config, store, preprocessing, pretrained=False)
+        averaged = sum(value.nbytes for value in model.state_dict().values())
+        loss = create_loss(config.loss)
+        network, _ = supervise(model, loss, train, len(store.label_names))
+        network.train()
         image_BChw = torch.empty(SAMPLES, store.channels, *config.image_size)
     at_once = train.accumulate * (train.devices or 1) * train.nodes
     batch = max(1, train.batch_size // at_once)
     needed = fixed_bytes(network, train.optimizer)
     if train.ema is not None:
-        needed += sum(value.nbytes for value in network.state_dict().values())
+        needed += averaged
     needed += batch * round(bytes_per_sample(network, image_BChw))
     what = "training will keep network, optimiser and activations in memory"
     advice = "have half as much again free for what the arithmetic itself needs"
@@ -46,6 +45,8 @@ def check_memory(config: Config, store: Store) -> list[Finding]:
         return [Finding("note", WHOLE, what, advice, detail)]
     what = f"the {owner} has less memory than training needs"
     advice = "lower train.batch_size or image_size, or choose a smaller network"
+    if not train.gradient_checkpointing:
+        advice = f"turn on train.gradient_checkpointing, raise train.accumulate, {advice}"
     level: Level = "error" if owner == "machine" else "warning"
     return [Finding(level, WHOLE, what, advice, f"{detail}, it has {total / GB:.1f} GB")]
 

@@ -10,7 +10,10 @@ from functools import partial
 from typing import Any
 
 from torch import nn
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
+    CheckpointWrapper,
+    checkpoint_wrapper,
+)
 
 from msa2net.models.dual_attention import DAEFormerBlock
 from msa2net.models.lka import LKABlock
@@ -35,6 +38,13 @@ def recompute_blocks(model: nn.Module) -> None:
         block = parent.get_submodule(name)
         wrapped: Any = checkpoint_wrapper(block, context_fn=partial(_contexts, block))
         parent.register_module(name, wrapped)
+
+
+def recomputed_blocks(model: nn.Module) -> list[CheckpointWrapper]:
+    """Return the blocks that are computed twice, the outer ones where some lie within others."""
+    found = {n: one for n, one in model.named_modules() if isinstance(one, CheckpointWrapper)}
+    inner = {name for name in found for outer in found if name.startswith(outer + ".")}
+    return [block for name, block in found.items() if name not in inner]
 
 
 def _encoder_blocks(backbone: nn.Module) -> list[tuple[nn.Module, str]]:

@@ -32,7 +32,6 @@ from msa2net.training.nonfinite import REPORT as NONFINITE_REPORT
 from msa2net.training.nonfinite import LossWatch
 from msa2net.training.processes import Processes, check_devices, find_processes
 from msa2net.training.progress import Progress
-from msa2net.training.recompute import recompute_blocks
 from msa2net.training.result import TrainingResult
 from msa2net.training.resume import check_same_training, training_facts
 from msa2net.training.setup import (
@@ -178,12 +177,10 @@ class _Session:
         if config.train.sync_batch_norm and self.processes.size > 1 and self.target.type == "cuda":
             model = convert_sync_batchnorm(model)  # timm's: torch's loses its norms' activations
         predictor = Predictor(model, preprocessing, store.label_names, config.batch_slices)
-        network, loss = supervise(model, self.loss, config.train, len(store.label_names))
         average = None
         if config.train.ema is not None:
             average = WeightAverage(predictor, config.batch_slices, config.train.ema)
-        if config.train.gradient_checkpointing:
-            recompute_blocks(model)
+        network, loss = supervise(model, self.loss, config.train, len(store.label_names))
         self.task = SegmentationTask(
             predictor,
             network,

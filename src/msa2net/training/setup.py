@@ -22,6 +22,7 @@ from msa2net.models.registry import create_model, find_model
 from msa2net.models.supervision import SupervisedNetwork
 from msa2net.training.processes import Processes, create_strategy
 from msa2net.training.progress import Progress
+from msa2net.training.recompute import recompute_blocks
 from msa2net.training.task import choose_precision
 
 HEAD_STREAM = 2  # keeps the seed of auxiliary heads apart from those of steps and samples
@@ -112,9 +113,16 @@ def supervise(
 ) -> tuple[nn.Module, nn.Module]:
     """Return what is trained and its loss: with auxiliary heads, or just as they are.
 
+    Blocks are computed twice and the encoder's weights are frozen from here on, where the settings
+    say so: what a training needs of memory is decided here and in `create_network`.
+
     The heads are drawn from a seed of their own, so that the network's weights are the same with
     and without them.
     """
+    if config.gradient_checkpointing:
+        recompute_blocks(model)
+    if config.freeze_encoder:
+        model.get_submodule("encoder").requires_grad_(False)
     if config.supervision == "none":
         return model, loss
     with torch.random.fork_rng():

@@ -66,8 +66,6 @@ class SegmentationTask(L.LightningModule):
         self.at: Step | None = None
         # A function, not a module: the network has its place among the modules already.
         self._compiled = torch.compile(network.forward) if config.compile else None
-        if config.freeze_encoder:
-            self._encoder.requires_grad_(False)
 
     @property
     def model(self) -> nn.Module:
