@@ -93,6 +93,16 @@ def test_weights_that_never_run_do_not_stop_two_processes(workplace: Path, tmp_p
     assert read_facts(tmp_path / "run").network.name == "msa2net_reference"
 
 
+def test_checkpoints_that_another_process_removes_are_passed_over(tmp_path: Path):
+    """The first process tidies while the others look."""
+    ours = Checkpoints(tmp_path)
+    for step in (1, 2):
+        ours.save({}, 0, step)
+    newest, older = ours.paths()
+    (older.parent / older.name.replace("step00000001", "step00000000")).symlink_to("removed")
+    assert ours.paths() == [newest, older]
+
+
 # Parts of a batch ---------------------------------------------------------------------------------
 
 

@@ -35,7 +35,8 @@ class Checkpoints:
     def paths(self) -> list[Path]:
         """List the files that are named as checkpoints, the newest first."""
         found = self.folder.iterdir() if self.folder.is_dir() else ()
-        return sorted((path for path in found if NAME.fullmatch(path.name)), key=_age, reverse=True)
+        aged = ((_age(path), path) for path in found if NAME.fullmatch(path.name))
+        return [path for age, path in sorted(aged, reverse=True) if age]
 
     def save(self, state: Mapping[str, Any], epoch: int, step: int) -> None:
         """Write a checkpoint; older ones go only when it lies safely on the disk.
@@ -119,10 +120,14 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _age(path: Path) -> tuple[int, int, float]:
+def _age(path: Path) -> tuple[int, int, float] | tuple[()]:
+    """Return what to sort by; nothing if another process has just removed the file."""
     found = NAME.fullmatch(path.name)
     assert found is not None
-    return int(found[1]), int(found[2]), path.stat().st_mtime
+    try:
+        return int(found[1]), int(found[2]), path.stat().st_mtime
+    except FileNotFoundError:
+        return ()
 
 
 def _digest(path: Path) -> str:
