@@ -1,6 +1,8 @@
 """`msa2net check CONFIG`: the splits, folds and needs of one training, not of the data alone."""
 
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +13,9 @@ import yaml
 
 from commands import assert_one_sentence, msa2net
 from msa2net.config import Config, DataConfig, parse_section
+from msa2net.data import slices
 from msa2net.data.check.dataset import check_store
+from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import DataError
 from msa2net.models.registry import create_model
 from msa2net.training import needs
@@ -102,6 +106,26 @@ def test_room_for_the_slices_of_all_folds(tmp_path: Path, monkeypatch):
         np.save(folder / "images.npy", np.zeros((8, 1, 32, 32), np.float16))
         there = found(store, "are on disk already", data=folds)
         assert bool(there) == (fold == 1)
+
+
+def test_of_several_processes_one_writes_the_slices(tmp_path: Path, monkeypatch):
+    """Threads stand for processes: each locks by a file handle of its own."""
+    store, write, written = make(tmp_path, [case(n) for n in range(3)]), slices._write_slices, []
+
+    def slowly(*arguments) -> None:
+        written.append(1)
+        time.sleep(0.2)
+        write(*arguments)
+
+    monkeypatch.setattr(slices, "_write_slices", slowly)
+    preprocessing = Preprocessing(channels=1, image_size=SMALL)
+    with ThreadPoolExecutor(3) as pool:
+        jobs = [
+            pool.submit(slices.build_slices, store, preprocessing, ("train",)) for _ in range(3)
+        ]
+        counts = {len(job.result().origin) for job in jobs}
+    assert written == [1]
+    assert len(counts) == 1
 
 
 def test_memory_of_a_training(tmp_path: Path, monkeypatch):

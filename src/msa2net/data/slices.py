@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
@@ -118,6 +119,8 @@ class SliceArrays:
 def build_slices(store: Store, preprocessing: Preprocessing, splits: Sequence[str]) -> SliceArrays:
     """Resize the slices of splits to the network's input, or open them if that was done before.
 
+    Of several processes one does it, and the others wait; the system lifts a dead one's lock.
+
     Raises:
         DataError: the disk is full or the folder cannot be written.
     """
@@ -126,7 +129,10 @@ def build_slices(store: Store, preprocessing: Preprocessing, splits: Sequence[st
     folder = store.root / "slices" / hashlib.sha256(key.encode()).hexdigest()[:16]
     if not (folder / "origin.json").is_file():
         try:
-            _write_slices(store, preprocessing, splits, folder)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder.parent / f".{folder.name}.lock"):
+                if not (folder / "origin.json").is_file():
+                    _write_slices(store, preprocessing, splits, folder)
         except OSError as error:
             raise DataError(
                 f"cannot write training slices to {folder}: {error.strerror or error}; check that "
@@ -142,7 +148,6 @@ def _write_slices(
     rows = [case for case in store.cases if case.id in ids]
     total = sum(row.shape[1] for row in rows)
     h, w = preprocessing.image_size
-    folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
     temporary.chmod(0o755)  # mkdtemp makes folders that only their owner can enter
     origin: list[tuple[str, int]] = []
