@@ -130,7 +130,7 @@ def build_slices(store: Store, preprocessing: Preprocessing, splits: Sequence[st
     if not (folder / "origin.json").is_file():
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder.parent / f".{folder.name}.lock"):
+            with FileLock(store.root / f".slices-{folder.name}.lock"):
                 if not (folder / "origin.json").is_file():
                     _write_slices(store, preprocessing, splits, folder)
         except OSError as error:

@@ -58,7 +58,9 @@ def find_processes(config: TrainConfig, environment: Mapping[str, str] | None = 
 
     Args:
         config: `devices` and `nodes`.
-        environment: its variables; None is the process's own.
+        environment: its variables; None is the process's own, which `train` reads: its one hidden
+            input. Lightning starts the other processes by running the caller's script anew, and
+            tells each by a variable which one it is; no caller could hand that on.
 
     Raises:
         ConfigError: torchrun or srun started another number than the settings name.
