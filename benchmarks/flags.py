@@ -4,7 +4,7 @@
 
 Of the clean split: the share that is flagged (at most 5 % is meant to be), Dice of the most
 suspicious fifth beside the rest, and the rank correlation of suspicion and Dice. Then the first
-cases are spoilt in every way of `msa2net.data.spoil`, and the share that is flagged is printed. A
+cases are spoilt in every way of `spoil.py`, and the share that is flagged is printed. A
 run without limits in its model.json (of an older version) gets them first.
 """
 
@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 from scipy import stats
+from spoil import SPOILERS
 
 from msa2net.config import load_config
 from msa2net.data.prepare import prepare
-from msa2net.data.spoil import SPOILERS
 from msa2net.data.store import Store
 from msa2net.errors import Msa2NetError
 from msa2net.evaluation.evaluate import score_cases

@@ -1,17 +1,18 @@
 """Flags: clean cases go unflagged, spoilt ones do not, and the words say why."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from spoil import SPOILERS, mirrored, photograph, shifted, with_noise, without
 from torch import nn
 
 from flag_cases import NAMES, PREPROCESSING, ByValue, torso, torsos
 from msa2net.data.case import Case, Geometry
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.spoil import SPOILERS, mirrored, photograph, shifted, with_noise, without
 from msa2net.errors import DataError
 from msa2net.inference.confidence import Answers, ConfidenceSums
 from msa2net.inference.features import (
@@ -74,8 +75,8 @@ def test_clean_cases_go_unflagged(usual, flips):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda case, _: without(case, 2), "no spleen was found"),
-        (lambda case, _: without(case, 1), "no liver was found"),
+        (lambda case, rng: without(case, 2, rng), "no spleen was found"),
+        (lambda case, rng: without(case, 1, rng), "no liver was found"),
         (with_noise, "noisier than the training images"),
         (shifted, "its intensities are unlike"),
         (mirrored, "spleen lies unusually far to the left"),
@@ -101,6 +102,24 @@ def test_pictures_for_a_network_of_hounsfield_units_are_refused(usual):
     colour = Case("photo", np.zeros((3, 1, 64, 64), np.uint8))
     with pytest.raises(DataError, match="3 channels and the network takes 1"):
         verdicts_of([colour], usual)
+
+
+def test_a_foreign_image_is_refused_before_it_is_read(monkeypatch):
+    def read(*_):
+        raise AssertionError("the whole image was read")
+
+    monkeypatch.setattr(Preprocessing, "intensity_range", read)
+    with pytest.raises(DataError, match="8-bit values"):
+        verdicts_of([Case("photo", np.zeros((1, 1, 64, 64), np.uint8))], None)
+    monkeypatch.undo()
+    for broken in (np.nan, np.inf):  # of which units say nothing
+        picture = Case("broken", np.array([0, 200, broken]).reshape(1, 1, 1, 3))
+        with pytest.raises(DataError, match="1 values that are NaN or infinite"):
+            next(
+                Predictor(Fixed(), Preprocessing(channels=1, image_size=(8, 8)), ()).segment(
+                    [picture]
+                )
+            )
 
 
 def test_a_smaller_structure_and_coarser_slices_are_flagged(usual):
@@ -167,7 +186,7 @@ def test_sliding_windows_are_judged_as_resized_slices_are(usual, monkeypatch):
     (verdict,) = verdicts_of([case], usual, mode="sliding")
     assert not verdict.flags
     assert verdict.suspicion == 0
-    (verdict,) = verdicts_of([without(case, 2)], usual, mode="sliding")
+    (verdict,) = verdicts_of([without(case, 2, np.random.default_rng(0))], usual, mode="sliding")
     assert "no spleen was found" in verdict.text
 
 
@@ -286,6 +305,20 @@ def test_places_and_sizes_do_not_depend_on_the_grid():
     assert one["place:rows:spleen"] == pytest.approx((np.nonzero(label == 2)[1].mean() + 0.5) / 64)
 
 
+@pytest.mark.parametrize("size", [(64, 48), (5, 40), (17, 16)])
+def test_a_thumbnail_holds_the_means_of_its_parts(size):
+    unit_hw = np.random.default_rng(0).random(size, np.float32)
+    sums = InputSums(1)
+    sums.add(unit_hw[None])
+    parts = [[int(n * side / SIDE) for n in range(SIDE + 1)] for side in size]
+    expected = [
+        [unit_hw[top : max(bottom, top + 1), left : max(right, left + 1)].mean()
+         for left, right in pairwise(parts[1])]
+        for top, bottom in pairwise(parts[0])
+    ]  # fmt: skip
+    np.testing.assert_allclose(sums.thumbnail, expected, rtol=1e-5)
+
+
 def test_a_mirror_image_is_less_alike_than_the_image():
     usual = np.zeros((SIDE, SIDE))
     usual[:, : SIDE // 4] = 1  # bright on the left, and alike from top to bottom
@@ -395,7 +428,7 @@ def test_without_validation_cases_confidences_are_not_judged():
     assert usual.temperature == 1
     assert usual.calibration_error is None
     assert not [name for name in usual.ranges if name.startswith(("confidence", "disagreement"))]
-    (verdict,) = verdicts_of([without(torso(60), 2)], usual)
+    (verdict,) = verdicts_of([without(torso(60), 2, np.random.default_rng(0))], usual)
     assert "no spleen was found" in verdict.text
 
 

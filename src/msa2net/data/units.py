@@ -4,6 +4,7 @@ Networks whose `Preprocessing.intensity` is `fixed` know two units: Hounsfield u
 window reaches below zero, and a picture's 8-bit values.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ def foreign_values(image: NDArray[Any], low: float, high: float) -> str | None:
     """Say in half a sentence why values cannot be in the unit of the window; None if they may be.
 
     Args:
-        image: of any shape, without NaN.
+        image: of any shape. One with values that are not finite is left to those who refuse it.
         low: value that becomes 0.
         high: value that becomes 1.
     """
@@ -37,7 +38,7 @@ def foreign_values(image: NDArray[Any], low: float, high: float) -> str | None:
                 "multiply it by 255"
             )
         least, most = float(image.min()), float(image.max())
-        if least < low or most > high:
+        if math.isfinite(most - least) and (least < low or most > high):
             return (
                 f"the image holds values from {least:g} to {most:g} and the network takes 8-bit "
                 "pictures, 0 to 255; save it with 8 bits, scaled as the training's were"

@@ -121,8 +121,8 @@ class Engine:
             ranges, placements, windows = [], [], 1
             for preprocessing in (group.preprocessing for group in self.groups):
                 preprocessing.check_channels(len(image_CZHW))
+                preprocessing.check_values(image_CZHW)  # before all of it is read
                 ranges.append(preprocessing.intensity_range(image_CZHW))
-                preprocessing.check_values(image_CZHW)
                 placement = preprocessing.placement(size)
                 if self.mode == "sliding":
                     in_plane = None if spacing_mm is None else spacing_mm[1:]

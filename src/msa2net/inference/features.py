@@ -3,7 +3,8 @@
 A feature is a number with a name such as `size:mm3:liver`, see `name_feature`. What is not known of
 a case has no feature. Scales are logarithmic where ratios matter.
 
-Axes: C channels, Z slices, H rows, W columns; h, w are rows and columns of the network's input.
+Axes: C channels, Z slices, H rows, W columns; h, w are rows and columns of the network's input,
+S of a thumbnail (S = SIDE); K classes, L levels of a histogram.
 """
 
 import math
@@ -208,19 +209,22 @@ def _noise(unit_hw: NDArray[np.float32]) -> float | None:
 
 
 def _thumbnail(unit_hw: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    found = unit_hw.astype(np.float64)
-    for axis in (0, 1):
-        length = found.shape[axis]
-        edges = np.linspace(0, length, SIDE + 1)
-        starts = np.minimum(edges[:-1].astype(int), length - 1)
-        # Where an image is smaller than its thumbnail, parts of it stand twice.
-        counts = np.diff(np.append(starts, length)) if length >= SIDE else np.ones(SIDE)
-        if length >= SIDE:
-            sums = np.add.reduceat(found, starts, axis=axis)
-        else:
-            sums = found.take(starts, axis=axis)
-        found = sums / (counts[:, None] if axis == 0 else counts)
-    return found
+    """Return means (S, S) of an image's parts; where it is smaller, parts of it stand twice."""
+    rows_Sw = _means_of_parts(unit_hw.astype(np.float64))
+    columns_wS = rows_Sw.transpose(1, 0)
+    return _means_of_parts(columns_wS).transpose(1, 0)
+
+
+def _means_of_parts(lines_nm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (S, m): n lines are parted into S runs of neighbours, and each run is averaged."""
+    length = len(lines_nm)
+    edges = np.linspace(0, length, SIDE + 1)
+    starts_S = np.minimum(edges[:-1].astype(int), length - 1)
+    if length < SIDE:
+        return lines_nm[starts_S]
+    counts_S = np.diff(np.append(starts_S, length))
+    means_Sm: NDArray[np.float64] = np.add.reduceat(lines_nm, starts_S) / counts_S[:, None]
+    return means_Sm
 
 
 def _standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Cases spoilt on purpose, to see whether anybody notices; used by tests and benchmarks.
+"""Cases spoilt on purpose, to see whether anybody notices; the tests of flags use it too.
 
 Axes: C channels, Z slices, H rows, W columns.
 """
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from msa2net.data.case import Case, Geometry
+from msa2net.data.phantom import skin_lesion
 
 Spoiler = Callable[[Case, np.random.Generator], Case]
 
@@ -50,14 +51,14 @@ def upside_down(case: Case, _: np.random.Generator) -> Case:
     return _turned(case, lambda array: array[..., ::-1, :])
 
 
-def without_largest(case: Case, _: np.random.Generator) -> Case:
+def without_largest(case: Case, rng: np.random.Generator) -> Case:
     """Take the largest structure out: its place gets the values of what is around it."""
     assert case.label is not None
     counts = np.bincount(case.label[(case.label > 0) & (case.label < 255)], minlength=2)
-    return without(case, int(counts.argmax()))
+    return without(case, int(counts.argmax()), rng)
 
 
-def without(case: Case, structure: int) -> Case:
+def without(case: Case, structure: int, rng: np.random.Generator) -> Case:
     """Take a structure out of image and label."""
     assert case.label is not None
     inside = ndimage.binary_dilation(case.label == structure, iterations=2)
@@ -65,8 +66,7 @@ def without(case: Case, structure: int) -> Case:
     image = np.array(case.image)
     for channel in image:
         around = channel[ring] if ring.any() else channel[~inside]
-        few = np.random.default_rng(0).choice(around, int(inside.sum()))
-        channel[inside] = few
+        channel[inside] = rng.choice(around, int(inside.sum()))
     label = np.where(case.label == structure, 0, case.label).astype(np.uint8)
     return replace(case, image=image, label=label)
 
@@ -76,8 +76,6 @@ def photograph(case: Case, rng: np.random.Generator) -> Case:
 
     A picture's own 8 bits are refused by networks of Hounsfield units; converted, it passes.
     """
-    from msa2net.data.phantom import skin_lesion
-
     picture = skin_lesion(int(rng.integers(1000))).image
     grey = picture.astype(np.float32).mean(axis=0, keepdims=True)
     image = np.repeat(grey, len(case.image), axis=0)
