@@ -111,7 +111,7 @@ def test_flags_and_the_model_card(finished):
     shown = {row["case"]: row["flags"] for row in flags}
     structures = list(csv.DictReader((masks / "structures.csv").open()))
     assert all(row["flags"] == shown[row["case"]] for row in structures)
-    first = [line for line in said["predict"].splitlines() if line.startswith("look at this one")]
+    first = [line for line in said["predict"].splitlines() if line == "look at these first:"]
     assert bool(first) == any(shown.values())
 
 
