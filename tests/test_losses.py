@@ -141,6 +141,28 @@ def test_weighted_sum_is_the_sum_of_its_parts():
     torch.testing.assert_close(create_loss(parts)(logits, target), expected)
 
 
+@pytest.mark.parametrize("unknown", [False, True])
+def test_gradients_can_be_asked_for_twice(unknown: bool):
+    generator = torch.Generator().manual_seed(3)
+    target = torch.randint(0, 4, (3, 12, 10), generator=generator)
+    if unknown:
+        target[:, 2:5] = 255
+    logits = torch.randn(3, 4, 12, 10, generator=generator)
+    logits = logits.to(memory_format=torch.channels_last).requires_grad_()
+    loss = create_loss({"boundary_dou": 1.0, "dice": 1.0})(logits, target)
+    (first,) = torch.autograd.grad(loss, logits, retain_graph=True)
+    first = first.clone()
+    (second,) = torch.autograd.grad(loss, logits)
+    assert torch.equal(first, second)
+
+
+def test_sums_over_large_images_keep_their_digits():
+    logits = torch.randn(1, 3, 1024, 1024, generator=torch.Generator().manual_seed(4))
+    sums = class_sums(logits, torch.zeros(1, 1024, 1024, dtype=torch.long))
+    exact = logits.double().softmax(1).square().sum((0, 2, 3))
+    assert torch.allclose(sums.squares.double(), exact, rtol=1e-6, atol=0)
+
+
 def test_half_precision_logits_are_scored_in_float32():
     logits, target = torch.randn(1, 3, 64, 64).bfloat16(), torch.randint(0, 3, (1, 64, 64))
     assert create_loss({"dice": 1.0, "boundary_dou": 1.0})(logits, target).dtype == torch.float32

@@ -42,11 +42,54 @@ def class_sums(logits_BKHW: Tensor, target_BHW: Tensor, ignore_index: int = 255)
         target_BHW: (B, H, W) int64, classes or `ignore_index`.
         ignore_index: marks unknown pixels, which count nowhere.
     """
-    classes = logits_BKHW.shape[1]
-    counts_NK = [_count(target_BHW[own], classes, ignore_index) for own in _pieces(target_BHW)]
-    size_K, boundary_K = torch.stack(counts_NK).sum(0).to(logits_BKHW.dtype)
-    of_probabilities_K = _ProbabilitySums.apply(logits_BKHW, target_BHW, ignore_index)
+    known_BHW: Tensor | None = target_BHW != ignore_index
+    index_BHW = torch.where(known_BHW, target_BHW, 0)
+    if target_BHW.device.type == "cpu" and known_BHW.all():  # a GPU's host would wait for this
+        known_BHW = None
+    size_K, boundary_K = _count(index_BHW, known_BHW, logits_BKHW.shape[1]).to(logits_BKHW.dtype)
+    of_probabilities_K = _ProbabilitySums.apply(logits_BKHW, index_BHW, known_BHW)
     return ClassSums(*sum_over_processes(torch.stack([*of_probabilities_K, size_K, boundary_K])))
+
+
+def _count(index_BHW: Tensor, known_BHW: Tensor | None, classes: int) -> Tensor:
+    """Return (2, K): how many pixels are of each class, and how many of those at its boundary."""
+    if 2 * classes < 256:
+        index_BHW = index_BHW.to(torch.uint8)  # an eighth of the memory to go through
+    # One count of both: pixels of class k are number k, or K + k if they are interior ones.
+    # What is unknown gets a number of its own, 2·K.
+    kind_BHW = torch.add(index_BHW, _is_interior(index_BHW, known_BHW), alpha=classes)
+    if known_BHW is not None:
+        kind_BHW = torch.where(known_BHW, kind_BHW, 2 * classes)
+    counts = _count_by_index(kind_BHW, 2 * classes + 1)
+    at_edge_K, inside_K = counts[:classes], counts[classes : 2 * classes]
+    return torch.stack([at_edge_K + inside_K, at_edge_K])
+
+
+def _is_interior(index_BHW: Tensor, known_BHW: Tensor | None) -> Tensor:
+    """Tell which pixels have all four neighbours in their class (or unknown)."""
+    down = index_BHW[:, 1:] == index_BHW[:, :-1]
+    across = index_BHW[:, :, 1:] == index_BHW[:, :, :-1]
+    if known_BHW is not None:
+        down |= ~(known_BHW[:, 1:] & known_BHW[:, :-1])
+        across |= ~(known_BHW[:, :, 1:] & known_BHW[:, :, :-1])
+    interior_BHW = torch.zeros_like(index_BHW, dtype=torch.bool)
+    both_down, both_across = down[:, :-1] & down[:, 1:], across[:, :, :-1] & across[:, :, 1:]
+    interior_BHW[:, 1:-1, 1:-1] = both_down[:, :, 1:-1] & both_across[:, 1:-1]
+    return interior_BHW
+
+
+def _count_by_index(index_BHW: Tensor, length: int) -> Tensor:
+    if index_BHW.device.type == "cpu":
+        return torch.bincount(index_BHW.flatten(), minlength=length)
+    # Not `bincount`, which makes a GPU's host wait.
+    return _sums_by_index(torch.ones_like(index_BHW, dtype=torch.float32), index_BHW.long(), length)
+
+
+def _sums_by_index(values_BHW: Tensor, index_BHW: Tensor, length: int) -> Tensor:
+    """Add up values by their index, row by row: so that threads do not add to the same few sums."""
+    index_RW = index_BHW.flatten(0, 1)
+    rows = values_BHW.new_zeros(len(index_RW), length)
+    return rows.scatter_add_(1, index_RW, values_BHW.flatten(0, 1)).sum(0)
 
 
 def _pieces(x_BHW: Tensor) -> list[slice]:
@@ -60,79 +103,31 @@ def _pieces(x_BHW: Tensor) -> list[slice]:
     return [slice(index, index + 1) for index in range(len(x_BHW))]
 
 
-def _count(target_BHW: Tensor, classes: int, ignore_index: int) -> Tensor:
-    """Return (2, K): how many pixels are of each class, and how many of those at its boundary."""
-    known_BHW = target_BHW != ignore_index
-    # One count of both: pixels of class k are number k, or K + k if they are interior ones.
-    # What is unknown gets a number of its own, 2·K.
-    kind_BHW = target_BHW + classes * _is_interior(target_BHW, ~known_BHW)
-    kind_BHW = torch.where(known_BHW, kind_BHW, 2 * classes)
-    counts = sums_by_index(None, kind_BHW, 2 * classes + 1)
-    at_edge_K, inside_K = counts[:classes], counts[classes : 2 * classes]
-    return torch.stack([at_edge_K + inside_K, at_edge_K])
-
-
-def sums_by_index(values_BHW: Tensor | None, index_BHW: Tensor, length: int) -> Tensor:
-    """Add up values, or count pixels, by their index; float64 on a CPU, float32 elsewhere.
-
-    Args:
-        values_BHW: None counts.
-        index_BHW: from 0 to length - 1.
-        length: of the result (length,).
-    """
-    if index_BHW.device.type == "cpu":
-        weights = None if values_BHW is None else values_BHW.flatten().double()
-        return torch.bincount(index_BHW.flatten(), weights, minlength=length)
-    # Not `bincount`, which makes the host wait; and row by row, so that not all of a GPU's threads
-    # add to the same few numbers.
-    index_RW = index_BHW.flatten(0, 1)
-    values_RW = torch.ones_like(index_RW, dtype=torch.float32)
-    if values_BHW is not None:
-        values_RW = values_BHW.flatten(0, 1)
-    rows = values_RW.new_zeros(len(index_RW), length)
-    return rows.scatter_add_(1, index_RW, values_RW).sum(0)
-
-
-def _is_interior(target_BHW: Tensor, unknown_BHW: Tensor) -> Tensor:
-    """Tell which pixels have all four neighbours in their class (or unknown)."""
-    down = target_BHW[:, 1:] == target_BHW[:, :-1]
-    down |= unknown_BHW[:, 1:] | unknown_BHW[:, :-1]
-    across = target_BHW[:, :, 1:] == target_BHW[:, :, :-1]
-    across |= unknown_BHW[:, :, 1:] | unknown_BHW[:, :, :-1]
-    interior_BHW = torch.zeros_like(unknown_BHW)
-    interior_BHW[:, 1:-1, 1:-1] = (
-        down[:, :-1, 1:-1] & down[:, 1:, 1:-1] & across[:, 1:-1, :-1] & across[:, 1:-1, 1:]
-    )
-    return interior_BHW
-
-
 class _ProbabilitySums(torch.autograd.Function):
     """Σ p·t, Σ p and Σ p² of softmax probabilities, from few passes over them.
 
-    Nothing as large as the logits is kept for the way back: softmax is computed once more there,
-    which takes less time than memory that was never touched before. The one-hot target is never
-    made. With gradients a, b, c of the three sums, the probabilities' is a·t + b + 2·c·p where the
-    pixel is known, from which that of softmax follows.
+    The one-hot target is never made. With gradients a, b, c of the three sums, the probabilities'
+    is u = a·t + b + 2·c·p where the pixel is known, and the logits' is p·u − p·Σ(p·u), summed over
+    classes. It is written over the probabilities: memory that was never touched before would take
+    longer than the computation. Whoever asks for it a second time gets them computed once more.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, logits_BKHW: Tensor, target_BHW: Tensor, ignore_index: int
+        ctx: Any, logits_BKHW: Tensor, index_BHW: Tensor, known_BHW: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.save_for_backward(logits_BKHW, target_BHW)
-        ctx.ignore_index = ignore_index
-        classes = logits_BKHW.shape[1]
-        pieces = _pieces(target_BHW)
-        p_BKHW = _plain_memory(logits_BKHW[pieces[0]])
         sums = []
-        for own in pieces:
-            index_B1HW = _probabilities(logits_BKHW[own], target_BHW[own], ignore_index, p_BKHW)
-            true_BHW = p_BKHW.gather(1, index_B1HW).squeeze(1)
-            intersection_K = sums_by_index(true_BHW, index_B1HW.squeeze(1), classes)
-            mass_K = p_BKHW.sum(dim=(0, 2, 3))
-            squares_K = torch.linalg.vector_norm(p_BKHW, dim=(0, 2, 3)).square()
-            sums.append(torch.stack([intersection_K, mass_K, squares_K]))
-        intersection_K, mass_K, squares_K = torch.stack(sums).sum(0).to(logits_BKHW.dtype)
+        p_BKHW = torch.empty_like(logits_BKHW, memory_format=torch.contiguous_format)
+        for own in _pieces(index_BHW):
+            own_BKHW = _probabilities(logits_BKHW, known_BHW, own, p_BKHW)
+            true_BHW = own_BKHW.gather(1, index_BHW[own].unsqueeze(1)).squeeze(1)
+            intersection_K = _sums_by_index(true_BHW, index_BHW[own], len(own_BKHW[0]))
+            # Rows first: one float32 sum over many pixels at once loses digits.
+            squares_K = torch.linalg.vector_norm(own_BKHW, dim=3).square().sum((0, 2))
+            sums.append(torch.stack([intersection_K, own_BKHW.sum((0, 2, 3)), squares_K]))
+        ctx.save_for_backward(logits_BKHW, index_BHW, known_BHW)
+        ctx.probabilities = p_BKHW
+        intersection_K, mass_K, squares_K = torch.stack(sums).sum(0)
         return intersection_K, mass_K, squares_K
 
     @staticmethod
@@ -140,43 +135,33 @@ class _ProbabilitySums(torch.autograd.Function):
     def backward(
         ctx: Any, of_intersection_K: Tensor, of_mass_K: Tensor, of_squares_K: Tensor
     ) -> tuple[Tensor, None, None]:
-        logits_BKHW, target_BHW = ctx.saved_tensors
-        gradient_BKHW = torch.empty_like(logits_BKHW)  # laid out as the logits are
-        pieces = _pieces(target_BHW)
-        p_BKHW, of_p_BKHW, found_BKHW = (_plain_memory(logits_BKHW[pieces[0]]) for _ in range(3))
+        logits_BKHW, index_BHW, known_BHW = ctx.saved_tensors
+        p_BKHW, ctx.probabilities = ctx.probabilities, None
+        there = p_BKHW is not None
+        if not there:
+            p_BKHW = torch.empty_like(logits_BKHW, memory_format=torch.contiguous_format)
+        pieces = _pieces(index_BHW)
+        work_BKHW = torch.empty_like(p_BKHW[pieces[0]])
         for own in pieces:
-            index_B1HW = _probabilities(logits_BKHW[own], target_BHW[own], ctx.ignore_index, p_BKHW)
-            torch.mul(p_BKHW, 2 * of_squares_K[:, None, None], out=of_p_BKHW)
-            of_p_BKHW += of_mass_K[:, None, None]
+            own_BKHW = p_BKHW[own] if there else _probabilities(logits_BKHW, known_BHW, own, p_BKHW)
+            torch.mul(own_BKHW, 2 * of_squares_K[:, None, None], out=work_BKHW)
+            work_BKHW += of_mass_K[:, None, None]
+            index_B1HW = index_BHW[own].unsqueeze(1)
             true_B1HW = of_intersection_K.index_select(0, index_B1HW.flatten()).view_as(index_B1HW)
-            of_p_BKHW.scatter_add_(1, index_B1HW, true_B1HW)
-            # Unknown pixels have p = 0, so this, which is a multiple of p, is 0 there.
-            own_BKHW = gradient_BKHW[own]
-            own_BKHW = own_BKHW if own_BKHW.is_contiguous() else found_BKHW
-            torch.ops.aten._softmax_backward_data.out(
-                of_p_BKHW, p_BKHW, 1, p_BKHW.dtype, grad_input=own_BKHW
-            )
-            if own_BKHW is found_BKHW:
-                gradient_BKHW[own] = found_BKHW
-        return gradient_BKHW, None, None
-
-
-def _plain_memory(x_BKHW: Tensor) -> Tensor:
-    return torch.empty_like(x_BKHW, memory_format=torch.contiguous_format)
+            work_BKHW.scatter_add_(1, index_B1HW, true_B1HW)
+            # Unknown pixels have p = 0, and so does everything from here on.
+            work_BKHW *= own_BKHW
+            total_B1HW = work_BKHW.sum(1, keepdim=True)
+            torch.addcmul(work_BKHW, own_BKHW, total_B1HW, value=-1, out=own_BKHW)
+        return p_BKHW, None, None
 
 
 def _probabilities(
-    logits_BKHW: Tensor, target_BHW: Tensor, ignore_index: int, out_BKHW: Tensor
+    logits_BKHW: Tensor, known_BHW: Tensor | None, own: slice, p_BKHW: Tensor
 ) -> Tensor:
-    """Write softmax into `out_BKHW`, 0 where the target is unknown.
-
-    Returns:
-        (B, 1, H, W), the target's classes; 0 where it is unknown.
-    """
-    torch.softmax(logits_BKHW, dim=1, out=out_BKHW)
-    target_B1HW = target_BHW.unsqueeze(1)
-    known_B1HW = target_B1HW != ignore_index
-    if target_BHW.device.type == "cpu" and known_B1HW.all():  # a GPU's host would wait for this
-        return target_B1HW
-    out_BKHW *= known_B1HW
-    return torch.where(known_B1HW, target_B1HW, 0)
+    """Write softmax into `p_BKHW[own]`, 0 where the target is unknown, and return that part."""
+    own_BKHW = p_BKHW[own]
+    torch.softmax(logits_BKHW[own], dim=1, out=own_BKHW)
+    if known_BHW is not None:
+        own_BKHW *= known_BHW[own].unsqueeze(1)
+    return own_BKHW
