@@ -1,7 +1,7 @@
 """The reference recipe and ours, part by part in one run: results are compared before times are.
 
     python benchmarks/side_by_side.py [--only loss,prediction] [--device cuda] [--bfloat16]
-        [--slices 148] [--run RUN] [--repeats 3] [--threads 2] [--out FILE.json]
+        [--compile] [--slices 148] [--run RUN] [--repeats 3] [--threads 2] [--out FILE.json]
 
 Parts: augmentation, loss, network, training, prediction, evaluation. A ratio is the reference's
 median divided by ours. Weights are those of `--run` (published ones come there by `msa2net
@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--only", help="parts, separated by commas")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--bfloat16", action="store_true", help="ours computes in bfloat16")
+    parser.add_argument("--compile", action="store_true", help="ours predicts compiled")
     parser.add_argument("--batch", type=int, default=20, help="of the loss and of training")
     parser.add_argument("--slices", type=int, default=148)
     parser.add_argument("--side", type=int, default=512)
@@ -92,6 +93,7 @@ def build_settings(options: argparse.Namespace) -> Settings:
         batch=options.batch,
         slices=options.slices,
         repeats=options.repeats,
+        compile=options.compile,
     )
     if options.quick:
         return settings
@@ -238,13 +240,16 @@ def prediction(settings: Settings, options: argparse.Namespace) -> dict[str, Any
     their_seconds = [time.perf_counter() - began]  # minutes: once
     predictor = parts.build_predictor(settings, model)
     ours = parts.predict_call(predictor, case, published=True)
+    began = time.perf_counter()
     found = ours().labels
+    first = time.perf_counter() - began
     scores = [dice_of(labels, case.label) for labels in (expected, found)]
     apart = float(np.abs(np.subtract(*scores)).max())
     same = float((found == expected).mean())
     return compared(
         their_seconds,
         timed(settings, ours),
+        seconds_of_the_first_call=round(first, 1),
         labels_equal=same,
         largest_difference_of_dice=apart,
         dice_of_reference=[round(float(score), 4) for score in scores[0]],

@@ -196,6 +196,7 @@ def build_predictor(settings: Settings, model: nn.Module) -> Predictor:
         ABDOMEN_LABELS[: settings.classes],
         settings.batch_slices,
         precision=settings.precision,
+        compile=settings.compile,
     )
 
 

@@ -24,6 +24,8 @@ class Settings:
         slices: of the volume.
         side: of its slices.
         repeats: of every measurement.
+        compile: whether prediction compiles the network; its first call, not measured, then takes
+            minutes on a CPU.
     """
 
     device: torch.device
@@ -37,6 +39,7 @@ class Settings:
     slices: int = 148
     side: int = 512
     repeats: int = 5
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.repeats < 1 or self.batch < 2 or self.slices < 1:
@@ -59,6 +62,7 @@ def settings_for(
     batch: int | None = None,
     slices: int | None = None,
     repeats: int | None = None,
+    compile: bool = False,
 ) -> Settings:
     """Choose what fits a device, where nothing is said: minutes on a CPU as on a GPU.
 
@@ -71,6 +75,7 @@ def settings_for(
         batch: of a training step; None is 20 (4 on a CPU).
         slices: of the volume; None is 148 (16 on a CPU).
         repeats: of every measurement; None is 5 (3 on a CPU).
+        compile: whether prediction compiles the network.
     """
     gpu = device.type == "cuda"
     if precision is None:
@@ -87,6 +92,7 @@ def settings_for(
             slices=slices or 8,
             side=96,
             repeats=repeats or 2,
+            compile=compile,
         )
     return Settings(
         device,
@@ -95,4 +101,5 @@ def settings_for(
         batch=batch or (20 if gpu else 4),
         slices=slices or (148 if gpu else 16),
         repeats=repeats or (5 if gpu else 3),
+        compile=compile,
     )

@@ -37,6 +37,9 @@ def benchmark(
         bool | None,
         typer.Option("--bfloat16/--float32", help="By default what suits the device."),
     ] = None,
+    compile_network: Annotated[
+        bool, typer.Option("--compile", help="Predict the volume with a compiled network.")
+    ] = False,
     quick: Annotated[
         bool, typer.Option("--quick", help="Tiny: only to see that everything runs.")
     ] = False,
@@ -61,6 +64,7 @@ def benchmark(
         batch=batch,
         slices=slices,
         repeats=repeats,
+        compile=compile_network,
     )
     rows = list(track(measured(settings), ROWS, "measuring"))
     memory = memory_of_training(settings)

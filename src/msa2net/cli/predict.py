@@ -54,6 +54,12 @@ SlidingOption = Annotated[
 ReducedOption = Annotated[
     bool, typer.Option("--bfloat16", help="Compute in bfloat16: faster on devices that have it.")
 ]
+CompileOption = Annotated[
+    bool,
+    typer.Option(
+        "--compile", help="Compile the network first: minutes on a CPU, pays for many slices."
+    ),
+]
 SegOption = Annotated[
     str, typer.Option(help="Also write DICOM segmentations: none, binary, labelmap.")
 ]
@@ -68,6 +74,7 @@ def predict(
     flips: FlipsOption = False,
     sliding: SlidingOption = False,
     bfloat16: ReducedOption = False,
+    compile_network: CompileOption = False,
     dicom_seg: SegOption = "none",
     overlays: Annotated[bool, typer.Option(help="Also write pictures to look at.")] = True,
     overwrite: Annotated[
@@ -103,6 +110,7 @@ def predict(
             mode="sliding" if sliding else "resize",
             flips=flips,
             precision="bfloat16" if bfloat16 else "float32",
+            compile=compile_network,
             overlays=overlays,
             dicom_seg=cast("SegKind", dicom_seg),  # the library refuses what is none
             existing="overwrite" if overwrite else "resume" if resume else "refuse",

@@ -14,7 +14,12 @@ _AXES = {"horizontal": -1, "vertical": -2}
 
 
 def load_members(
-    runs: Sequence[Path], device: str, flips: bool, precision: PredictionPrecision = "float32"
+    runs: Sequence[Path],
+    device: str,
+    flips: bool,
+    precision: PredictionPrecision = "float32",
+    *,
+    compile: bool = False,
 ) -> tuple[list[Member], tuple[str, ...]]:
     """Load runs whose probabilities can be averaged.
 
@@ -36,7 +41,10 @@ def load_members(
     members = []
     for run, one in zip(runs, loaded, strict=True):
         mirrored = trained_flips(run, one.facts) if flips else ()
-        members.append(Member(one.model, one.preprocessing, mirrored, one.facts.usual, precision))
+        usual = one.facts.usual
+        members.append(
+            Member(one.model, one.preprocessing, mirrored, usual, precision, compile=compile)
+        )
     return members, loaded[0].label_names
 
 

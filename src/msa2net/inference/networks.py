@@ -7,7 +7,7 @@ whole slice at the input's scale where windows slide over it.
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from msa2net.data.preprocessing import Placement, Preprocessing
 from msa2net.errors import ConfigError
 from msa2net.inference.batches import choose_batch, is_out_of_memory, smaller_batch
+from msa2net.inference.compiled import Answer, compiled, in_full_batches
 from msa2net.inference.confidence import Answers
 from msa2net.inference.groups import Flip, Mode, PredictionPrecision
 from msa2net.inference.reduced import check_precision, computing_in, reduced
@@ -38,6 +39,7 @@ class Member:
         flips: the mirrored copies of an input whose answers are averaged with the plain one's.
         usual: of its training's cases; None if it was not noted.
         precision: what the network computes in.
+        compile: whether it is compiled at its first batch, see `compiled`.
 
     Raises:
         ConfigError: no such precision, or the network's device does not compute in it.
@@ -48,11 +50,25 @@ class Member:
     flips: tuple[Flip, ...] = ()
     usual: Usual | None = None
     precision: PredictionPrecision = "float32"
+    compile: bool = False
+    _compiled: Answer | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
-        check_precision(self.precision, device_of(self.model))
+        device = device_of(self.model)
+        check_precision(self.precision, device)
         if self.precision == "bfloat16":
             object.__setattr__(self, "model", reduced(self.model))
+        if self.compile:
+            object.__setattr__(self, "_compiled", compiled(self.model, device))
+
+    def logits(self, image_BChw: Tensor, batch: int) -> Tensor:
+        """Return (B, K, h, w) float32; a compiled network sees batches of `batch` only."""
+        with computing_in(self.precision, image_BChw.device):
+            if self._compiled is None:
+                logits_BKhw: Tensor = self.model(image_BChw)
+            else:
+                logits_BKhw = in_full_batches(self._compiled, image_BChw, batch)
+        return logits_BKhw.float()
 
 
 class Group:
@@ -103,7 +119,7 @@ class Group:
             image_BChw = self.preprocessing.standardise(torch.as_tensor(unit_BChw).to(device))
             with evaluating(member.model):
                 if mode == "resize":
-                    found_BKhw = _mirrored_mean(member, image_BChw, answers)
+                    found_BKhw = _mirrored_mean(member, image_BChw, batch, answers)
                 else:
                     found_BKhw = self._slide(member, image_BChw, batch, overlap)
             if mean_BKhw is None:
@@ -157,7 +173,7 @@ class Group:
             image_BChw,
             roi_size=self.preprocessing.image_size,
             sw_batch_size=batch,
-            predictor=lambda window_BChw: _mirrored_mean(member, window_BChw),
+            predictor=lambda window_BChw: _mirrored_mean(member, window_BChw, batch),
             overlap=overlap,
             mode="gaussian",
             padding_mode="constant",
@@ -199,20 +215,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             model.train()
 
 
-def _mirrored_mean(member: Member, image_BChw: Tensor, answers: Answers | None = None) -> Tensor:
+def _mirrored_mean(
+    member: Member, image_BChw: Tensor, batch: int, answers: Answers | None = None
+) -> Tensor:
     """Return the mean probabilities (B, K, h, w) of images and of their mirrored copies."""
-    mean_BKhw = _logits(member, image_BChw).softmax(dim=1)
+    mean_BKhw = member.logits(image_BChw, batch).softmax(dim=1)
     if answers is not None:
         answers.add(mean_BKhw)
     for flip in member.flips:
-        mirrored_BKhw = _logits(member, image_BChw.flip(flip)).softmax(dim=1).flip(flip)
+        mirrored_BKhw = member.logits(image_BChw.flip(flip), batch).softmax(dim=1).flip(flip)
         if answers is not None:
             answers.add(mirrored_BKhw)
         mean_BKhw += mirrored_BKhw
     return mean_BKhw / (1 + len(member.flips)) if member.flips else mean_BKhw
-
-
-def _logits(member: Member, image_BChw: Tensor) -> Tensor:
-    with computing_in(member.precision, image_BChw.device):
-        logits_BKhw: Tensor = member.model(image_BChw)
-    return logits_BKhw.float()

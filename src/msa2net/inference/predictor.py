@@ -196,6 +196,7 @@ class Predictor(Segmenter):
         overlap: float = 0.5,
         usual: Usual | None = None,
         precision: PredictionPrecision = "float32",
+        compile: bool = False,
     ) -> None:
         """Make a predictor of networks in memory; `load` makes one of run folders.
 
@@ -212,6 +213,8 @@ class Predictor(Segmenter):
             usual: see the class.
             precision: what the first network computes in. `bfloat16` reduces the weights of a
                 copy; what `model` learns later does not reach it.
+            compile: the first network is compiled at its first batch, which takes minutes on a
+                CPU; what `model` learns later does not reach it.
 
         Raises:
             ConfigError: no such mode or precision, a device that does not compute in it, an
@@ -223,7 +226,7 @@ class Predictor(Segmenter):
 
         if mode == "sliding":
             sliding_window_inference()  # missing, it is said before anything is read
-        first = Member(model, preprocessing, flips, usual, precision)
+        first = Member(model, preprocessing, flips, usual, precision, compile=compile)
         groups = group_members([first, *others])
         super().__init__(Engine(groups, batch_slices, mode, overlap), label_names, usual)
         self.model = first.model
@@ -242,6 +245,7 @@ class Predictor(Segmenter):
         overlap: float = 0.5,
         flips: bool = False,
         precision: PredictionPrecision = "float32",
+        compile: bool = False,
     ) -> "Predictor":
         """Load a run folder's network, or several folders' as an ensemble.
 
@@ -256,6 +260,8 @@ class Predictor(Segmenter):
                 in training.
             precision: `bfloat16` is nearly twice as fast where the device computes in it; single
                 pixels at the borders of structures may come out otherwise.
+            compile: let torch.compile fuse the networks' operations at the first batch, which
+                takes minutes on a CPU and pays for hundreds of slices.
 
         Raises:
             WeightsError: not a run folder, or its weights do not fit.
@@ -266,7 +272,9 @@ class Predictor(Segmenter):
         from msa2net.inference.ensemble import load_members
 
         runs = [run] if isinstance(run, str | Path) else run
-        members, label_names = load_members([Path(one) for one in runs], device, flips, precision)
+        members, label_names = load_members(
+            [Path(one) for one in runs], device, flips, precision, compile=compile
+        )
         first, *others = members
         return cls(
             first.model,
@@ -279,6 +287,7 @@ class Predictor(Segmenter):
             overlap=overlap,
             usual=first.usual,
             precision=precision,
+            compile=compile,
         )
 
 

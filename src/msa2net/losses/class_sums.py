@@ -42,12 +42,12 @@ def class_sums(logits_BKHW: Tensor, target_BHW: Tensor, ignore_index: int = 255)
         target_BHW: (B, H, W) int64, classes or `ignore_index`.
         ignore_index: marks unknown pixels, which count nowhere.
     """
-    known_BHW: Tensor | None = target_BHW != ignore_index
+    known_BHW = target_BHW != ignore_index
     index_BHW = torch.where(known_BHW, target_BHW, 0)
-    if target_BHW.device.type == "cpu" and known_BHW.all():  # a GPU's host would wait for this
-        known_BHW = None
-    size_K, boundary_K = _count(index_BHW, known_BHW, logits_BKHW.shape[1]).to(logits_BKHW.dtype)
-    of_probabilities_K = _ProbabilitySums.apply(logits_BKHW, index_BHW, known_BHW)
+    on_cpu = target_BHW.device.type == "cpu"  # a GPU's host would wait for the answer
+    partly_BHW = None if on_cpu and known_BHW.all() else known_BHW
+    size_K, boundary_K = _count(index_BHW, partly_BHW, logits_BKHW.shape[1]).to(logits_BKHW.dtype)
+    of_probabilities_K = _ProbabilitySums.apply(logits_BKHW, index_BHW, partly_BHW)
     return ClassSums(*sum_over_processes(torch.stack([*of_probabilities_K, size_K, boundary_K])))
 
 

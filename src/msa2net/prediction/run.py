@@ -82,6 +82,7 @@ def predict_files(
     mode: Mode = "resize",
     flips: bool = False,
     precision: PredictionPrecision = "float32",
+    compile: bool = False,
     overlays: bool = True,
     dicom_seg: SegKind = "none",
     existing: Existing = "refuse",
@@ -105,6 +106,7 @@ def predict_files(
         mode: see `Predictor`.
         flips: average with the answers to mirrored images.
         precision: what networks compute in, see `Predictor.load`.
+        compile: see `Predictor.load`.
         overlays: also draw pictures to look at.
         dicom_seg: also write a DICOM segmentation, read back before it counts.
         existing: see `Existing`.
@@ -121,7 +123,9 @@ def predict_files(
     """
     _check_options(dicom_seg, existing)
     out = Path(out)
-    source = open_source(run, mode, flips, precision, device, batch_slices, threads)
+    source = open_source(
+        run, mode, flips, precision, device, batch_slices, threads, compile=compile
+    )
     images = find_images(inputs, source.facts.network.in_channels, series)
     _require_same_names(out, source.facts.label_names)
     share = share_of(make_jobs(images, overlays=overlays, dicom_seg=dicom_seg), *(world or World()))

@@ -42,6 +42,8 @@ def open_source(
     device: str,
     batch_slices: int | None,
     threads: int | None,
+    *,
+    compile: bool = False,
 ) -> Source:
     """Look at run folders, or at one exported network; see `predict_files` for the arguments.
 
@@ -54,10 +56,10 @@ def open_source(
         raise ConfigError("no run is named; name at least one run folder")
     require_precision(precision)
     if any(map(is_exported, runs)):
-        if len(runs) > 1 or mode != "resize" or flips or precision != "float32":
+        if len(runs) > 1 or mode != "resize" or flips or precision != "float32" or compile:
             raise ConfigError(
-                "an exported network predicts by itself, without flips, windows and bfloat16; name "
-                "run folders for these"
+                "an exported network predicts by itself, without flips, windows, bfloat16 and "
+                "--compile; name run folders for these"
             )
         if device not in ("auto", "cpu"):
             raise ConfigError(f"an exported network computes on the CPU, not on '{device}'")
@@ -75,6 +77,7 @@ def open_source(
             mode=mode,
             flips=flips,
             precision=precision,
+            compile=compile,
         ),
     )
 

@@ -1,0 +1,57 @@
+"""Predicting with a compiled network: fused kernels instead of one operation after the other.
+
+Axes: B slices, C channels, K classes; h, w are rows and columns of the network's input.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
+from torch.nn import functional as F
+
+from msa2net.errors import ConfigError
+from msa2net.inference.batches import is_out_of_memory
+
+Answer = Callable[[Tensor], Tensor]
+Options = dict[str, str | int | bool | Callable[..., Any]] | None  # as torch.compile has them
+
+
+def compiled(model: nn.Module, device: torch.device) -> Answer:
+    """Return the network's forward pass, compiled at its first call for each size of a batch.
+
+    On a CPU the weights become constants of the compiled code, laid out as its kernels read them:
+    what the network learns later does not reach it.
+
+    Raises:
+        ConfigError: at a call, the network cannot be compiled here.
+    """
+    options: Options = {"freezing": True} if device.type == "cpu" else None
+    call = torch.compile(model, dynamic=False, options=options)
+
+    def answer(image_BChw: Tensor) -> Tensor:
+        try:
+            logits_BKhw: Tensor = call(image_BChw)
+        except TorchDynamoException as error:
+            if is_out_of_memory(error):
+                raise
+            reason = str(error).strip().splitlines()
+            raise ConfigError(
+                f"torch.compile failed on {device}; predict without --compile, or install what it "
+                f"needs (on a CPU a C++ compiler such as g++, and Python's headers). It said: "
+                f"{reason[0] if reason else type(error).__name__}"
+            ) from error
+        return logits_BKhw
+
+    return answer
+
+
+def in_full_batches(answer: Answer, image_BChw: Tensor, batch: int) -> Tensor:
+    """Return the answer to a batch that may not be full, without compiling for its size anew."""
+    count = len(image_BChw)
+    missing = -count % batch
+    if not missing:
+        return answer(image_BChw)
+    full_BChw = F.pad(image_BChw, (0, 0, 0, 0, 0, 0, 0, missing))
+    return answer(full_BChw)[:count]
