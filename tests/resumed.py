@@ -140,7 +140,7 @@ def writing(act):
 def states(run: Path) -> dict:
     """Return everything in the last checkpoint that time does not change."""
     content = torch.load(Checkpoints(run).paths()[0], weights_only=True)
-    for name in ("seconds", "timing", "train_seconds", "validation_seconds"):
+    for name in ("seconds", "timing", "train_seconds", "waiting_seconds", "validation_seconds"):
         del content["progress"][name]
     return {"states": content["states"], "progress": content["progress"]}
 

@@ -531,8 +531,11 @@ def test_checkpoints_are_plain_and_two(whole: Path):
 def test_tables_hold_times_apart(whole: Path):
     assert "second" not in (whole / "metrics.csv").read_text()
     lines = (whole / "timing.csv").read_text().splitlines()
-    assert lines[0] == "epoch,train_seconds,validation_seconds,images_per_second"
-    assert all(float(value) > 0 for line in lines[1:] for value in line.split(","))
+    assert lines[0] == "epoch,train_seconds,waiting_seconds,validation_seconds,images_per_second"
+    for line in lines[1:]:
+        _, train, waiting, validation, rate = map(float, line.split(","))
+        assert 0 < waiting < train
+        assert min(validation, rate) > 0
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch):

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import commands
+from msa2net.cli.train import print_result
 from msa2net.config import Config, ModelConfig, TrainConfig, load_config
 from msa2net.data.case import Case
 from msa2net.data.phantom.files import write_phantom
@@ -23,6 +24,7 @@ from msa2net.metrics import case_rows, read_cases_csv
 from msa2net.report.html import write_report
 from msa2net.training.processes import find_processes
 from msa2net.training.progress import Progress
+from msa2net.training.result import TrainingResult
 from msa2net.training.run import train
 from msa2net.training.setup import create_trainer
 from msa2net.training.task import choose_precision, create_optimizer, learning_rate_factor
@@ -331,12 +333,18 @@ def test_the_end_is_told_with_the_next_command(workplace: Path, tmp_path: Path):
     result = commands.msa2net(
         "train", workplace / "small.yaml", "--out", "my run", *settings, cwd=tmp_path
     )
-    lines = result.stdout.splitlines()
+    lines = [line for line in result.stdout.splitlines() if "waiting for data" not in line]
     assert re.fullmatch(r"trained 2 epochs in \d+ s; the network is in my run", lines[-5])
     assert lines[-4].startswith("train.early_stopping: the last validations brought no higher")
     assert re.fullmatch(r"best Dice while training 0\.\d{4} \(mean .*\), in epoch 1", lines[-3])
     assert lines[-1] == "next: msa2net evaluate 'my run'"
     assert "0/0" not in result.stdout
+
+
+@pytest.mark.parametrize(("share", "said"), [(None, False), (0.04, False), (0.31, True)])
+def test_much_waiting_for_data_is_told(share: float | None, said: bool, capsys):
+    print_result(TrainingResult(Path("run"), 0.5, 1, 60.0, 1, True, False, share))
+    assert ("31% of it was spent waiting for data" in capsys.readouterr().out) is said
 
 
 NEW_SETTINGS = ("early_stopping", "freeze_encoder", "loggers", "start_from")

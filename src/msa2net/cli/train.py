@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from msa2net.training.result import TrainingResult
 
 
+MUCH_WAITING = 0.05  # of the time: a device that idles so often is worth another process
+
+
 def train(
     config: Annotated[Path, typer.Argument(help="A YAML file, see configs/.", metavar="CONFIG")],
     settings: Annotated[
@@ -158,6 +161,11 @@ def print_result(result: "TrainingResult") -> None:
 
     epochs = _epochs(result.epochs)
     say(f"trained {epochs} in {as_time(result.seconds)}; the network is in {result.run}")
+    if (result.waiting_share or 0.0) > MUCH_WAITING:
+        say(
+            f"{result.waiting_share:.0%} of it was spent waiting for data (timing.csv); more "
+            "loading processes may help: train.workers"
+        )
     if result.stopped_early:
         say("train.early_stopping: the last validations brought no higher Dice")
     if result.best_dice is None:

@@ -80,7 +80,7 @@ class Recorder(L.Callback):
         self._writes = writes
         self._part, self._loss = 0, torch.zeros(())  # of the running batch, the part counted from 0
         self._saved_at: tuple[int, int] | None = None
-        self._saved_when = self._mark = time.monotonic()
+        self._saved_when = self._mark = self._ready = time.monotonic()
         self._saving_seconds = 0.0
         self._seconds_before, self._began = progress.seconds, time.monotonic()
 
@@ -105,7 +105,7 @@ class Recorder(L.Callback):
         """Keep the loader from here on; only the rest of an interrupted epoch needs its own."""
         if self.progress.batch == 0:
             set_loader_reuse(trainer, True)
-        self._mark = time.monotonic()
+        self._mark = self._ready = time.monotonic()
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, *_: Any
@@ -113,6 +113,7 @@ class Recorder(L.Callback):
         """Seed what the network draws, such as dropout, from (seed, step, process)."""
         assert isinstance(pl_module, SegmentationTask)
         progress = self.progress
+        progress.waiting_seconds += time.monotonic() - self._ready
         part = progress.step * self.config.accumulate + self._part
         seed = mix(self.config.seed, STEP_STREAM, part, trainer.global_rank)
         pl_module.at = Step(progress.epoch + 1, progress.step + 1, seed, batch)
@@ -123,6 +124,7 @@ class Recorder(L.Callback):
     ) -> None:
         """Count the batch, if this was all of it; save and leave if it is time."""
         assert isinstance(pl_module, SegmentationTask)
+        self._ready = time.monotonic()
         loss = outputs["loss"].detach()  # of several parts each is divided by their number
         self._loss = loss if self._part == 0 else self._loss + loss
         self._part = (self._part + 1) % self.config.accumulate
@@ -137,6 +139,7 @@ class Recorder(L.Callback):
         if trainer.world_size == 1 or self.progress.step % AGREE_EVERY == 0:
             self._leave_if_time(trainer)
         self._save_if_time(pl_module)
+        self._ready = time.monotonic()
 
     def on_validation_start(self, *_: Any) -> None:
         """Start the clock of a validation."""
@@ -259,7 +262,7 @@ class Recorder(L.Callback):
             content = {**self.facts, "progress": progress.state(), "states": dict(states)}
             self.checkpoints.save(content, progress.epoch, progress.step)
         self._saved_at = progress.position
-        self._saved_when = self._mark = time.monotonic()
+        self._saved_when = self._mark = self._ready = time.monotonic()
         self._saving_seconds = self._saved_when - started
 
 

@@ -32,6 +32,7 @@ class Progress:
         best_dice: highest mean Dice so far that may choose weights; None if nothing chooses.
         kept: what is told of the weights in the run folder; None if there are none.
         train_seconds: of the running epoch so far.
+        waiting_seconds: of these, between a batch and the next: until data were there.
         validation_seconds: likewise.
         seconds: of the whole training so far.
     """
@@ -45,6 +46,7 @@ class Progress:
     best_dice: float | None = None
     kept: Row | None = None
     train_seconds: float = 0.0
+    waiting_seconds: float = 0.0
     validation_seconds: float = 0.0
     seconds: float = 0.0
 
@@ -106,6 +108,7 @@ class Progress:
         timing = {
             "epoch": self.epoch + 1,
             "train_seconds": round(self.train_seconds, 3),
+            "waiting_seconds": round(self.waiting_seconds, 3),
             "validation_seconds": round(self.validation_seconds, 3),
             "images_per_second": round(rate, 3),
         }
@@ -119,6 +122,12 @@ class Progress:
         columns = (f"{split}_dice", f"average_{split}_dice")
         pairs = [[row[name] for name in columns if row.get(name) is not None] for row in self.table]
         return [max(pair) for pair in pairs if pair]
+
+    def waiting_share(self) -> float | None:
+        """Return which share of training was spent waiting for data; None if nobody counted."""
+        rows = [row for row in self.timing if row.get("waiting_seconds") is not None]
+        total = sum(row["train_seconds"] for row in rows)
+        return sum(row["waiting_seconds"] for row in rows) / total if total else None
 
     def no_longer_gains(self, config: TrainConfig) -> bool:
         """Tell whether the last `early_stopping` validations were all no better than one before.
@@ -134,7 +143,7 @@ class Progress:
     def restart_epoch(self) -> None:
         """Forget what was done in the running epoch."""
         self.batch, self.losses = 0, []
-        self.train_seconds = self.validation_seconds = 0.0
+        self.train_seconds = self.waiting_seconds = self.validation_seconds = 0.0
 
     def write_tables(self, run: Path) -> None:
         """Write `metrics.csv`, which holds no times, and `timing.csv`."""

@@ -15,6 +15,8 @@ class TrainingResult:
         best_dice: mean Dice of the kept weights on the monitored split; None if the last weights
             were kept, or nothing was scored.
         best_epoch: when they were reached, counted from 1.
+        waiting_share: which part of the training was spent waiting for data; None if nothing was
+            counted.
         seconds: duration of the training itself, without its interruptions.
         epochs: that are finished.
         finished: False if `train.max_time` came first; `resume` goes on.
@@ -29,4 +31,5 @@ class TrainingResult:
     epochs: int
     finished: bool
     stopped_early: bool = False
+    waiting_share: float | None = None
     start: StartReport | None = None

@@ -285,6 +285,7 @@ class _Session:
             progress.epoch,
             finished,
             progress.no_longer_gains(config.train),
+            progress.waiting_share(),
             self.start,
         )
 
