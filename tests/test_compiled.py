@@ -10,6 +10,7 @@ from torch._dynamo.exc import TorchDynamoException
 from msa2net.data.phantom import abdomen
 from msa2net.errors import ConfigError
 from msa2net.inference.predictor import Predictor
+from msa2net.models.registry import create_model
 from msa2net.prediction.run import predict_files
 from prediction_runs import write_run
 
@@ -70,3 +71,12 @@ def test_compiled_answers_are_the_plain_ones(run: Path, case, precision):
     with torch._dynamo.config.patch(error_on_recompile=True):
         found = compiling(case).labels
     assert (found == plain).mean() >= (0.9999 if precision == "float32" else 0.97)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["msa2net", "msa2net_reference", "msa2net_github"])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_network_is_one_graph(name: str, training: bool):
+    model = create_model(name, 3, 1, encoder="test_maxvit", image_size=64).train(training)
+    found = torch._dynamo.explain(model)(torch.randn(2, 1, 64, 64))
+    assert (found.graph_count, found.graph_break_count) == (1, 0), found.break_reasons

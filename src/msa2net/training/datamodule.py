@@ -97,8 +97,9 @@ class SegmentationData(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Load the running epoch's augmented slices from `start` on."""
         train = self.config.train
-        rank, world, epoch = 0, 1, self.start[0]
+        rank, world, epoch, on_gpu = 0, 1, self.start[0], False
         if self.trainer is not None:
+            on_gpu = self.trainer.strategy.root_device.type == "cuda"
             rank, world = self.trainer.global_rank, self.trainer.world_size
             epoch = self.trainer.current_epoch
         done = self.start[1] if epoch == self.start[0] else 0
@@ -123,6 +124,7 @@ class SegmentationData(L.LightningDataModule):
             persistent_workers=train.workers > 0,
             worker_init_fn=partial(_begin_worker, worker_ids),
             drop_last=True,
+            pin_memory=on_gpu,  # so that Lightning's transfer does not wait for its end
         )
 
     def val_dataloader(self) -> DataLoader[Case]:

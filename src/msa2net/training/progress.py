@@ -125,7 +125,8 @@ class Progress:
 
     def waiting_share(self) -> float | None:
         """Return which share of training was spent waiting for data; None if nobody counted."""
-        rows = [row for row in self.timing if row.get("waiting_seconds") is not None]
+        running = {"train_seconds": self.train_seconds, "waiting_seconds": self.waiting_seconds}
+        rows = [row for row in [*self.timing, running] if "waiting_seconds" in row]
         total = sum(row["train_seconds"] for row in rows)
         return sum(row["waiting_seconds"] for row in rows) / total if total else None
 
