@@ -18,18 +18,19 @@ import time
 from collections import defaultdict
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from msa2net.config import Config, load_config
 from msa2net.data.splits import patient_of
 from msa2net.evaluation.evaluate import evaluate_run
-from msa2net.files import read_json, write_json, write_text
+from msa2net.files import write_json, write_text
 from msa2net.metrics.bootstrap import mean_interval
 from msa2net.metrics.summary import read_cases_csv
 from msa2net.training.run import train
 
-YARDSTICK = "unet"
+AGAINST = "unet", "base"  # what every variant is compared with
 REFERENCE_LAYOUT = {"model.name": "msa2net_reference", "model.encoder": "maxvit_rmlp_pico_rw_256"}
 GITHUB_LAYOUT = REFERENCE_LAYOUT | {"model.name": "msa2net_github"}
 PAPER = {
@@ -160,48 +161,56 @@ def configure(out: Path, data_format: str, settings: dict[str, str]) -> Config:
 def write_table(out: Path) -> None:
     """Write `table.md` and `results.json` of all runs that are scored."""
     scores: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
-    seconds: dict[str, list[float]] = defaultdict(list)
     for file in sorted((out / "runs").glob("*/evaluation/cases.csv")):
-        run = file.parent.parent
-        variant, _, seed = run.name.rpartition("-")
+        variant, _, seed = file.parent.parent.name.rpartition("-")
         scores[variant][seed] = patient_dice(file)
-        seconds[variant].append(read_json(run / "model.json")["training"]["seconds"])
-    rows, yardstick = [], scores.get(YARDSTICK)
+    rows = []
     for variant in (name for name in VARIANTS if name in scores):
-        by_seed = scores[variant]
-        means = [statistics.fmean(dice.values()) for dice in by_seed.values()]
-        row = {
+        means = [statistics.fmean(dice.values()) for dice in scores[variant].values()]
+        row: dict[str, Any] = {
             "variant": variant,
             "seeds": len(means),
             "dice": statistics.fmean(means),
             "lowest": min(means),
             "highest": max(means),
-            "minutes": statistics.fmean(seconds[variant]) / 60,
         }
-        shared = sorted(by_seed.keys() & yardstick.keys()) if yardstick else []
-        if shared and variant != YARDSTICK:
-            gains = [
-                statistics.fmean(by_seed[s][patient] - yardstick[s][patient] for s in shared)
-                for patient in sorted(by_seed[shared[0]])
-            ]
-            row |= {"difference": statistics.fmean(gains), "interval": mean_interval(gains, 0)}
+        for other in AGAINST:
+            if other != variant and other in scores:
+                row[other] = difference(scores[variant], scores[other])
         rows.append(row)
     write_json(out / "results.json", {"torch": torch.__version__, "rows": rows})
-    lines = [
-        "| variant | seeds | Dice (lowest–highest) | against the U-Net | minutes |",
-        "|" + "---|" * 5,
-    ]
+    titles = "".join(f" against `{other}` |" for other in AGAINST)
+    lines = [f"| variant | seeds | Dice (lowest–highest) |{titles}", "|" + "---|" * 5]
     for row in rows:
-        against = "–"
-        if row.get("interval"):
-            low, high = row["interval"]
-            against = f"{row['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
+        differences = " | ".join(shown(row.get(other)) for other in AGAINST)
         lines.append(
             f"| {row['variant']} | {row['seeds']} | {row['dice']:.4f} ({row['lowest']:.4f}–"
-            f"{row['highest']:.4f}) | {against} | {row['minutes']:.1f} |"
+            f"{row['highest']:.4f}) | {differences} |"
         )
     write_text(out / "table.md", "\n".join(lines) + "\n")
     print("\n".join(lines), flush=True)
+
+
+def difference(
+    one: dict[str, dict[str, float]], other: dict[str, dict[str, float]]
+) -> dict[str, Any] | None:
+    """Return the mean difference over patients, of the seeds that both have, and its interval."""
+    seeds = sorted(one.keys() & other.keys())
+    if not seeds:
+        return None
+    gains = [
+        statistics.fmean(one[seed][patient] - other[seed][patient] for seed in seeds)
+        for patient in sorted(one[seeds[0]])
+    ]
+    return {"mean": statistics.fmean(gains), "interval": mean_interval(gains, 0)}
+
+
+def shown(found: dict[str, Any] | None) -> str:
+    """Write a difference."""
+    if not found or not found["interval"]:
+        return "–"
+    low, high = found["interval"]
+    return f"{found['mean']:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
 def patient_dice(path: Path) -> dict[str, float]:
