@@ -6,9 +6,10 @@
 Every variant is trained by the same recipe but for its own settings (`VARIANTS`), from scratch,
 for as many epochs, from the same seeds. The last weights are scored, so nothing was chosen by the
 score. Trainings that are done are left alone and interrupted ones go on, so the same command can
-be given again and again until the table is complete. The difference to the yardstick is of each
-case's mean over the seeds; its interval is over cases (BCa), and says nothing of further seeds:
-their spread stands beside it.
+be given again and again until the table is complete. A difference is of each patient's mean over
+cases and the seeds that both have; its interval is over patients (BCa), and says nothing of further
+seeds: their spread stands beside it. ACDC's own validation split has ten patients, too few for a
+verdict, so there half of the training and validation patients train and the other half validates.
 """
 
 import argparse
