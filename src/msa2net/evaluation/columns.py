@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from msa2net.evaluation.pairs import some_of
 from msa2net.metrics.bootstrap import FEW
 from msa2net.metrics.protocol import PUBLISHED, SURFACE_TOLERANCE
 
@@ -188,6 +189,24 @@ def selection_note(summary: Mapping[str, Any]) -> tuple[bool, str]:
     return warning, sentence
 
 
+def subset_note(summary: Mapping[str, Any]) -> str:
+    """Say which cases of two folders were left out of an evaluation, or ""."""
+    left_out = (summary.get("data") or {}).get("left_out") or {}
+    parts = [
+        f"{own['cases']} of {own['of']} {side} ({some_of(own['first'], own['cases'])})"
+        for side, own in left_out.items()
+        if own["cases"]
+    ]
+    if not parts:
+        return ""
+    scored = summary["cases"]
+    cases = f"the {scored} cases" if scored > 1 else "the one case"
+    return (
+        f"Only {cases} that both folders have {'were' if scored > 1 else 'was'} scored; left out: "
+        f"{' and '.join(parts)}."
+    )
+
+
 def heading(summary: Mapping[str, Any]) -> str:
     """Name what was scored: a network on data, or one folder against another, and the cases."""
     model, data = summary.get("model") or {}, summary.get("data") or {}
@@ -198,8 +217,8 @@ def heading(summary: Mapping[str, Any]) -> str:
         scored = " on ".join(name for name in names if name) or "Evaluation"
     cases = summary["cases"]
     split = summary.get("split")
-    parts = [scored, f"{split} split" if split else "", f"{cases} case{'' if cases == 1 else 's'}"]
-    return ", ".join(filter(None, parts))
+    counted = f"{cases} case{'' if cases == 1 else 's'}{' in common' * bool(subset_note(summary))}"
+    return ", ".join(filter(None, [scored, f"{split} split" if split else "", counted]))
 
 
 def reference_rows(rows: Sequence[Sequence[str | float]]) -> list[list[str]]:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from msa2net.errors import ConfigError, DataError
-from msa2net.evaluation.columns import DISCLAIMER, NOT_APPLICABLE, selection_note
+from msa2net.evaluation.columns import DISCLAIMER, NOT_APPLICABLE, selection_note, subset_note
 from msa2net.evaluation.markdown import lay_out
 from msa2net.files import read_json, write_json, write_text
 from msa2net.metrics.comparison import compare
@@ -180,12 +180,14 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
 
 
 def _selection(name: str, path: Path) -> Iterator[str]:
-    """Warn if a summary says that its weights saw, or were chosen by, the scored cases."""
+    """Say if a summary's weights saw, or were chosen by, its cases, or if cases were left out."""
     summary = read_json(path) if path.is_file() else None
     if isinstance(summary, Mapping):
         warning, sentence = selection_note(summary)
         if warning:
             yield f"Warning: {name} is flattered. {sentence}"
+        if subset := subset_note(summary):
+            yield f"Note: {name} is of a part of its folders. {subset}"
 
 
 def _letters(result: dict[str, Any]) -> dict[str, str]:

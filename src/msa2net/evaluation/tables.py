@@ -29,6 +29,7 @@ from msa2net.evaluation.columns import (
     interval_text,
     reference_rows,
     selection_note,
+    subset_note,
 )
 from msa2net.evaluation.lines import (
     Entries,
@@ -64,6 +65,7 @@ def markdown_table(summary: dict[str, Any]) -> str:
     warning, selection = selection_note(summary)
     parts = [
         f"# {heading(summary)}",
+        *([f"**Warning:** {subset}"] if (subset := subset_note(summary)) else []),
         *([("**Warning:** " if warning else "") + selection] if selection else []),
         *([summary["note"]] if summary.get("note") else []),
         _explanation(metrics),
@@ -105,6 +107,8 @@ def console_table(summary: dict[str, Any]) -> RenderableType:
     warning, selection = selection_note(summary)
     hd95 = "; HD95: 0 is best" if has_distances(metrics) else ""
     parts: list[RenderableType] = [Text(heading(summary), style="bold")]
+    if subset := subset_note(summary):
+        parts.append(Text(f"Warning: {subset}", style="bold yellow"))
     if selection:
         text = f"Warning: {selection}" if warning else selection
         parts.append(Text(text, style="bold yellow" if warning else ""))

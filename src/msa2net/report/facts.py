@@ -96,6 +96,7 @@ def _data_facts(run: RunContent) -> dict[str, str]:
             "Predictions": summary.data.predictions or "",
             "Labels": summary.data.labels or "",
             "Scored": cases,
+            **_left_out(summary),
             **of_files,
         }
     changed = summary.data.same_as_training is False
@@ -106,6 +107,13 @@ def _data_facts(run: RunContent) -> dict[str, str]:
         "Scored on": f"{summary.split} split, {cases}" if summary.split else cases,
         **of_files,
     }
+
+
+def _left_out(summary: Summary) -> dict[str, str]:
+    """Say of either folder how much of it was left out, where only common cases are scored."""
+    sides = summary.data.left_out or {}
+    words = [f"{own.cases} of {own.of} {side}" for side, own in sides.items()]
+    return {"Left out": ", ".join(words)} if words else {}
 
 
 def _training_facts(run: RunContent) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msa2net.evaluation.columns import reference_rows, selection_note
+from msa2net.evaluation.columns import reference_rows, selection_note, subset_note
 from msa2net.files import write_text
 from msa2net.metrics.protocol import CaseRow
 from msa2net.report.content import Example, RunContent, read_example, read_run
@@ -74,6 +74,7 @@ def write_report(run: Path, out: Path | None = None) -> Path:
         facts=run_facts(content),
         curves=_curves(content),
         selection=_selection(content.summary),
+        subset=subset_note(content.summary.model_dump()) if content.summary else "",
         scores=score_tables(content.summary) if content.summary else None,
         trust=trust_part(content.summary.trust) if content.summary else None,
         worst=worst_tables(content.summary),
