@@ -20,6 +20,7 @@ HEADINGS = {
 }
 MEANINGS = HEADINGS | {
     "dice": "DSC (Dice)",
+    "iou": "IoU (intersection over union)",
     "sensitivity": "SE (sensitivity)",
     "specificity": "SP (specificity)",
     "accuracy": "ACC (accuracy)",
@@ -47,6 +48,7 @@ _FURTHER = {"precision": "precision", "volume_difference_percent": "volume diff.
 
 COUNT_HEADINGS = ("n", "missed", "false pos.")
 ALL_COUNT_HEADINGS = (*COUNT_HEADINGS, "not appl.")
+SHORT_COUNT_HEADINGS = ("n", "miss", "FP")  # for terminals
 NOT_APPLICABLE = "–"
 FEW_CASES = f"Intervals over fewer than {FEW} cases are too narrow"
 DISCLAIMER = "Research use only; not a medical device."
@@ -101,6 +103,24 @@ def further_headings(classes: Mapping[str, Any]) -> dict[str, str]:
     in_mm = not valued.isdisjoint(_FURTHER_MM)
     every = (_FURTHER_MM if in_mm else _FURTHER_VOXELS) | _FURTHER
     return {metric: heading for metric, heading in every.items() if metric in valued}
+
+
+def legend(metrics: Sequence[str]) -> str:
+    """Explain the abbreviations of columns, with their units and which end is best."""
+    fractions = [MEANINGS[metric] for metric in metrics if metric not in DISTANCES]
+    units = [MEANINGS[metric] for metric in metrics if metric in DISTANCES]
+    are = "are fractions" if len(fractions) > 1 else "is a fraction"
+    parts = [f"{_enumerated(fractions)} {are} from 0 to 1, and 1 is best"]
+    if units:
+        parts.append(
+            "HD95 is the 95th percentile of the distances between the two surfaces, in "
+            f"{_enumerated(units)}, and 0 is best"
+        )
+    return "; ".join([*parts, f"{NOT_APPLICABLE} is not applicable."])
+
+
+def _enumerated(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def partial_means(
