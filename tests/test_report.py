@@ -126,7 +126,13 @@ def test_headline_and_facts(pages, runs):
     assert f"volume-run mean Dice {mean:.3f} standard protocol; {interval}; missed: 1, f" in text
     facts = ["1.23 M", "6 volumes", "Epochs 40", "of epoch 38, validation Dice 0.876"]
     facts += [f"Encoder {MODELS['msa2net_pico'].encoder} ", "12 min 34 s to the kept weights"]
-    facts += ["Seed 1234", "Device cpu", "Precision 32-true", "128 × 128", "Batch size 8"]
+    facts += [
+        "Seed 1234",
+        "Device cpu",
+        "Precision 32-bit floating point (32-true)",
+        "128 × 128",
+        "Batch size 8",
+    ]
     facts += ["Loss 1 × boundary_dou + 0.5 × cross_entropy", "Learning rate 0.0005, cosine"]
     facts += ["Versions msa2net 0.1.0, torch 2.11.0 ", "Scored with python"]
     facts += ["synapse, not the same as in training", "Data hash " + "cd" * 8 + " "]
@@ -158,7 +164,7 @@ def test_precision_is_what_ran_or_nothing(tmp_path):
     assert "64 × 96" in planned
     assert "Epochs 40 planned" in planned
     asked = facts_of(tmp_path / "b", config=make_config("synapse", precision="bf16-mixed"))
-    assert "Precision bf16-mixed" in asked
+    assert "Precision bfloat16 (16 bits) mixed with 32-bit floating point (bf16-mixed)" in asked
 
 
 def test_encoder_is_the_one_in_use(tmp_path):
@@ -676,7 +682,7 @@ def test_a_real_run_fills_every_row(tmp_path):
         "Device": "cpu",
         "Trained on": "train",
         "Mirrored": "horizontal",
-        "Precision": "32-true",
+        "Precision": "32-bit floating point (32-true)",
         "Seed": "1234",
         "Batch size": "8",
         "Loss": "1 × dice + 1 × cross_entropy",
