@@ -439,6 +439,14 @@ def test_the_widest_table_fits_a_terminal(metric):
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
     assert "…" not in text
     assert "[bold]" in text
+    lines = text.splitlines()
+    heading = lines[next(i for i, line in enumerate(lines) if line.startswith("──")) - 1]
+    assert " ".join(heading.split()) == "class n A B B-A 95 % interval p W/T/L"
+    unit = "from 0 to 1" if metric == "dice" else "in millimetres"
+    legend = (
+        f"A, B: mean {metric}, {unit}; B-A: mean difference, and its 95 % interval; p: Wilcoxon"
+    )
+    assert legend in " ".join(text.split())
     cells = [line for line in markdown_comparison(result).splitlines() if "bladder" in line]
     assert "[bold]gall\\|bladder" in cells[0]
 

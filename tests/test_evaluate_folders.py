@@ -199,9 +199,10 @@ def test_every_unmatched_name_is_in_one_error(tmp_path: Path):
     with pytest.raises(DataError) as caught:
         msa2net.evaluate(predictions, labels, NAMES)
     said = str(caught.value)
-    lacking = "7 of 9 labels without prediction (case0, case1, case2, case3, case4 and 2 more)"
+    assert "by name: 2 match, 1 of 3 only in the predictions (other), " in said
+    lacking = "7 of 9 only in the labels (case0, case1, case2, case3, case4 and 2 more); "
     assert lacking in said
-    assert "1 of 3 predictions without label (other)" in said
+    assert "--common" in said
     assert "--missing-as-empty" in said
 
 
@@ -215,7 +216,7 @@ def test_missing_predictions_count_as_empty_if_asked(tmp_path: Path):
     liver = figure(summary, "liver", "dice")
     assert (liver["mean"], liver["missed"], liver["n"]) == (0.75, 1, 4)
     save_nifti(predictions / "other.nii.gz", body())
-    with pytest.raises(DataError, match=r"1 of 4 predictions without label \(other\)"):
+    with pytest.raises(DataError, match=r"3 match, 1 of 4 only in the predictions \(o"):
         msa2net.evaluate(predictions, labels, NAMES, missing_as_empty=True)
 
 
@@ -228,6 +229,91 @@ def test_what_data_sets_add_to_all_names_is_no_part_of_them(tmp_path, of_predict
         save_nifti(tmp_path / "l" / f"{name}{of_label}.nii.gz", body())
     summary = msa2net.evaluate(tmp_path / "p", tmp_path / "l", NAMES)
     assert [worst["case"] for worst in summary["worst"]["liver"]] == ["a", "b_0000"]
+
+
+def test_mixed_names_and_suffixes_are_counted_by_the_best_reading(tmp_path: Path):
+    """Some match, some do not, and all labels have an ending: of the plain names none matches."""
+    for name in ("a.nii.gz", "b.nii", "C.nii.gz", "x.png"):
+        save = save_png if name.endswith("png") else save_nifti
+        save(tmp_path / "p" / name, body()[5] if name.endswith("png") else body())
+    for name in ("a_gt.nii", "b_gt.nii.gz", "c_gt.nii.gz", "d_gt.nii.gz"):
+        save_nifti(tmp_path / "l" / name, body())
+    with pytest.raises(DataError) as caught:
+        msa2net.evaluate(tmp_path / "p", tmp_path / "l", NAMES)
+    counts = "2 match, 2 of 4 only in the predictions (C, x), 2 of 4 only in the labels (c, d); "
+    assert f"by name: {counts}but for capital letters or an ending 1 more would" in str(
+        caught.value
+    )
+    assert "such as C and c; " in str(caught.value)
+    (tmp_path / "l" / "a_gt.nii").rename(tmp_path / "l" / "a.nii")  # now not all have the ending
+    with pytest.raises(DataError) as caught:
+        msa2net.evaluate(tmp_path / "p", tmp_path / "l", NAMES)
+    assert "1 matches, 3 of 4 only in the predictions (C, b, x), 3 of 4 " in str(caught.value)
+    assert "2 more would match, such as b and b_gt; " in str(caught.value)
+
+
+def test_masks_that_are_not_read_are_no_silent_gap(tmp_path: Path):
+    predictions, labels = write_volumes(tmp_path, cases=1)
+    for folder in (predictions, labels):
+        (folder / "case1.mha").write_text("")  # in both, so no name would be without a partner
+        (folder / "case0.nrrd").write_text("")  # there as NIfTI as well
+    for common in (False, True):
+        with pytest.raises(DataError, match=r"predictions holds files of a kind .*\(case1.mha\)"):
+            msa2net.evaluate(predictions, labels, NAMES, common=common)
+
+
+def test_common_cases_alone_and_a_word_about_the_rest(tmp_path: Path):
+    predictions, labels = write_volumes(tmp_path, cases=9)
+    for index in range(7):
+        (predictions / f"case{index}.nii.gz").unlink()
+    save_nifti(predictions / "other.nii.gz", body())
+    noise = np.zeros((14, 20, 24), np.int16)
+    for index in (7, 8):  # only of what is scored
+        save_nifti(tmp_path / "images" / f"case{index}.nii.gz", noise)
+    options = ("--labels", labels, "--names", ",".join(NAMES), "--images", tmp_path / "images")
+    result = command("evaluate", predictions, *options, "--common", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    left_out = (
+        "Only the 2 cases that both folders have were scored; left out: 1 of 3 predictions (other) "
+        "and 7 of 9 labels (case0, case1, case2, case3, case4 and 2 more)."
+    )
+    assert f"Warning: {left_out}" in " ".join(result.stdout.split())
+    out = tmp_path / "predictions-evaluation"
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["cases"] == 2
+    assert summary["data"]["left_out"] == {
+        "predictions": {"cases": 1, "of": 3, "first": ["other"]},
+        "labels": {"cases": 7, "of": 9, "first": [f"case{index}" for index in range(5)]},
+    }
+    heading = "predictions against labels, 2 cases in common"
+    for name in ("table.md", "table.tex"):
+        text = (out / name).read_text()
+        assert heading in text
+        assert left_out in text
+    page = (out / "report.html").read_text()
+    assert f'id="subset"><strong>Warning:</strong> {left_out}</p>' in page
+    assert "<dt>Left out</dt><dd>1 of 3 predictions, 7 of 9 labels</dd>" in page
+    assert {row["case"] for row in read_cases_csv(out / "cases.csv")} == {"case7", "case8"}
+    command("evaluate", labels, *options[:4], "--out", "all", cwd=tmp_path)
+    compared = command("compare", out, "all", "--common", cwd=tmp_path)
+    assert left_out in " ".join(compared.stdout.split())
+
+
+def test_common_without_anything_left_out_or_in_common(tmp_path: Path):
+    predictions, labels = write_volumes(tmp_path, cases=2)
+    summary = msa2net.evaluate(predictions, labels, NAMES, common=True, out=tmp_path / "out")
+    assert [side["cases"] for side in summary["data"]["left_out"].values()] == [0, 0]
+    assert "Warning" not in (tmp_path / "out" / "table.md").read_text()
+    assert msa2net.evaluate(predictions, labels, NAMES)["data"]["left_out"] is None
+    with pytest.raises(ConfigError, match="choose one of the two"):
+        msa2net.evaluate(predictions, labels, NAMES, common=True, missing_as_empty=True)
+    for index in range(2):
+        (predictions / f"case{index}.nii.gz").rename(predictions / f"x{index}.nii.gz")
+    with pytest.raises(
+        DataError, match=r"none match, 2 of 2 only .* alike in both folders"
+    ) as error:
+        msa2net.evaluate(predictions, labels, NAMES, common=True)
+    assert "--common" not in str(error.value)
 
 
 def test_one_name_twice_and_mixed_kinds_are_refused(tmp_path: Path):

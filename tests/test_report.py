@@ -12,6 +12,7 @@ import pytest
 from msa2net.config import dump_config, load_config
 from msa2net.errors import DataError, Msa2NetError
 from msa2net.evaluation.evaluate import evaluate_run
+from msa2net.evaluation.examples import RANKS
 from msa2net.files import sha256
 from msa2net.inference.run_folder import NetworkFacts, software_versions
 from msa2net.metrics import read_cases_csv, summarise
@@ -79,8 +80,8 @@ def test_page_is_whole_and_loads_nothing(pages, kind):
     html = pages[kind].read_text(encoding="utf-8")
     page = Page(html)
     assert len(page.links) >= 6
-    assert all(link.startswith("data:") for link in page.links)
-    assert not re.search(r"https?:|@import|url\(|//cdn|<iframe|fetch\(", html)
+    assert all(link.startswith(("data:", "#")) for link in page.links)  # or within the page
+    assert not re.search(r"https?:|@import|url\((?!#)|//cdn|<iframe|fetch\(", html)
     assert "default-src 'none'" in html
     assert not re.search(r"\bnan\b|\bNone\b|\binf\b|Undefined", page.text)
 
@@ -125,7 +126,13 @@ def test_headline_and_facts(pages, runs):
     assert f"volume-run mean Dice {mean:.3f} standard protocol; {interval}; missed: 1, f" in text
     facts = ["1.23 M", "6 volumes", "Epochs 40", "of epoch 38, validation Dice 0.876"]
     facts += [f"Encoder {MODELS['msa2net_pico'].encoder} ", "12 min 34 s to the kept weights"]
-    facts += ["Seed 1234", "Device cpu", "Precision 32-true", "128 × 128", "Batch size 8"]
+    facts += [
+        "Seed 1234",
+        "Device cpu",
+        "Precision 32-bit floating point (32-true)",
+        "128 × 128",
+        "Batch size 8",
+    ]
     facts += ["Loss 1 × boundary_dou + 0.5 × cross_entropy", "Learning rate 0.0005, cosine"]
     facts += ["Versions msa2net 0.1.0, torch 2.11.0 ", "Scored with python"]
     facts += ["synapse, not the same as in training", "Data hash " + "cd" * 8 + " "]
@@ -157,7 +164,7 @@ def test_precision_is_what_ran_or_nothing(tmp_path):
     assert "64 × 96" in planned
     assert "Epochs 40 planned" in planned
     asked = facts_of(tmp_path / "b", config=make_config("synapse", precision="bf16-mixed"))
-    assert "Precision bf16-mixed" in asked
+    assert "Precision bfloat16 (16 bits) mixed with 32-bit floating point (bf16-mixed)" in asked
 
 
 def test_encoder_is_the_one_in_use(tmp_path):
@@ -269,8 +276,7 @@ def test_distances_stand_beside_dice(pages, runs):
 def test_cards_have_the_distance_of_what_was_found(pages, runs):
     text = Page(pages["volume"].read_text()).text
     cards = text[text.index("Worst, median and best cases") :]
-    worst = cards[cards.index("worst Dice 0.") : cards.index("case-01")]
-    assert " case-00 " in worst
+    worst = cards[cards.index(" case-00 ") : cards.index("case-03")]
     rows = read_cases_csv(runs["volume"] / "evaluation/cases.csv")
     for row in (row for row in rows if row["case"] == "case-00"):
         shown = f"{row['class']} {row['dice']:.3f} {row['hd95_mm']:.1f} mm"
@@ -538,15 +544,67 @@ def test_volume_examples_have_every_slice(pages):
     assert len(page.named("svg", "view")) == 6
 
 
-def test_worst_case_comes_first_with_its_failure(pages):
+@pytest.mark.parametrize("kind", NAMES)
+def test_cards_go_from_the_worst_to_the_best(pages, kind):
+    text = Page(pages[kind].read_text()).text
+    cards = text[text.index("Worst, median and best cases") :]
+    shown = re.findall(r"(worst|median|best) Dice ([\d.]+) ", cards)
+    assert shown == sorted(shown, key=lambda card: (RANKS.index(card[0]), float(card[1])))
+    assert len({rank for rank, _ in shown}) == 3
+    if kind == "volume":  # here names have another order
+        assert cards.index(" case-01") < cards.index(" case-00") < cards.index(" case-03")
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_truth_is_a_line_and_prediction_hatched(pages, kind):
+    """Told apart by form, and so without colours too; dark and light show on any picture."""
+    html = pages[kind].read_text()
+    page = Page(html)
+    parts = [a for tag, a in page.tags if tag == "path"]
+    views = page.named("svg", "view")
+    hatched = {a["fill"][5:-1] for a in parts if a.get("fill", "").startswith("url(#")}
+    patterns = [a["id"] for tag, a in page.tags if tag == "pattern"]
+    assert len(patterns) == len(set(patterns)) == len(views) * (len(NAMES[kind]) - 1) + 1
+    assert hatched <= set(patterns)
+    assert "key" in hatched  # in the legend
+    for form in ("tint", "dark", "light"):
+        assert len([a for a in parts if a.get("class") == form]) >= len(patterns)
+    outlines = [a["id"] for a in page.named("g", "outline")]
+    assert [a["href"][1:] for tag, a in page.tags if tag == "use"] == outlines  # each drawn twice
+    assert len(outlines) == len(set(outlines)) > 0
+    assert "truth: a line prediction: hatched" in page.text
+    assert "--edge: #000" in html
+    # The one class there is needs no colour for its truth: white on black is never the hatching's.
+    lone = [a for a in page.named("figure", "card") if "lone" in a["class"]]
+    assert len(lone) == (len(views) if kind == "photograph" else 0)
+
+
+def test_averaged_weights_have_a_curve(runs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs["photograph"], run)
+    before = write_report(run).read_text()
+    assert "line average" not in before
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row["average_val_dice"] = "0.5" if row["val_dice"] else ""
+    rows[19]["average_val_dice"] = "0.9876"
+    with (run / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    page = Page(write_report(run).read_text())
+    (line, _) = page.named("path", "average")  # in the chart, and in its legend
+    assert line["d"].count("L") == 19
+    assert "best 0.988 at epoch 20, averaged weights" in page.text
+    assert "skin, averaged weights" in page.text
+    ring = page.named("circle", "mark")[-1]
+    assert f"{ring['cx']} {ring['cy']}" in line["d"]
+
+
+def test_worst_case_shows_its_failure(pages):
     text = Page(pages["volume"].read_text()).text
     cards = text[text.index("Worst, median and best cases") :]
-    assert (
-        cards.index(" case-00")
-        < cards.index(" case-01")
-        < cards.index(" case-03")
-        < cards.index(" case-05")
-    )
     assert "stomach missed" in cards
     assert "gallbladder false pos." in cards
 
@@ -624,7 +682,7 @@ def test_a_real_run_fills_every_row(tmp_path):
         "Device": "cpu",
         "Trained on": "train",
         "Mirrored": "horizontal",
-        "Precision": "32-true",
+        "Precision": "32-bit floating point (32-true)",
         "Seed": "1234",
         "Batch size": "8",
         "Loss": "1 × dice + 1 × cross_entropy",

@@ -23,6 +23,7 @@ from msa2net.report.figures import (
     strip_chart,
     ticks,
 )
+from msa2net.report.reliability import reliability_chart
 
 
 def test_palette_stays_apart_for_the_colour_blind():
@@ -211,7 +212,7 @@ def test_ticks(low, high, want):
 
 
 def test_curves_survive_one_point_and_empty_ones():
-    svg = curve_chart([Curve("a", []), Curve("b", [(1, 0.5)])], title="<t>", mark_best=True)
+    svg = curve_chart([Curve("a", []), Curve("b", [(1, 0.5)])], title="<t>", mark=(1, 0.5))
     assert "&lt;t&gt;" in svg
     assert svg.count("<circle") == 1
     assert "nan" not in svg
@@ -230,3 +231,16 @@ def test_a_lone_epoch_is_a_dot_that_can_be_seen(points, lone):
     svg = curve_chart([Curve("line", points)], title="x")
     assert ('class="line lone"' in svg) == lone
     assert ("h0" in svg) == lone
+
+
+def test_both_axes_of_the_reliability_plot_have_a_name():
+    svg = reliability_chart([(0.4, 0.3, 0.5)], [(0.9, 0.8, 0.5)], title="x")
+    width = float(re.search(r'viewBox="0 0 (\d+) ', svg)[1])
+    across, down = (
+        re.search(rf"<text [^>]*>{name}</text>", svg)[0]
+        for name in ("confidence", "share that is right")
+    )
+    assert "rotate" not in across
+    assert "rotate(-90 14 152)" in down  # turned about where it stands, left of the ticks
+    assert 'x="14" y="152.0"' in down
+    assert max(float(x) for x in re.findall(r'cx="([\d.]+)"', svg)) < width

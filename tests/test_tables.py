@@ -5,6 +5,7 @@ import functools
 import json
 import math
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -308,7 +309,8 @@ def test_markdown_of_volumes_has_distances_in_both_units(measured):
     assert lines[-1][6] == "**–**"
     assert lines[-1][7] == f"**{measured['protocols']['transunet']['mean']['hd95_voxels']:.2f}**"
     words = text[: text.index("|")]
-    assert "DSC (Dice), IoU and SE (sensitivity) are fractions from 0 to 1" in words
+    fractions = "DSC (Dice), IoU (intersection over union) and SE (sensitivity) are fractions"
+    assert f"{fractions} from 0 to 1, and 1 is best; " in words
     assert "HD95 is the 95th percentile" in words
     assert "in millimetres (mm) and voxels (vox)" in words
     rules = [row[0] for row in table_after(text, "## Rules that differ")]
@@ -389,8 +391,31 @@ def test_long_organ_folds_beside_its_lines(measured):
         line.split(name)[0].strip()
         for line, name in zip(lines[first : first + 2], ("standard", "transunet"), strict=True)
     ]
-    assert label == ["portal and", "splenic vein"]  # no line more than two protocols need
-    assert re.search("512.25 512.25 +240 ", lines[first])
+    assert label == ["portal and splenic", "vein"]  # no line more than two protocols need
+    assert re.search("512.25   512.25 +240 ", lines[first])
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_console_headings_stand_on_one_line_and_are_explained(measured, width):
+    measured["worst"] = {name: [{"case": "patient059_frame09"}] for name in THIRTEEN[1:]}
+    lines = printed(measured, width).splitlines()
+    assert "…" not in "".join(lines)
+    rules = [(above, rule) for above, rule in pairwise(lines) if rule.startswith("──")]
+    headings = [" ".join(above.split()) for above, _ in rules]
+    assert headings[0] == "class protocol DSC IoU SE HD95 mm HD95 vox n miss FP"
+    assert headings[1] == "class 95 % interval Q1 median Q3 n/a worst case"
+    assert headings[2] == "class group DSC HD95 mm HD95 vox n miss FP"
+    assert sum(line.rstrip().endswith(" patient059_frame09") for line in lines) == 13
+    text = " ".join(" ".join(lines).split())
+    for words in (
+        "DSC (Dice), IoU (intersection over union) and SE (sensitivity) are fractions from 0 to 1",
+        "HD95 is the 95th percentile of the distances between the two surfaces, in millimetres "
+        "(mm) and voxels (vox), and 0 is best",
+        "n: cases in the DSC; miss: of these, in the truth and not predicted; FP: false positives",
+        "lower quartile (Q1), median, upper quartile (Q3), number of cases that it does not apply "
+        "to (n/a), case where it is lowest.",
+    ):
+        assert words in text
 
 
 def test_long_group_names_are_cut_in_the_terminal_only(measured):

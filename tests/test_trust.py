@@ -1,6 +1,7 @@
 """What the report and the model card say of flags and confidences."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -96,7 +97,11 @@ def test_the_card_says_what_is_known_and_names_nobody(run, tmp_path):
     for part in (
         "# Model card:",
         "Research use only; not a medical device.",
-        "Size of liver: about 1.2e+03, usually 729 to 1.98e+03 mL",
+        "Size of liver: about 1200, usually 729 to 1980 mL",
+        ", on cpu, computed in 32-bit floating point.",
+        "DSC (Dice), IoU (intersection over union) and SE (sensitivity) are fractions from 0 to 1",
+        "in millimetres (mm) and voxels (vox), and 0 is best; – is not applicable. n is the number "
+        "of cases in the DSC, in the line of the mean the sum over the classes. Standard: every",
         "Limits were set on 6 validation cases",
         "0 of 1 flagged",
         "Expected calibration error on test:",
@@ -109,6 +114,24 @@ def test_the_card_says_what_is_known_and_names_nobody(run, tmp_path):
     assert str(tmp_path) not in card
     (folder / "evaluation" / "summary.json").unlink()
     assert "Not evaluated yet" in write_card(folder).read_text()
+
+
+@pytest.mark.parametrize(
+    ("high", "said"),
+    [(1.01, "usually 1.24 or more."), (0.5, "usually 1.24 to 50.")],
+)
+def test_no_share_is_above_all_of_an_image(run, tmp_path, high, said):
+    shutil.copytree(run, tmp_path / "run")
+    share = Range(low=math.log(0.0124), centre=math.log(0.138), high=math.log(high))
+    depth = Range(low=math.log(5.36), centre=math.log(10.2), high=math.log(21.7))
+    ranges = {"size:share:lesion": share, "spacing:depth:": depth}
+    known = usual().model_copy(update={"ranges": ranges})
+    facts = read_facts(run).model_copy(update={"usual": known})
+    (tmp_path / "run/model.json").write_text(facts.model_dump_json())
+    card = write_card(tmp_path / "run").read_text()
+    assert f"Size of lesion in % of an image: about 13.8, {said}" in card
+    assert "Slices a case: about 10, usually 6 to 21." in card  # slices come whole
+    assert "32-true" not in card
 
 
 def test_imported_weights_have_a_card(tmp_path, run):

@@ -47,6 +47,12 @@ OutOption = Annotated[
 MissingOption = Annotated[
     bool, typer.Option("--missing-as-empty", help="Score missing masks as empty ones.")
 ]
+CommonOption = Annotated[
+    bool,
+    typer.Option(
+        "--common", help="Score the cases that both folders have, and say what is left out."
+    ),
+]
 WorkersOption = Annotated[
     int | None, typer.Option(min=1, help="Masks in work at a time; all cores if not given.")
 ]
@@ -63,6 +69,7 @@ def evaluate(
     images: ImagesOption = None,
     out: OutOption = None,
     missing_as_empty: MissingOption = False,
+    common: CommonOption = False,
     workers: WorkersOption = None,
     failed_distance: FailedOption = "diagonal",
     device: DeviceOption = "auto",
@@ -78,7 +85,7 @@ def evaluate(
     if labels is None:
         alone = {"names": names, "images": images, "out": out, "workers": workers}
         given = [name for name, value in alone.items() if value is not None]
-        given += ["missing-as-empty"] * missing_as_empty
+        given += ["missing-as-empty"] * missing_as_empty + ["common"] * common
         _evaluate_run(run, split or "test", device, way, given)
         return
     for name, given_here in (("split", split is not None), ("device", device != "auto")):
@@ -95,6 +102,7 @@ def evaluate(
         None if names is None else [name.strip() for name in names.split(",")],
         failed_distance=way,
         missing_as_empty=missing_as_empty,
+        common=common,
         images=images,
         out=out,
         workers=workers,

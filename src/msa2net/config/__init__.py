@@ -6,6 +6,7 @@ name the nearest known one.
 
 from msa2net.config.reading import dump_config, known_keys, load_config, parse_section
 from msa2net.config.sections import (
+    PRECISION_WORDS,
     AugmentConfig,
     Config,
     DataConfig,
@@ -18,6 +19,7 @@ from msa2net.config.sections import (
 )
 
 __all__ = [
+    "PRECISION_WORDS",
     "AugmentConfig",
     "Config",
     "DataConfig",

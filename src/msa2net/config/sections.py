@@ -35,6 +35,12 @@ Range = tuple[float, float]
 
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+PRECISION_WORDS: dict[str, str] = {
+    "32-true": "32-bit floating point",
+    "bf16-mixed": "bfloat16 (16 bits) mixed with 32-bit floating point",
+    "16-mixed": "16-bit mixed with 32-bit floating point",
+}
+"""Precision → what it means, for people."""
 LabelEncoding = Literal["btcv", "transunet", "cascade", "samed"]
 PaperDefect = Literal["noise", "streams"]
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from msa2net.config import Config, load_config
-from msa2net.evaluation.columns import DISCLAIMER, HEADINGS, heading, selection_note
+from msa2net.config import PRECISION_WORDS, Config, load_config
+from msa2net.evaluation.columns import DISCLAIMER, HEADINGS, heading, legend, selection_note
 from msa2net.evaluation.lines import score_lines, shown
 from msa2net.evaluation.markdown import lay_out
 from msa2net.evaluation.summary import read_summary
 from msa2net.files import write_text
 from msa2net.inference.features import name_feature, parts_of
+from msa2net.inference.flags import plain
 from msa2net.inference.run_folder import CONFIG_FILE, ModelFacts, read_facts
 from msa2net.inference.usual import Range, Usual
 
@@ -147,21 +148,33 @@ def _seen(usual: Usual | None) -> list[str]:
         name, which, of = parts_of(feature)
         single = which == "depth" and own.centre == 0  # photographs have one slice
         if name == "spacing" and which != "aspect" and not single:
-            unit = "" if which == "depth" else " mm"
-            title = "Slices a case" if which == "depth" else f"Distance of {which}"
-            words.append(f"{title}: {_between(own, 1)}{unit}.")
+            if which == "depth":
+                words.append(f"Slices a case: {_between(own, 1, whole=True)}.")
+            else:
+                words.append(f"Distance of {which}: {_between(own, 1)} mm.")
         if name == "size":
             if which == "mm3":
                 words.append(f"Size of {of}: {_between(own, 1000)} mL.")
             elif name_feature("size", "mm3", of) not in usual.ranges:
-                words.append(f"Size of {of}: {_between(own, 0.01)} % of an image.")
+                share = _between(own, 0.01, most=100)
+                words.append(f"Size of {of} in % of an image: {share}.")
     return words
 
 
-def _between(own: Range, unit: float) -> str:
+def _between(own: Range, unit: float, *, most: float = math.inf, whole: bool = False) -> str:
+    """Write the middle and the ends of a range of logarithms.
+
+    Ranges go on beyond what was seen, so an end may lie where nothing can be: `most` is the largest
+    value there is, and `whole` numbers are 1 at least.
+    """
     ends = [own.centre if x is None else x for x in (own.low, own.high)]
     low, centre, high = (math.exp(x) / unit for x in (ends[0], own.centre, ends[1]))
-    return f"about {centre:.3g}, usually {low:.3g} to {high:.3g}"
+    if whole:
+        return f"about {centre:.0f}, usually {max(1, math.ceil(low))} to {math.floor(high)}"
+    middle, least = plain(min(centre, most), 3), plain(min(low, most), 3)
+    if high >= most:
+        return f"about {middle}, usually {least} or more"
+    return f"about {middle}, usually {least} to {plain(high, 3)}"
 
 
 def _training(facts: ModelFacts, config: Config | None) -> list[str]:
@@ -170,7 +183,7 @@ def _training(facts: ModelFacts, config: Config | None) -> list[str]:
         return ["Not trained here."]
     found = [
         f"{known.get('epochs_run', '?')} of {known.get('epochs', '?')} epochs, seed "
-        f"{known.get('seed', '?')}, {known.get('precision', '?')} on {known.get('device', '?')}."
+        f"{known.get('seed', '?')}, on {known.get('device', '?')}{_precision(known)}."
     ]
     chosen = _WEIGHTS.get(str(known.get("weights")))
     if chosen:
@@ -193,6 +206,11 @@ def _training(facts: ModelFacts, config: Config | None) -> list[str]:
     return [*found, f"Mirrored in training: {mirrored or 'never'}."]
 
 
+def _precision(known: Mapping[str, Any]) -> str:
+    name = str(known.get("precision") or "")
+    return f", computed in {PRECISION_WORDS.get(name, name)}" if name else ""
+
+
 def _scores(summary: Mapping[str, Any] | None) -> list[str]:
     if summary is None:
         return ["Not evaluated yet: `msa2net evaluate` scores the test split and writes it here."]
@@ -204,7 +222,10 @@ def _scores(summary: Mapping[str, Any] | None) -> list[str]:
     header = ["class", "protocol", *(HEADINGS[metric] for metric in metrics), "n"]
     warning, selection = selection_note(summary)
     said = [("**Warning:** " if warning else "") + selection] if selection else []
-    return [f"{heading(summary)}.", *said, lay_out(header, rows)]
+    sums = ", in the line of the mean the sum over the classes" if len(rows) > len(scores) else ""
+    explained = f"{legend(metrics)} n is the number of cases in the DSC{sums}."
+    rules = [f"{entry['title']}." for entry in scores.values()]
+    return [f"{heading(summary)}.", *said, lay_out(header, rows), " ".join([explained, *rules])]
 
 
 def _trust(usual: Usual | None, summary: Mapping[str, Any] | None) -> list[str]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from msa2net.evaluation.pairs import some_of
 from msa2net.metrics.bootstrap import FEW
 from msa2net.metrics.protocol import PUBLISHED, SURFACE_TOLERANCE
 
@@ -19,6 +20,7 @@ HEADINGS = {
 }
 MEANINGS = HEADINGS | {
     "dice": "DSC (Dice)",
+    "iou": "IoU (intersection over union)",
     "sensitivity": "SE (sensitivity)",
     "specificity": "SP (specificity)",
     "accuracy": "ACC (accuracy)",
@@ -46,6 +48,7 @@ _FURTHER = {"precision": "precision", "volume_difference_percent": "volume diff.
 
 COUNT_HEADINGS = ("n", "missed", "false pos.")
 ALL_COUNT_HEADINGS = (*COUNT_HEADINGS, "not appl.")
+SHORT_COUNT_HEADINGS = ("n", "miss", "FP")  # for terminals
 NOT_APPLICABLE = "–"
 FEW_CASES = f"Intervals over fewer than {FEW} cases are too narrow"
 DISCLAIMER = "Research use only; not a medical device."
@@ -100,6 +103,24 @@ def further_headings(classes: Mapping[str, Any]) -> dict[str, str]:
     in_mm = not valued.isdisjoint(_FURTHER_MM)
     every = (_FURTHER_MM if in_mm else _FURTHER_VOXELS) | _FURTHER
     return {metric: heading for metric, heading in every.items() if metric in valued}
+
+
+def legend(metrics: Sequence[str]) -> str:
+    """Explain the abbreviations of columns, with their units and which end is best."""
+    fractions = [MEANINGS[metric] for metric in metrics if metric not in DISTANCES]
+    units = [MEANINGS[metric] for metric in metrics if metric in DISTANCES]
+    are = "are fractions" if len(fractions) > 1 else "is a fraction"
+    parts = [f"{_enumerated(fractions)} {are} from 0 to 1, and 1 is best"]
+    if units:
+        parts.append(
+            "HD95 is the 95th percentile of the distances between the two surfaces, in "
+            f"{_enumerated(units)}, and 0 is best"
+        )
+    return "; ".join([*parts, f"{NOT_APPLICABLE} is not applicable."])
+
+
+def _enumerated(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def partial_means(
@@ -188,6 +209,24 @@ def selection_note(summary: Mapping[str, Any]) -> tuple[bool, str]:
     return warning, sentence
 
 
+def subset_note(summary: Mapping[str, Any]) -> str:
+    """Say which cases of two folders were left out of an evaluation, or ""."""
+    left_out = (summary.get("data") or {}).get("left_out") or {}
+    parts = [
+        f"{own['cases']} of {own['of']} {side} ({some_of(own['first'], own['cases'])})"
+        for side, own in left_out.items()
+        if own["cases"]
+    ]
+    if not parts:
+        return ""
+    scored = summary["cases"]
+    cases = f"the {scored} cases" if scored > 1 else "the one case"
+    return (
+        f"Only {cases} that both folders have {'were' if scored > 1 else 'was'} scored; left out: "
+        f"{' and '.join(parts)}."
+    )
+
+
 def heading(summary: Mapping[str, Any]) -> str:
     """Name what was scored: a network on data, or one folder against another, and the cases."""
     model, data = summary.get("model") or {}, summary.get("data") or {}
@@ -198,8 +237,8 @@ def heading(summary: Mapping[str, Any]) -> str:
         scored = " on ".join(name for name in names if name) or "Evaluation"
     cases = summary["cases"]
     split = summary.get("split")
-    parts = [scored, f"{split} split" if split else "", f"{cases} case{'' if cases == 1 else 's'}"]
-    return ", ".join(filter(None, parts))
+    counted = f"{cases} case{'' if cases == 1 else 's'}{' in common' * bool(subset_note(summary))}"
+    return ", ".join(filter(None, [scored, f"{split} split" if split else "", counted]))
 
 
 def reference_rows(rows: Sequence[Sequence[str | float]]) -> list[list[str]]:

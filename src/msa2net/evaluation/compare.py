@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from msa2net.errors import ConfigError, DataError
-from msa2net.evaluation.columns import DISCLAIMER, NOT_APPLICABLE, selection_note
+from msa2net.evaluation.columns import DISCLAIMER, NOT_APPLICABLE, selection_note, subset_note
 from msa2net.evaluation.markdown import lay_out
 from msa2net.files import read_json, write_json, write_text
 from msa2net.metrics.comparison import compare
@@ -93,18 +93,17 @@ def console_comparison(result: dict[str, Any]) -> RenderableType:
     parts += [Text(warning, style="bold yellow") for warning in result.get("warnings", ())]
     for one in result["comparisons"]:
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
-        for index, heading in enumerate(_headings(one, letters)):
-            if index:
-                lines = heading.replace("Holm ", "Holm\n").replace(" win", "\nwin")
-                table.add_column(lines, justify="right", no_wrap=True)
-            else:
-                table.add_column(heading, overflow="fold", max_width=_LONGEST_CLASS)
+        first, *short = _short_headings(one, letters)
+        table.add_column(first, overflow="fold", max_width=_LONGEST_CLASS)
+        for heading in short:
+            table.add_column(heading, justify="right", no_wrap=True)
         for label, entry in one["classes"].items():
             table.add_row(*map(Text, _cells(label, entry, result["metric"])))
         if one["mean"]:
             table.add_section()
             table.add_row(*map(Text, _cells("mean", one["mean"], result["metric"])), style="bold")
-        parts += [table, Text("\n".join(_verdicts(one)))]
+        explained = Text(_legend(one, letters, result["metric"]), style="dim")
+        parts += [table, explained, Text("\n".join(_verdicts(one)))]
     parts += [Text("\n".join(result["notes"]), style="dim"), Text(DISCLAIMER, style="dim")]
     return Group(*(Padding(part, (0, 0, 1, 0)) for part in parts[:-1]), parts[-1])
 
@@ -180,12 +179,14 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
 
 
 def _selection(name: str, path: Path) -> Iterator[str]:
-    """Warn if a summary says that its weights saw, or were chosen by, the scored cases."""
+    """Say if a summary's weights saw, or were chosen by, its cases, or if cases were left out."""
     summary = read_json(path) if path.is_file() else None
     if isinstance(summary, Mapping):
         warning, sentence = selection_note(summary)
         if warning:
             yield f"Warning: {name} is flattered. {sentence}"
+        if subset := subset_note(summary):
+            yield f"Note: {name} is of a part of its folders. {subset}"
 
 
 def _letters(result: dict[str, Any]) -> dict[str, str]:
@@ -208,6 +209,23 @@ def _heading(result: dict[str, Any]) -> str:
 def _headings(one: dict[str, Any], letters: Mapping[str, str]) -> list[str]:
     a, b = letters[one["reference"]], letters[one["other"]]
     return ["class", "n", a, b, f"{b} - {a}", "95 % interval", "Holm p", f"{b} win/tie/loss"]
+
+
+def _short_headings(one: dict[str, Any], letters: Mapping[str, str]) -> list[str]:
+    """As `_headings`, for a terminal: none breaks at 80 columns, and `_legend` explains them."""
+    a, b = letters[one["reference"]], letters[one["other"]]
+    return ["class", "n", a, b, f"{b}-{a}", "95 % interval", "p", "W/T/L"]
+
+
+def _legend(one: dict[str, Any], letters: Mapping[str, str], metric: str) -> str:
+    a, b = letters[one["reference"]], letters[one["other"]]
+    ends = {"_mm": "in millimetres", "_voxels": "in voxels", "_percent": "in percent"}
+    unit = next((unit for end, unit in ends.items() if metric.endswith(end)), "from 0 to 1")
+    return (
+        f"n: cases with a figure on both sides; {a}, {b}: mean {metric}, {unit}; {b}-{a}: mean "
+        f"difference, and its 95 % interval; p: Wilcoxon signed-rank test, corrected by Holm's "
+        f"method; W/T/L: cases that {b} wins, ties and loses; {NOT_APPLICABLE}: not applicable."
+    )
 
 
 def _cells(label: str, entry: dict[str, Any], metric: str) -> list[str]:

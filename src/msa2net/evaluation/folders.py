@@ -31,7 +31,7 @@ from msa2net.evaluation.examples import (
     rank_cases,
 )
 from msa2net.evaluation.masks import Codings, class_indices, find_codings, read_values
-from msa2net.evaluation.pairs import Pair, image_kind, match_files, some_of
+from msa2net.evaluation.pairs import LeftOut, Pair, image_kind, match_files, some_of
 from msa2net.evaluation.summary import (
     BOTH,
     About,
@@ -83,6 +83,7 @@ def evaluate(
     protocol: str = BOTH,
     failed_distance: FailedDistance = "diagonal",
     missing_as_empty: bool = False,
+    common: bool = False,
     images: str | Path | None = None,
     out: str | Path | None = None,
     workers: int | None = None,
@@ -90,8 +91,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a folder of masks against a folder of labels, NIfTI volumes or pictures.
 
-    They are matched by name, see `match_files`. Nothing is resampled: a mask must lie on its
-    label's grid, by half a voxel, and millimetres are those of the label's header.
+    They are matched by name, see `match_files`. A mask must lie on its label's grid, by half a
+    voxel; nothing is resampled. Millimetres are those of the label's header.
 
     Args:
         predictions: folder of masks. Classes are told by name where it names them: `labels.txt`
@@ -100,14 +101,12 @@ def evaluate(
             folder names classes, that holds for both; if none does, masks must be black and
             white. What 255 means: see `find_codings`.
         label_names: one name per class, background first, for folders that have none.
-        protocol: which to sum up under: a name of `msa2net.metrics.PROTOCOLS`, or `both`, the
-            standard one and the published one of this kind of image.
-        failed_distance: what a distance counts where a class was missed or is a false positive,
-            by the standard protocol: `diagonal` of the image, `inf`, or `nan` (left out).
+        protocol: a name of `msa2net.metrics.PROTOCOLS`, or `both`: standard and published.
+        failed_distance: what a distance counts where a class failed, see `standard_protocol`.
         missing_as_empty: score a label without prediction as if nothing had been found there.
+        common: score the cases that both folders have; the result says what was left out.
         images: folder of the images, same stems or nnU-Net's `NAME_0000`: shown with examples.
-        out: folder to write cases.csv, summary.json, table.md, table.tex and examples/ into, when
-            all is scored; None writes nothing.
+        out: folder to write all files into, when all is scored; None writes nothing.
         workers: cases in memory at the same time; by default one a processor core that we may use.
         progress: wraps the names of the cases and their number, to show a bar.
 
@@ -116,21 +115,22 @@ def evaluate(
 
     Raises:
         ConfigError: an argument does not make sense, or `out` lies within a folder that is read.
-        DataError: names that do not match, files that cannot be used, grids that differ, values
-            without a name; the first such case ends the evaluation.
+        DataError: names, grids or values that do not fit, or a file that cannot be used; the first
+            such case ends the evaluation.
     """
     predictions, labels = Path(predictions), Path(labels)
     images, out = (None if path is None else Path(path) for path in (images, out))
-    if workers is not None and workers < 1:
-        raise ConfigError(f"workers is {workers}; it must be 1 or more")
-    _check_out(out, [folder for folder in (predictions, labels, images) if folder])
-    pairs = match_files(predictions, labels, images, missing_as_empty=missing_as_empty)
+    _check_arguments(workers, common, missing_as_empty)
+    _check_out(out, (predictions, labels, images))
+    pairs, left_out = match_files(
+        predictions, labels, images, missing_as_empty=missing_as_empty, common=common
+    )
     kind = image_kind(pairs)
-    protocols = [_as_given(one) for one in protocols_of(kind, failed_distance, protocol)]
+    protocols = [_as_given(p) for p in protocols_of(kind, failed_distance, protocol)]
     codings = find_codings(predictions, labels, label_names, (pair.label for pair in pairs))
     scored = dict(_score_all(pairs, codings, failed_distance, workers, progress))
     rows = [row for case in scored.values() for row in case.rows]
-    about = _about(predictions, labels, scored, codings, [p.name for p in protocols])
+    about = _about(predictions, labels, scored, codings, [p.name for p in protocols], left_out)
     summary = build_summary(rows, codings.label_names, kind, protocols, failed_distance, about)
     if out is not None:
         write_evaluation(out, summary, rows, _examples(pairs, rows, codings, kind))
@@ -143,12 +143,22 @@ def _as_given(protocol: Protocol) -> Protocol:
     return replace(protocol, rules=rules)
 
 
-def _check_out(out: Path | None, read: Sequence[Path]) -> None:
+def _check_arguments(workers: int | None, common: bool, missing_as_empty: bool) -> None:
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers is {workers}; it must be 1 or more")
+    if common and missing_as_empty:
+        raise ConfigError(
+            "--common leaves out labels without a prediction and --missing-as-empty scores them; "
+            "choose one of the two"
+        )
+
+
+def _check_out(out: Path | None, read: Sequence[Path | None]) -> None:
     if out is None:
         return
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; name a folder as --out")
-    for folder in read:
+    for folder in filter(None, read):
         if out.resolve().is_relative_to(folder.resolve()):
             raise ConfigError(
                 f"{out} lies in {folder}, which is only read; name another folder as --out"
@@ -235,6 +245,7 @@ def _about(
     scored: Mapping[str, _Scored],
     codings: Codings,
     protocols: Sequence[str],
+    left_out: dict[str, LeftOut] | None,
 ) -> About:
     truths = hash_of_files({name: case.label_sha256 for name, case in scored.items()})
     found = {n: case.prediction_sha256 for n, case in scored.items() if case.prediction_sha256}
@@ -255,6 +266,7 @@ def _about(
             "predictions": predictions.resolve().name,
             "labels": labels.resolve().name,
             "missing": len(missing),
+            "left_out": left_out,
         },
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("msa2net", "numpy", "scipy", "nibabel", "pillow")},

@@ -15,6 +15,7 @@ from msa2net.evaluation.columns import (
     interval_notes,
     interval_text,
     selection_note,
+    subset_note,
 )
 from msa2net.evaluation.lines import Entries, has_distances, shown, sum_of_n
 from msa2net.metrics.protocol import DISTANCE
@@ -143,6 +144,8 @@ def _comments(
     distances = has_distances(metrics)
     unit = "in percent" if in_percent else "as fractions"
     yield _comment(f"{heading(summary)}; {unit}, a dash is not applicable. Needs booktabs.")
+    if subset := subset_note(summary):
+        yield _comment(f"Warning: {subset}")
     warning, selection = selection_note(summary)
     if selection:
         yield _comment(f"{'Warning: ' if warning else ''}{selection}")

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias, TypedDict
 
+from msa2net.data.dicom_files import DICOM_SUFFIXES
 from msa2net.data.nifti import is_nifti
 from msa2net.data.readers import list_images, stem
 from msa2net.errors import DataError
@@ -15,6 +16,9 @@ Files: TypeAlias = dict[str, Path]  # by name
 # and ISIC to labels.
 FIRST_CHANNEL = "_0000"
 ENDINGS = (FIRST_CHANNEL, "_gt", "_segmentation")
+
+# What may hold a mask and is not read: passed over, it would be missing without a word.
+_OTHER_MASKS = (*DICOM_SUFFIXES, ".mha", ".mhd", ".nrrd", ".nhdr", ".gif", ".webp", ".jp2")
 
 _SHOWN = 5  # names in a sentence
 
@@ -36,43 +40,67 @@ class Pair:
     image: Path | None
 
 
+class LeftOut(TypedDict):
+    """What one folder has and the other has not: how many, of how many, the first names."""
+
+    cases: int
+    of: int
+    first: list[str]
+
+
+class Matches(NamedTuple):
+    """The cases to score and, if only those that both folders have are wanted, what was left out.
+
+    Attributes:
+        pairs: in the order of their names.
+        left_out: `predictions` and `labels`, both also where nothing was; None if not asked for.
+    """
+
+    pairs: list[Pair]
+    left_out: dict[str, LeftOut] | None
+
+
 def match_files(
-    predictions: Path, labels: Path, images: Path | None, *, missing_as_empty: bool
-) -> list[Pair]:
-    """Match files by their names without suffix; returns the cases in the order of their names.
+    predictions: Path,
+    labels: Path,
+    images: Path | None,
+    *,
+    missing_as_empty: bool = False,
+    common: bool = False,
+) -> Matches:
+    """Match files by their names without suffix.
 
     If that leaves files without a partner, and all names of a folder end in `_0000`, `_gt` or
-    `_segmentation`, the match without that ending is taken where it leaves none. Files that are
-    neither NIfTI nor pictures, hidden files and folders are passed over.
+    `_segmentation`, the match without that ending is taken where it makes more pairs. Hidden files,
+    folders and files that cannot be masks are passed over.
 
     Args:
         predictions: folder of masks.
         labels: folder of labels.
         images: folder of the images, or None; they may also be called `NAME_0000`.
         missing_as_empty: allow labels without prediction.
+        common: match what both folders have, and count the rest.
 
     Raises:
-        DataError: no images in a folder, two of one name, or names without a partner.
+        DataError: no images in a folder, two of one name, masks of an unknown kind, names without a
+            partner, or nothing that both folders have.
     """
-    predicted, labelled = _by_stem(predictions), _by_stem(labels)
-    if _lonely(predicted, labelled, missing_as_empty):
-        bare_p, bare_l = _bare(predicted), _bare(labelled)
-        for these in ((bare_p, labelled), (predicted, bare_l), (bare_p, bare_l)):
-            if not _lonely(*these, missing_as_empty):
-                predicted, labelled = these
-                break
-    wrong = _lonely(predicted, labelled, missing_as_empty)
-    if wrong:
-        hint = ", or score missing predictions as empty with --missing-as-empty"
+    predicted, labelled = _best_reading(_masks(predictions), _masks(labels))
+    shared = predicted.keys() & labelled.keys()
+    wanted = sorted(labelled if missing_as_empty else shared)
+    complete = len(shared) == len(predicted) and len(wanted) == len(labelled)
+    if not (shared if common else complete):
         raise DataError(
-            f"{predictions} and {labels} do not match by name: {'; '.join(wrong)}; add what is "
-            f"missing or move the others away{'' if missing_as_empty else hint}"
+            f"{predictions} and {labels} do not match by name: {_counted(predicted, labelled)}"
+            f"{_nearly(predicted, labelled)}; "
+            f"{_remedy(len(shared), missing_as_empty=missing_as_empty)}"
         )
-    pictured = {} if images is None else _images(images, labelled)
-    return [
-        Pair(name, labelled[name], predicted.get(name), pictured.get(name))
-        for name in sorted(labelled)
-    ]
+    pictured = {} if images is None else _images(images, wanted)
+    pairs = [Pair(name, labelled[name], predicted.get(name), pictured.get(name)) for name in wanted]
+    if not common:
+        return Matches(pairs, None)
+    sides = {"predictions": (predicted, labelled), "labels": (labelled, predicted)}
+    return Matches(pairs, {side: _left_out(*both) for side, both in sides.items()})
 
 
 def image_kind(pairs: Sequence[Pair]) -> str:
@@ -92,9 +120,9 @@ def image_kind(pairs: Sequence[Pair]) -> str:
     return "volume" if volumes else "photograph"
 
 
-def some_of(names: Sequence[str]) -> str:
-    """Name the first few, and count the rest."""
-    more = len(names) - _SHOWN
+def some_of(names: Sequence[str], total: int | None = None) -> str:
+    """Name the first few, and count the rest of all, or of `total`."""
+    more = (len(names) if total is None else total) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
@@ -107,36 +135,98 @@ def _by_stem(folder: Path) -> Files:
     return files
 
 
+def _masks(folder: Path) -> Files:
+    """As `_by_stem`; what may be a mask and is not read is no silent gap."""
+    files = _by_stem(folder)
+    others = [path.name for path in sorted(folder.iterdir()) if _may_be_mask(path, files)]
+    if others:
+        raise DataError(
+            f"{folder} holds files of a kind that is not read as a mask ({some_of(others)}); write "
+            "them as NIfTI or PNG, or move them away"
+        )
+    return files
+
+
+def _may_be_mask(path: Path, read: Files) -> bool:
+    """Tell masks that would be passed over; not those that are there in a readable form too."""
+    hidden = path.name.startswith(".")
+    return path.suffix.lower() in _OTHER_MASKS and not hidden and path.stem not in read
+
+
+def _best_reading(predicted: Files, labelled: Files) -> tuple[Files, Files]:
+    """Return both with the names that make most pairs: plain, or without a common ending."""
+    bare_p, bare_l = _bare(predicted), _bare(labelled)
+    readings = [(predicted, labelled), (bare_p, labelled), (predicted, bare_l), (bare_p, bare_l)]
+    return max(readings, key=lambda names: len(names[0].keys() & names[1].keys()))
+
+
 def _bare(files: Files) -> Files:
     """Return the files by their names without the ending that all of them have, if they do."""
     for ending in ENDINGS:
         if all(name.lower().endswith(ending) for name in files):
-            return {name[: -len(ending)]: path for name, path in files.items()}
+            bare = {name[: -len(ending)]: path for name, path in files.items()}
+            return bare if len(bare) == len(files) else files
     return files
 
 
-def _lonely(predicted: Files, labelled: Files, missing_as_empty: bool) -> list[str]:
-    """Say what has no partner, in words."""
-    wrong = [] if missing_as_empty else _without(labelled, predicted, "label", "prediction")
-    return wrong + _without(predicted, labelled, "prediction", "label")
+def _counted(predicted: Files, labelled: Files) -> str:
+    """Say how many names match, and which do not, on either side."""
+    shared = len(predicted.keys() & labelled.keys())
+    words = [f"{shared or 'none'} match{'es' * (shared == 1)}"]
+    for side, those, others in (
+        ("predictions", predicted, labelled),
+        ("labels", labelled, predicted),
+    ):
+        names = sorted(those.keys() - others.keys())
+        listed = f" ({some_of(names)})" if names else ""
+        words.append(f"{len(names) or 'none'} of {len(those)} only in the {side}{listed}")
+    return ", ".join(words)
 
 
-def _without(
-    those: Mapping[str, Path], others: Mapping[str, Path], what: str, partner: str
-) -> list[str]:
+def _nearly(predicted: Files, labelled: Files) -> str:
+    """Say which of the lonely names are nearly alike, as where some have an ending and some not."""
+    lonely_p = {_plain(name): name for name in sorted(predicted.keys() - labelled.keys())}
+    lonely_l = {_plain(name): name for name in sorted(labelled.keys() - predicted.keys())}
+    both = sorted(lonely_p.keys() & lonely_l.keys())
+    if not both:
+        return ""
+    return (
+        f"; but for capital letters or an ending {len(both)} more would match, such as "
+        f"{lonely_p[both[0]]} and {lonely_l[both[0]]}"
+    )
+
+
+def _plain(name: str) -> str:
+    lower = name.lower()
+    return next((lower[: -len(end)] for end in ENDINGS if lower.endswith(end)), lower)
+
+
+def _remedy(shared: int, *, missing_as_empty: bool) -> str:
+    if not shared:
+        return "call the files of a case alike in both folders"
+    if missing_as_empty:
+        return (
+            "add labels to those predictions or move them away (missing predictions count as empty "
+            "already)"
+        )
+    return (
+        "add what is missing or move the others away, score only what both have with --common, or "
+        "score missing predictions as empty with --missing-as-empty"
+    )
+
+
+def _left_out(those: Mapping[str, Path], others: Mapping[str, Path]) -> LeftOut:
     names = sorted(those.keys() - others.keys())
-    if not names:
-        return []
-    return [f"{len(names)} of {len(those)} {what}s without {partner} ({some_of(names)})"]
+    return {"cases": len(names), "of": len(those), "first": names[:_SHOWN]}
 
 
-def _images(folder: Path, labelled: Files) -> Files:
+def _images(folder: Path, wanted: Sequence[str]) -> Files:
     there = _by_stem(folder)
-    found = {name: there.get(name) or there.get(name + FIRST_CHANNEL) for name in labelled}
+    found = {name: there.get(name) or there.get(name + FIRST_CHANNEL) for name in wanted}
     lacking = sorted(name for name, path in found.items() if path is None)
     if lacking:
         raise DataError(
-            f"{len(lacking)} of {len(labelled)} labels have no image in {folder} "
+            f"{len(lacking)} of {len(wanted)} labels have no image in {folder} "
             f"({some_of(lacking)}); add them, or leave --images out"
         )
     return {name: path for name, path in found.items() if path is not None}

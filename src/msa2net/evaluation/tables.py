@@ -16,19 +16,20 @@ from rich.text import Text
 
 from msa2net.evaluation.columns import (
     ALL_COUNT_HEADINGS,
-    COUNT_HEADINGS,
     DISCLAIMER,
     DISTANCES,
     FEW_CASES,
     HEADINGS,
-    MEANINGS,
     NOT_APPLICABLE,
+    SHORT_COUNT_HEADINGS,
     figure_text,
     heading,
     interval_notes,
     interval_text,
+    legend,
     reference_rows,
     selection_note,
+    subset_note,
 )
 from msa2net.evaluation.lines import (
     Entries,
@@ -48,6 +49,12 @@ from msa2net.evaluation.markdown import lay_out
 from msa2net.metrics.bootstrap import FEW
 from msa2net.metrics.protocol import DISTANCE_FAILED, all_rules
 
+_SPARED = 20  # of 80 columns, for either text beside the numbers of the spread
+_SPREAD_LEGEND = (
+    "Of the DSC by the standard protocol: 95 % interval of the mean, lower quartile (Q1), median, "
+    "upper quartile (Q3), number of cases that it does not apply to (n/a){}."
+)
+
 
 def markdown_table(summary: dict[str, Any]) -> str:
     """Write a summary as Markdown: scores, groups, rules that differ, the paper's own numbers.
@@ -64,6 +71,7 @@ def markdown_table(summary: dict[str, Any]) -> str:
     warning, selection = selection_note(summary)
     parts = [
         f"# {heading(summary)}",
+        *([f"**Warning:** {subset}"] if (subset := subset_note(summary)) else []),
         *([("**Warning:** " if warning else "") + selection] if selection else []),
         *([summary["note"]] if summary.get("note") else []),
         _explanation(metrics),
@@ -103,8 +111,9 @@ def console_table(summary: dict[str, Any]) -> RenderableType:
     names, scores, metrics = shown(summary)
     classes = summary["label_names"][1:]
     warning, selection = selection_note(summary)
-    hd95 = "; HD95: 0 is best" if has_distances(metrics) else ""
     parts: list[RenderableType] = [Text(heading(summary), style="bold")]
+    if subset := subset_note(summary):
+        parts.append(Text(f"Warning: {subset}", style="bold yellow"))
     if selection:
         text = f"Warning: {selection}" if warning else selection
         parts.append(Text(text, style="bold yellow" if warning else ""))
@@ -112,7 +121,7 @@ def console_table(summary: dict[str, Any]) -> RenderableType:
         parts.append(Text(summary["note"]))
     parts += [
         _console_scores(score_lines(classes, scores, metrics), "protocol", metrics),
-        Text(f"n: cases in the DSC; {NOT_APPLICABLE} is not applicable{hd95}", style="dim"),
+        Text(_console_legend(metrics, len(classes) > 1), style="dim"),
         *(Text(note) for note in notes(classes, scores, metrics)),
         *(Text(sentence) for sentence in other_n(classes, scores, metrics)),
     ]
@@ -133,25 +142,21 @@ def console_table(summary: dict[str, Any]) -> RenderableType:
 
 
 def _explanation(metrics: Sequence[str]) -> str:
-    fractions = [MEANINGS[metric] for metric in metrics if metric not in DISTANCES]
-    text = f"{_enumerated(fractions)} {'are fractions' if len(fractions) > 1 else 'is a fraction'} "
-    text += "from 0 to 1; "
-    units = [MEANINGS[metric] for metric in metrics if metric in DISTANCES]
-    if units:
-        text += (
-            "HD95 is the 95th percentile of the distances between the two surfaces, in "
-            f"{_enumerated(units)}, and 0 is best; "
-        )
     return (
-        f"{text}{NOT_APPLICABLE} is not applicable. n is the number of cases in the DSC, a number "
+        f"{legend(metrics)} n is the number of cases in the DSC, a number "
         "in brackets that of another figure; missed are cases with the class in the truth and not "
         "in the prediction, false positives the other way round; not appl. are cases whose DSC is "
         "not applicable. In the line of the mean these four are sums over the classes."
     )
 
 
-def _enumerated(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+def _console_legend(metrics: Sequence[str], mean: bool) -> str:
+    """Explain the short headings of `_console_scores`."""
+    sums = "; in the line of the mean these three are sums over the classes" if mean else ""
+    return (
+        f"{legend(metrics)} n: cases in the DSC; miss: of these, in the truth and not predicted; "
+        f"FP: false positives, predicted and not in the truth{sums}."
+    )
 
 
 def _about_failures(summary: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
@@ -260,12 +265,12 @@ def _markdown_reference(reference: Mapping[str, Any] | None) -> list[str]:
 
 
 def _console_scores(lines: Sequence[Line], name: str, metrics: Sequence[str]) -> Table:
-    """One row a class, its protocols or groups on lines of their own: a long class folds."""
+    """One row a class, its protocols or groups on lines of their own: only a long class folds."""
     table = _console_frame()
     table.add_column("class", overflow="fold")
     table.add_column(name, no_wrap=True, max_width=20)
-    for title in (*(HEADINGS[metric] for metric in metrics), *COUNT_HEADINGS):
-        table.add_column(title.replace(" ", "\n"), justify="right", no_wrap=True)
+    for title in (*(HEADINGS[metric] for metric in metrics), *SHORT_COUNT_HEADINGS):
+        table.add_column(title, justify="right", no_wrap=True)
     for (label, is_mean), of_class in groupby(lines, lambda line: (line.label, line.is_mean)):
         if is_mean:
             table.add_section()
@@ -284,12 +289,12 @@ def _console_spread(summary: Mapping[str, Any]) -> list[RenderableType]:
         return []
     worst = summary.get("worst") or {}
     table = _console_frame()
-    table.add_column("DSC, standard", overflow="fold")
-    titles = ("95 %\ninterval", "lower\nquart.", "median", "upper\nquart.", "not\nappl.")
-    for title in titles:
+    table.add_column("class", overflow="fold", min_width=_longest_word(summary["label_names"][1:]))
+    for title in ("95 % interval", "Q1", "median", "Q3", "n/a"):
         table.add_column(title, justify="right", no_wrap=True)
     if worst:
-        table.add_column("worst case", overflow="fold")
+        cases = [named[0]["case"] for named in worst.values() if named]
+        table.add_column("worst case", overflow="fold", min_width=_longest_word(cases))
     for label in summary["label_names"][1:]:
         figure = entry["classes"][label]["dice"]
         quartiles = (figure[key] for key in ("lower_quartile", "median", "upper_quartile"))
@@ -305,8 +310,14 @@ def _console_spread(summary: Mapping[str, Any]) -> list[RenderableType]:
         cells = [interval_text("dice", entry["mean_interval"]["dice"]), *[""] * 3]
         cells.append(str(entry["mean_counts"]["dice"]["not_applicable"]))
         table.add_row(*(Text(cell) for cell in ("mean", *cells)), style="bold")
-    said = _about_intervals(summary, {("standard",): entry})
+    explained = _SPREAD_LEGEND.format(", case where it is lowest" if worst else "")
+    said = [explained, *_about_intervals(summary, {("standard",): entry})]
     return [table, *(Text(sentence, style="dim") for sentence in said)]
+
+
+def _longest_word(names: Sequence[str]) -> int:
+    """Return the width in which no word of the names is broken, or what can be spared for them."""
+    return min(_SPARED, max((len(word) for name in names for word in name.split()), default=1))
 
 
 def _console_rules(names: Sequence[str], rules: Sequence[Sequence[str]]) -> Table:

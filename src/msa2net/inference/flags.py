@@ -81,6 +81,11 @@ def _disagreement(which: str, _: str, value: float, usual: Range) -> str:
     return f"its mirror image is answered otherwise (Dice {found:.2f}, usually {typical:.2f})"
 
 
+def plain(value: float, digits: int) -> str:
+    """Write a number with so many significant digits, and never as a power of ten."""
+    return f"{float(f'{value:.{digits}g}'):.10f}".rstrip("0").rstrip(".")
+
+
 def _missing(which: str, of: str, _: float, __: Range) -> str:
     return f"no {of} was found" if which == "structure" else "nothing was found"
 
@@ -88,9 +93,10 @@ def _missing(which: str, of: str, _: float, __: Range) -> str:
 def _size(which: str, of: str, value: float, usual: Range) -> str:
     large = "large" if value > usual.centre else "small"
     if which == "mm3":
-        found, typical = (f"{math.exp(x) / 1000:.3g} mL" for x in (value, usual.centre))
+        found, typical = (f"{plain(math.exp(x) / 1000, 3)} mL" for x in (value, usual.centre))
     else:
-        found, typical = (f"{100 * math.exp(x):.2g} % of the image" for x in (value, usual.centre))
+        shares = (plain(100 * math.exp(x), 2) for x in (value, usual.centre))
+        found, typical = (f"{share} % of the image" for share in shares)
     return f"{of} is unusually {large} ({found}, usually about {typical})"
 
 

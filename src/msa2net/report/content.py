@@ -27,6 +27,7 @@ from msa2net.inference.run_folder import (
     NetworkFacts,
     read_facts,
 )
+from msa2net.metrics import mean_dice
 from msa2net.metrics.protocol import CaseRow
 from msa2net.metrics.summary import read_cases_csv
 from msa2net.report.layouts import Summary, TrainingFacts
@@ -73,7 +74,7 @@ class RunContent:
         epochs: rows of metrics.csv; None is an empty cell or not a finite number.
         summary: evaluation/summary.json; None if the run was not evaluated.
         cases: rows of evaluation/cases.csv.
-        examples: files of evaluation/examples, worst cases first; see `read_example`.
+        examples: files of evaluation/examples, from worst to best; see `read_example`.
     """
 
     name: str
@@ -118,6 +119,7 @@ def read_run(run: Path) -> RunContent:
     model = read_facts(run) if model_path.is_file() else None
     epochs = _read_epochs(metrics) if metrics.is_file() else []
     summary = _read_summary(evaluation / SUMMARY_FILE)
+    rows = read_cases_csv(cases) if cases.is_file() else []
     examples = [path for path in evaluation.glob("examples/*.npz") if _rank(path) in RANKS]
     return RunContent(
         name=run.resolve().name,
@@ -129,8 +131,8 @@ def read_run(run: Path) -> RunContent:
         training=_checked(TrainingFacts, model.training if model else {}, model_path),
         epochs=epochs,
         summary=summary,
-        cases=read_cases_csv(cases) if cases.is_file() else [],
-        examples=sorted(examples, key=lambda path: (RANKS.index(_rank(path)), path.stem)),
+        cases=rows,
+        examples=_from_worst_to_best(examples, rows),
     )
 
 
@@ -154,7 +156,18 @@ def read_example(path: Path) -> Example:
             f"{image.dtype} {image.shape}, {truth.dtype} {grid}, "
             f"{prediction.dtype} {prediction.shape}; evaluate again"
         )
-    return Example(_rank(path), path.stem.partition("-")[2], image, truth, prediction)
+    return Example(_rank(path), _case(path), image, truth, prediction)
+
+
+def _from_worst_to_best(examples: list[Path], rows: list[CaseRow]) -> list[Path]:
+    """Sort by rank, then by mean Dice, then by name; a case without a Dice comes last of a rank."""
+
+    def place(path: Path) -> tuple[int, float, str]:
+        own = [row for row in rows if row["case"] == _case(path)]
+        dice = mean_dice(own)
+        return RANKS.index(_rank(path)), math.inf if dice is None else dice, path.stem
+
+    return sorted(examples, key=place)
 
 
 def _without_paths(section: Section) -> Section:
@@ -165,6 +178,10 @@ def _without_paths(section: Section) -> Section:
         elif isinstance(value, BaseModel):
             kept[name] = _without_paths(value)
     return section.model_copy(update=kept)
+
+
+def _case(path: Path) -> str:
+    return path.stem.partition("-")[2]
 
 
 def _rank(path: Path) -> str:

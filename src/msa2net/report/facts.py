@@ -1,5 +1,6 @@
 """What was run, in words: the headline numbers and the list of facts at the top of the page."""
 
+from msa2net.config import PRECISION_WORDS
 from msa2net.evaluation.columns import shown_protocols
 from msa2net.models.registry import MODELS
 from msa2net.report.content import RunContent
@@ -96,6 +97,7 @@ def _data_facts(run: RunContent) -> dict[str, str]:
             "Predictions": summary.data.predictions or "",
             "Labels": summary.data.labels or "",
             "Scored": cases,
+            **_left_out(summary),
             **of_files,
         }
     changed = summary.data.same_as_training is False
@@ -108,6 +110,13 @@ def _data_facts(run: RunContent) -> dict[str, str]:
     }
 
 
+def _left_out(summary: Summary) -> dict[str, str]:
+    """Say of either folder how much of it was left out, where only common cases are scored."""
+    sides = summary.data.left_out or {}
+    words = [f"{own.cases} of {own.of} {side}" for side, own in sides.items()]
+    return {"Left out": ", ".join(words)} if words else {}
+
+
 def _training_facts(run: RunContent) -> dict[str, str]:
     facts = {
         "Epochs": _epochs(run),
@@ -116,15 +125,15 @@ def _training_facts(run: RunContent) -> dict[str, str]:
         "Device": run.training.device or "",
         "Trained on": " and ".join(run.training.trained_on),
         "Mirrored": " and ".join(run.training.flips),
-        "Precision": run.training.precision or "",
+        "Precision": _precision(run.training.precision),
         "Seed": "" if run.training.seed is None else str(run.training.seed),
     }
     if run.config is None:
         return facts
     settings = run.config.train
-    precision = "" if settings.precision == "auto" else settings.precision  # not what auto came to
+    asked = "" if settings.precision == "auto" else settings.precision  # not what auto came to
     return facts | {
-        "Precision": facts["Precision"] or precision,
+        "Precision": facts["Precision"] or _precision(asked),
         "Seed": facts["Seed"] or str(settings.seed),
         "Batch size": str(settings.batch_size),
         "Loss": " + ".join(f"{weight:g} × {name}" for name, weight in run.config.loss.items()),
@@ -135,6 +144,11 @@ def _training_facts(run: RunContent) -> dict[str, str]:
         "Balanced samples": f"{settings.balance:.0%}" if settings.balance else "",
         "Stochastic depth": f"{run.config.model.drop_path:g}" if run.config.model.drop_path else "",
     }
+
+
+def _precision(name: str | None) -> str:
+    """Write a precision in words, with the setting's value behind them."""
+    return f"{PRECISION_WORDS[name]} ({name})" if name in PRECISION_WORDS else name or ""
 
 
 def _epochs(run: RunContent) -> str:

@@ -188,13 +188,15 @@ class Curve:
     points: Sequence[tuple[float, float]]
 
 
-def curve_chart(curves: Sequence[Curve], *, title: str, mark_best: bool = False) -> str:
+def curve_chart(
+    curves: Sequence[Curve], *, title: str, mark: tuple[float, float] | None = None
+) -> str:
     """Draw curves over epochs as SVG text.
 
     Args:
         curves: at least one with a point; the last is drawn on top.
         title: read out by screen readers.
-        mark_best: put a ring on the highest point of the last curve.
+        mark: a point to put a ring on.
     """
     width, height, left, right, top, bottom = 460, 240, 44, 12, 14, 30
     points = [point for curve in curves for point in curve.points]
@@ -225,9 +227,8 @@ def curve_chart(curves: Sequence[Curve], *, title: str, mark_best: bool = False)
             lone = len(placed) == 1
             style = curve.style + (" lone" if lone else "")
             _add(svg, "path", style, d=path + ("h0" if lone else ""))
-    if mark_best and curves[-1].points:
-        best = max(curves[-1].points, key=lambda point: point[1])
-        x, y = place(*best)
+    if mark is not None:
+        x, y = place(*mark)
         _add(svg, "circle", "mark", cx=f"{x:.1f}", cy=f"{y:.1f}", r=4)
     return ElementTree.tostring(svg, encoding="unicode")
 

@@ -5,6 +5,7 @@ holds is turned into what the page shows. A section whose file is missing become
 """
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 from statistics import median as median_of
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msa2net.evaluation.columns import reference_rows, selection_note
+from msa2net.evaluation.columns import reference_rows, selection_note, subset_note
 from msa2net.files import write_text
 from msa2net.metrics.protocol import CaseRow
 from msa2net.report.content import Example, RunContent, read_example, read_run
@@ -33,6 +34,7 @@ from msa2net.report.scores import score_tables, worst_tables
 
 MAX_SLICES = 24
 MAX_SIDE = 512
+CARD_WIDTH = 350  # CSS pixels in a window of usual size: hatching is as wide in every card
 MAX_PIXELS = MAX_SLICES * 192 * 192  # of one example, all slices: six volumes stay under 3 MB
 
 
@@ -73,7 +75,9 @@ def write_report(run: Path, out: Path | None = None) -> Path:
         tiles=headline_tiles(content),
         facts=run_facts(content),
         curves=_curves(content),
+        averaged=any(_has_average(row) for row in content.epochs),
         selection=_selection(content.summary),
+        subset=subset_note(content.summary.model_dump()) if content.summary else "",
         scores=score_tables(content.summary) if content.summary else None,
         trust=trust_part(content.summary.trust) if content.summary else None,
         worst=worst_tables(content.summary),
@@ -92,7 +96,11 @@ def _style(index: int) -> str:
 
 
 def _curves(run: RunContent) -> list[tuple[str, str, str]]:
-    """Charts as (title, remark, SVG); a quantity without one number has none."""
+    """Charts as (title, remark, SVG); a quantity without one number has none.
+
+    The network's mean and that of its averaged weights, where there are any, are lines of one
+    chart; the highest point of both is marked, as of two equals training keeps the average.
+    """
 
     def points(column: str) -> list[tuple[float, float]]:
         pairs = [(row["epoch"], row.get(column)) for row in run.epochs]
@@ -110,11 +118,20 @@ def _curves(run: RunContent) -> list[tuple[str, str, str]]:
             for index, label in enumerate(run.labels)
             if index and len(run.labels) > 2  # of one class, the mean says it all
         ]
+        average = Curve("line average", points(f"average_{split}_dice"))
         if mean.points:
-            epoch, best = max(mean.points, key=lambda point: point[1])
-            svg = curve_chart([*by_class, mean], title=f"{name} over epochs", mark_best=True)
-            charts.append((name, f"by epoch; best {best:.3f} at epoch {epoch:g}", svg))
+            of_both = [(*point, "") for point in mean.points]
+            of_both += [(*point, ", averaged weights") for point in average.points]
+            epoch, best, whose = max(reversed(of_both), key=lambda point: point[1])
+            svg = curve_chart(
+                [*by_class, mean, average], title=f"{name} over epochs", mark=(epoch, best)
+            )
+            charts.append((name, f"by epoch; best {best:.3f} at epoch {epoch:g}{whose}", svg))
     return charts
+
+
+def _has_average(row: Mapping[str, float | None]) -> bool:
+    return any(row.get(f"average_{split}_dice") is not None for split in ("val", "test"))
 
 
 def _selection(summary: Summary | None) -> tuple[bool, str]:
@@ -161,6 +178,8 @@ def _card(example: Example, run: RunContent) -> dict[str, Any]:
         "height": height,
         "width": width,
         "start": depth // 2,
+        "scale": f"{2 * width / CARD_WIDTH:.3f}",
+        "styles": [_style(index) for index in range(1, len(run.labels))][: len(PALETTE)],
         "strip": image_uri(small.image.reshape(depth * height, width, 3)),
         "truth": [_outlines(labels_HW) for labels_HW in small.truth],
         "prediction": [_outlines(labels_HW) for labels_HW in small.prediction],

@@ -110,12 +110,21 @@ class ScoredModel(_Layout):
     weights_sha256: str
 
 
+class LeftOut(_Layout):
+    """What one of two folders has and the other has not."""
+
+    cases: int
+    of: int
+    first: list[str]
+
+
 class ScoredData(_Layout):
     """The data it was evaluated on.
 
     Attributes:
         same_as_training: None of folders, of whose training nothing is known.
         predictions, labels: names of the two folders; None of a run.
+        left_out: side → what was not scored; None where all of both folders was to be.
     """
 
     format: str
@@ -123,6 +132,7 @@ class ScoredData(_Layout):
     same_as_training: bool | None
     predictions: str | None = None
     labels: str | None = None
+    left_out: dict[str, LeftOut] | None = None
 
 
 class Intervals(_Layout):

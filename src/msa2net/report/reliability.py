@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 from msa2net.report.layouts import Trust
 
-_SIDE, _LEFT, _TOP, _PLOT = 340, 44, 12, 280
+_WIDTH, _HEIGHT, _LEFT, _TOP, _PLOT = 358, 340, 62, 12, 280
 
 Point = tuple[float, float, float]
 
@@ -20,14 +20,16 @@ def reliability_chart(before: Sequence[Point], after: Sequence[Point], *, title:
         after: likewise; drawn on top.
         title: read out by screen readers.
     """
-    svg = ElementTree.Element("svg", viewBox=f"0 0 {_SIDE} {_SIDE}", role="img")
+    svg = ElementTree.Element("svg", viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img")
     svg.attrib.update({"class": "chart reliability", "aria-label": title})
     for tick in (0, 0.2, 0.4, 0.6, 0.8, 1):
         x, y = _place(tick, tick)
         _add(svg, "path", "grid", d=f"M{_LEFT} {y:.1f}H{_LEFT + _PLOT}")
         _add(svg, "text", "y", f"{tick:g}", x=_LEFT - 8, y=f"{y + 4:.1f}")
         _add(svg, "text", "x", f"{tick:g}", x=f"{x:.1f}", y=_TOP + _PLOT + 18)
-    _add(svg, "text", "x", "confidence", x=_LEFT + _PLOT / 2, y=_SIDE - 8)
+    _add(svg, "text", "x", "confidence", x=_LEFT + _PLOT / 2, y=_HEIGHT - 8)
+    middle = f"rotate(-90 14 {_TOP + _PLOT / 2:g})"
+    _add(svg, "text", "x", "share that is right", x=14, y=_TOP + _PLOT / 2, transform=middle)
     (x0, y0), (x1, y1) = _place(0, 0), _place(1, 1)
     _add(svg, "path", "even", d=f"M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}")
     for style, points in (("before", before), ("after", after)):
