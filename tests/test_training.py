@@ -326,6 +326,18 @@ def test_a_fold_is_an_option(workplace: Path, tmp_path: Path):
     commands.assert_one_sentence(zero, "--fold needs folds; add --set data.folds=5")
 
 
+@pytest.mark.slow
+def test_a_compiled_training_is_the_plain_one(workplace: Path, tmp_path: Path):
+    """The same losses and scores, up to the order of sums."""
+    tables = []
+    for compiled in (False, True):
+        config = small_config(workplace, **{"train.compile": compiled})
+        train(config, tmp_path / f"run-{compiled}", device="cpu")
+        rows = (tmp_path / f"run-{compiled}" / "metrics.csv").read_text().splitlines()
+        tables.append([[float(cell) for cell in row.split(",")] for row in rows[1:]])
+    assert np.allclose(tables[0], tables[1], rtol=1e-2)
+
+
 def test_the_end_is_told_with_the_next_command(workplace: Path, tmp_path: Path):
     small_config(workplace)
     changes = ["train.epochs=9", "train.early_stopping=1", "train.learning_rate=1e-12"]

@@ -103,10 +103,7 @@ def predict_files(
         inputs: files, folders and patterns, see `find_images`.
         out: folder, made if it is not there.
         series: which one of a DICOM study, see `find_images`.
-        mode: see `Predictor`.
-        flips: average with the answers to mirrored images.
-        precision: what networks compute in, see `Predictor.load`.
-        compile: see `Predictor.load`.
+        mode, flips, precision, compile: see `Predictor.load`.
         overlays: also draw pictures to look at.
         dicom_seg: also write a DICOM segmentation, read back before it counts.
         existing: see `Existing`.
@@ -123,9 +120,7 @@ def predict_files(
     """
     _check_options(dicom_seg, existing)
     out = Path(out)
-    source = open_source(
-        run, mode, flips, precision, device, batch_slices, threads, compile=compile
-    )
+    source = open_source(run, mode, flips, precision, compile, device, batch_slices, threads)
     images = find_images(inputs, source.facts.network.in_channels, series)
     _require_same_names(out, source.facts.label_names)
     share = share_of(make_jobs(images, overlays=overlays, dicom_seg=dicom_seg), *(world or World()))

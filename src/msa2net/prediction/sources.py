@@ -39,11 +39,10 @@ def open_source(
     mode: Mode,
     flips: bool,
     precision: PredictionPrecision,
+    compile: bool,
     device: str,
     batch_slices: int | None,
     threads: int | None,
-    *,
-    compile: bool = False,
 ) -> Source:
     """Look at run folders, or at one exported network; see `predict_files` for the arguments.
 
