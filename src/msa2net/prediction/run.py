@@ -25,7 +25,7 @@ from msa2net.inference.sharing import World, share_of
 from msa2net.prediction.inputs import find_images
 from msa2net.prediction.jobs import Existing, Job, Plan, SegKind, make_jobs, make_plan
 from msa2net.prediction.records import Maker, Record, hash_outputs, write_record
-from msa2net.prediction.sources import open_source
+from msa2net.prediction.sources import Source, open_source
 from msa2net.prediction.tables import FAILURES_FILE, structure_rows, write_tables
 from msa2net.report.figures import class_color, overlay
 
@@ -94,16 +94,18 @@ def predict_files(
 ) -> PredictionResult:
     """Predict images into a folder; those that cannot be used are left out and listed.
 
-    Writes masks on the images' own grids (`NAME.nii.gz`, `NAME.png`), `overlays/NAME.jpg`,
-    `dicom-seg/NAME.dcm` if asked for, `labels.txt` with the classes, `structures.csv`,
-    `flags.csv`, `failures.csv`, and `records/`, by which an interrupted folder goes on.
+    Writes masks on the images' own grids (`NAME.nii.gz`, `NAME.png`), `overlays/`, `dicom-seg/`,
+    `labels.txt`, tables of structures, flags and failures, and `records/`, to go on by.
 
     Args:
         run: run folders, whose probabilities are averaged, or one exported network (`.onnx`).
         inputs: files, folders and patterns, see `find_images`.
         out: folder, made if it is not there.
         series: which one of a DICOM study, see `find_images`.
-        mode, flips, precision, compile: see `Predictor.load`.
+        mode: see `Predictor.load`.
+        flips: average with the answers to mirrored images.
+        precision: what networks compute in, see `Predictor.load`.
+        compile: see `Predictor.load`.
         overlays: also draw pictures to look at.
         dicom_seg: also write a DICOM segmentation, read back before it counts.
         existing: see `Existing`.
@@ -127,8 +129,7 @@ def predict_files(
     plan = make_plan(share, out, source.maker, existing=existing, dicom_seg=dicom_seg)
     work = _Work(out, source.maker, dicom_seg)
     try:
-        if plan.jobs:
-            work.predict(source.load(), plan.jobs, progress)
+        work.predict(source, plan.jobs, progress)
     finally:  # also when interrupted: what is done stands in the tables
         tables = _write_tables(out)
     return work.result(plan, tables)
@@ -147,10 +148,11 @@ class _Work:
         self._maker = maker
         self._dicom_seg = dicom_seg
 
-    def predict(
-        self, predictor: Segmenter, jobs: Sequence[Job], progress: JobProgress | None
-    ) -> None:
+    def predict(self, source: Source, jobs: Sequence[Job], progress: JobProgress | None) -> None:
         """Predict and write one image after another; failures are collected."""
+        if not jobs:
+            return
+        predictor = source.load()
         _make_folder(self._out)
         if predictor.usual is not None:
             self._lookout = Lookout(predictor.usual)
