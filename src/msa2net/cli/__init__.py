@@ -16,6 +16,7 @@ from msa2net.cli.console import print_error
 from msa2net.cli.demo import demo
 from msa2net.cli.evaluate import evaluate
 from msa2net.cli.export import export
+from msa2net.cli.help import Command, Group
 from msa2net.cli.import_weights import import_weights
 from msa2net.cli.models import models
 from msa2net.cli.phantom import phantom
@@ -33,6 +34,7 @@ _THE_USER_S = {getattr(errno, name) for name in _NAMES if hasattr(errno, name)}
 
 app = typer.Typer(
     name="msa2net",
+    cls=Group,
     help="MSA²Net segments medical images. Research use only, not a medical device.",
     no_args_is_help=True,
     add_completion=False,
@@ -40,9 +42,9 @@ app = typer.Typer(
 )
 
 for command in (demo, models, phantom, prepare, check, train, evaluate, compare, predict, export):
-    app.command()(command)
-app.command()(benchmark)
-app.command("import-weights")(import_weights)
+    app.command(cls=Command)(command)
+app.command(cls=Command)(benchmark)
+app.command("import-weights", cls=Command)(import_weights)
 
 
 def main() -> None:
@@ -53,7 +55,7 @@ def main() -> None:
 def run_command(command: Callable[..., None]) -> None:
     """Run one function as a command line of its own, as `train.py` and `test.py` do."""
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    alone.command()(command)
+    alone.command(cls=Command)(command)
     _run(alone)
 
 

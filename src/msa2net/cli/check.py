@@ -28,14 +28,19 @@ def check(
     ],
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Change a setting of the configuration, as for train."),
+        typer.Option(
+            "--set",
+            help="Change a setting of the configuration, as for train.",
+            metavar="KEY=VALUE",
+        ),
     ] = None,
     image_size: Annotated[
         int | None,
         typer.Option(
             min=32,
-            help="Of the network, to tell whether the disk has room; 224, or what the "
+            help="The network's image size, to tell whether the disk has room; 224, or what the "
             "configuration says.",
+            metavar="PIXELS",
         ),
     ] = None,
     verbose: Annotated[

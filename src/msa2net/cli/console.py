@@ -16,9 +16,15 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device", help="Where to compute: auto, cpu, cuda, cuda:1, mps.", metavar="NAME"
+    ),
+]
 ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU threads; all cores if not given.")
+    int | None,
+    typer.Option("--threads", min=1, help="CPU threads; all cores if not given.", metavar="NUMBER"),
 ]
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="Show the libraries' own messages and warnings.")

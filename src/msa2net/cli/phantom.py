@@ -12,7 +12,9 @@ def phantom(
     out: Annotated[Path, typer.Argument(help="New folder.", metavar="OUT")],
     format: Annotated[
         str,
-        typer.Option(help="The layout: images, isic2018, acdc, btcv, synapse or nnunet."),
+        typer.Option(
+            help="The layout: images, isic2018, acdc, btcv, synapse or nnunet.", metavar="NAME"
+        ),
     ],
     cases: Annotated[
         int | None,
@@ -20,11 +22,18 @@ def phantom(
             min=3,
             help="How many; by default 60 photographs, 9 patients (acdc) or 8 volumes, "
             "and with --full-size as many as the real data set has.",
+            metavar="NUMBER",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Other numbers give other cases.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Other numbers give other cases.", metavar="NUMBER")
+    ] = 0,
     full_size: Annotated[
-        bool, typer.Option("--full-size", help="The real number and size of cases; takes long.")
+        bool,
+        typer.Option(
+            "--full-size",
+            help="Draw as many cases as the real data set has, of its size; takes long.",
+        ),
     ] = False,
 ) -> None:
     """Write synthetic data in the layout of a real data set, to try things without a download."""

@@ -17,15 +17,25 @@ def prepare(
     source: Annotated[Path, typer.Argument(help="Folder of the raw data.", metavar="SOURCE")],
     out: Annotated[Path, typer.Argument(help="Folder for the prepared data.", metavar="OUT")],
     max_side: Annotated[
-        int, typer.Option(min=32, help="Larger photographs are reduced to this.")
+        int,
+        typer.Option(
+            min=32,
+            help="Photographs with a longer side are stored reduced to this.",
+            metavar="PIXELS",
+        ),
     ] = 1024,
     labels: Annotated[
         str | None,
-        typer.Option(help="Label encoding of btcv and synapse: btcv, transunet, cascade, samed."),
+        typer.Option(
+            help="Label encoding of btcv and synapse: btcv, transunet, cascade, samed.",
+            metavar="NAME",
+        ),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Cases in work at once; by default one a core, at most 8."),
+        typer.Option(
+            min=1, help="Cases in work at once; by default one a core, at most 8.", metavar="NUMBER"
+        ),
     ] = None,
 ) -> None:
     """Bring raw data into memory-mapped arrays; a second run does only what changed.
