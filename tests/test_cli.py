@@ -245,7 +245,17 @@ def test_what_the_system_refuses_anywhere_is_one_sentence(tmp_path: Path):
     assert "Traceback" in said.stderr
 
 
-COMMANDS = ["demo", "models", "phantom", "prepare", "check", "train", "evaluate", "compare"]
+COMMANDS = [
+    "demo",
+    "models",
+    "settings",
+    "phantom",
+    "prepare",
+    "check",
+    "train",
+    "evaluate",
+    "compare",
+]
 COMMANDS += ["predict", "export", "benchmark", "import-weights"]
 
 

@@ -22,6 +22,7 @@ from msa2net.cli.models import models
 from msa2net.cli.phantom import phantom
 from msa2net.cli.predict import predict
 from msa2net.cli.prepare import prepare
+from msa2net.cli.settings import settings
 from msa2net.cli.train import train
 from msa2net.errors import Msa2NetError
 
@@ -41,9 +42,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (demo, models, phantom, prepare, check, train, evaluate, compare, predict, export):
+for command in (demo, models, settings, phantom, prepare, check, train, evaluate, compare, predict):
     app.command(cls=Command)(command)
-app.command(cls=Command)(benchmark)
+for command in (export, benchmark):
+    app.command(cls=Command)(command)
 app.command("import-weights", cls=Command)(import_weights)
 
 
