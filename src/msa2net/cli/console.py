@@ -85,17 +85,27 @@ def set_up(threads: int | None, verbose: bool) -> None:
 
 
 def track(items: Iterable[Item], total: int, description: str) -> Iterator[Item]:
-    """Yield the items under a progress bar that is gone when all are done."""
+    """Yield the items under a progress bar that is gone when all are done.
+
+    Where there is no terminal there is no bar: of it, a file would keep an empty line.
+    """
     from rich.progress import track as rich_track
 
-    yield from rich_track(items, description, total=total, console=console(), transient=True)
+    screen = console()
+    if screen.is_interactive:
+        items = rich_track(items, description, total=total, console=screen, transient=True)
+    yield from items
 
 
-def training_bar(verbose: bool) -> "Callback":
-    """Make the progress bar of a training; silences Lightning's own messages unless verbose."""
-    from msa2net.cli.bar import TrainingBar
+def training_progress(verbose: bool) -> "Callback":
+    """Make what shows a training's progress: a bar, or without a terminal a line an epoch.
+
+    Lightning's own messages are silenced unless verbose.
+    """
+    from msa2net.cli.bar import EpochLines, TrainingBar
 
     if not verbose:  # Lightning sets its loggers' levels when it is imported
         for name in ("lightning.pytorch", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.ERROR)
-    return TrainingBar(console())
+    screen = console()
+    return TrainingBar(screen) if screen.is_interactive else EpochLines(say)

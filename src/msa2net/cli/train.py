@@ -15,7 +15,7 @@ from msa2net.cli.console import (
     say,
     set_up,
     track,
-    training_bar,
+    training_progress,
 )
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def run_training(
     accept_changes: bool = False,
     preparing: str = "preparing data",
 ) -> "TrainingResult":
-    """Train with a bar, and say what it came to, or how to go on with it.
+    """Show how a training goes on, and say what it came to, or how to go on with it.
 
     Args:
         config: what to do.
@@ -133,7 +133,7 @@ def run_training(
     from msa2net.training.run import train
     from msa2net.training.stopping import TrainingInterrupted
 
-    first, bar = find_processes(config.train).first, training_bar(verbose)
+    first, shown = find_processes(config.train).first, training_progress(verbose)
     try:
         result = train(
             config,
@@ -144,7 +144,7 @@ def run_training(
             accept_changes=accept_changes,
             progress=(lambda cases, total: track(cases, total, preparing)) if first else None,
             notices=say,
-            callbacks=[bar] if first else [],
+            callbacks=[shown] if first else [],
         )
     except TrainingInterrupted as stop:
         if not first:

@@ -22,7 +22,7 @@ from msa2net.inference.run_folder import ModelFacts, choose_device, save_run
 from msa2net.losses import create_loss
 from msa2net.models.registry import find_model, parse_image_size
 from msa2net.training.averaging import WeightAverage
-from msa2net.training.callbacks import LAST, Recorder, kept_model, set_loader_reuse
+from msa2net.training.callbacks import LAST, EpochListener, Recorder, kept_model, set_loader_reuse
 from msa2net.training.checkpoint import Checkpoints, sync_folder
 from msa2net.training.datamodule import SegmentationData
 from msa2net.training.folder import check_run_folder, prepare_run_folder
@@ -32,6 +32,7 @@ from msa2net.training.nonfinite import REPORT as NONFINITE_REPORT
 from msa2net.training.nonfinite import LossWatch
 from msa2net.training.processes import Processes, check_devices, find_processes
 from msa2net.training.progress import Progress
+from msa2net.training.quiet import without_noise
 from msa2net.training.result import TrainingResult
 from msa2net.training.resume import check_same_training, training_facts
 from msa2net.training.setup import (
@@ -104,7 +105,8 @@ def train(
         session.write_start()
     for note in notes:
         tell(note)
-    return session.run_all()
+    with without_noise():
+        return session.run_all()
 
 
 class _Session:
@@ -202,6 +204,7 @@ class _Session:
             self.stop,
             save,
             self.loggers,
+            [one for one in self.callbacks if isinstance(one, EpochListener)],
             writes=self.processes.first,
         )
         notes = [] if self.start is None else self.start.lines()
