@@ -48,18 +48,20 @@ def say(message: str, style: str | None = None) -> None:
 
 
 def say_flagged(cases: Sequence[tuple[str, str]], flagged: int, everywhere: Path) -> None:
-    """Print the first flagged cases, a line each.
+    """Print the first flagged cases, each flag on a line.
 
     Args:
-        cases: names and reasons, the most suspicious first.
+        cases: names and flags in one text each, the most suspicious first.
         flagged: how many there are.
         everywhere: the file that lists them all.
     """
     if not flagged:
         return
+    from msa2net.inference.flags import SEPARATOR
+
     say("look at these first:")
     for name, why in cases[:SHOWN]:
-        say(f"  {name}: {why}")
+        say(f"  {name}: " + why.replace(SEPARATOR, "\n    "))
     if flagged > SHOWN:
         say(f"  and at {flagged - SHOWN} more, see {everywhere}")
 
