@@ -82,7 +82,7 @@ def test_train_evaluate_predict(tmp_path: Path):
         assert result.returncode == 0, f"{step}: {result.stderr}"
         assert result.stderr == ""
         said.append(result.stdout)
-    assert "8 cases (5 train, 1 val, 2 test)" in said[1]
+    assert "8 cases (5 train, 1 val, 2 test cases)" in said[1]
     assert "next: msa2net evaluate runs/small" in said[2]
     for expected in ("lesion", "standard", "isic", "as printed in the paper", "report.html"):
         assert expected in said[3]
@@ -284,6 +284,16 @@ def test_help_names_commands_defaults_and_least_values(tmp_path: Path, monkeypat
     assert "--threads NUMBER CPU threads; all cores if not given. [at least 1]" in text
     assert "--overlays/--no-overlays Also write pictures to look at. [default: --overlays]" in text
     assert "predict [OPTIONS] RUN INPUT …" in msa2net("predict", cwd=tmp_path).stderr
+
+
+def test_phantom_prepare_and_check_count_alike(tmp_path: Path):
+    """Two phases of one heart are two cases of one patient."""
+    count = "6 cases of 3 patients"
+    said = msa2net("phantom", "raw", "--format", "acdc", "--cases", "3", cwd=tmp_path).stdout
+    assert said.startswith(f"{count} in raw, each a synthetic volume\n")
+    said = msa2net("prepare", "acdc", "raw", "prepared", cwd=tmp_path).stdout
+    assert said.startswith(f"{count} (4 train, 0 val, 2 test cases) in prepared\n")
+    assert msa2net("check", "prepared", cwd=tmp_path).stdout.endswith(f" in {count}\n")
 
 
 def test_help_comes_at_once(tmp_path: Path):

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -64,6 +64,22 @@ def say_flagged(cases: Sequence[tuple[str, str]], flagged: int, everywhere: Path
         say(f"  {name}: " + why.replace(SEPARATOR, "\n    "))
     if flagged > SHOWN:
         say(f"  and at {flagged - SHOWN} more, see {everywhere}")
+
+
+def counted(number: int, word: str) -> str:
+    """Write `1 case`, `2 cases`."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def count_cases(patients: Collection[str]) -> str:
+    """Write `18 cases of 9 patients`; of one case each, `9 cases`.
+
+    Args:
+        patients: of each case.
+    """
+    cases, different = len(patients), len(set(patients))
+    whose = f" of {counted(different, 'patient')}" if different < cases else ""
+    return counted(cases, "case") + whose
 
 
 def print_error(message: str) -> None:

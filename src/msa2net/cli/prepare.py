@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from msa2net.cli.console import say, track
+from msa2net.cli.console import count_cases, say, track
 
 
 def prepare(
@@ -53,8 +53,8 @@ def prepare(
     prepared = prepare_data(data, lambda cases, total: track(cases, total, "preparing"), workers)
     splits = Counter(case.split for case in prepared.cases)
     counts = ", ".join(f"{splits[split]} {split}" for split in ("train", "val", "test"))
-    number = len(prepared.cases)
-    say(f"{number} case{'' if number == 1 else 's'} ({counts}) in {out}")
+    patients = [case.patient or case.id for case in prepared.cases]
+    say(f"{count_cases(patients)} ({counts} cases) in {out}")
     say(f"classes: {', '.join(prepared.label_names)}")
     if prepared.encoding is not None:
         say(f"label encoding: {prepared.encoding}")
