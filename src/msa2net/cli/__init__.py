@@ -42,9 +42,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (demo, models, settings, phantom, prepare, check, train, evaluate, compare, predict):
-    app.command(cls=Command)(command)
-for command in (export, benchmark):
+_DATA = (demo, models, settings, phantom, prepare, check)
+_RUNS = (train, evaluate, compare, predict, export, benchmark)
+for command in (*_DATA, *_RUNS):
     app.command(cls=Command)(command)
 app.command("import-weights", cls=Command)(import_weights)
 

@@ -28,13 +28,14 @@ _KINDS = {
 _BEGINNING = """\
 # Settings
 
-Every setting of a configuration, `configs/*.yaml`. In the file a section is a mapping; on the command line
-`--set train.batch_size=8` changes one setting. What is *not set* is `null` in YAML. `msa2net settings` prints this list; part of it:
+Every setting of a configuration, `configs/*.yaml`. In the file a section is a mapping; on the
+command line `--set train.batch_size=8` changes one setting. What is *not set* is `null` in YAML.
+`msa2net settings` prints this list; part of it:
 
 ```bash
 msa2net settings train             # one section
 msa2net settings train.batch_size  # one setting
-```"""  # noqa: E501
+```"""
 _END = """\
 `msa2net settings --markdown` writes this page, from the descriptions in `src/msa2net/config/`."""
 
