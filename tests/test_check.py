@@ -470,8 +470,8 @@ def test_values_that_are_no_image(tmp_path: Path):
     [
         (0, 1, "values within 0 to 1"),
         (0, 255, "values within 0 to 255"),
-        (0, 2500, "stored with an offset of 1024?"),
-        (-125, 275, "never below −200, so no air; clipped?"),
+        (0, 2500, "perhaps stored with an offset of 1024"),
+        (-125, 275, "never below −200, so without air, perhaps clipped"),
         (-150, 1500, "never below −200"),
     ],
 )
