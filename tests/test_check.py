@@ -153,9 +153,9 @@ def test_sound_data_have_no_error_and_no_warning(phantoms: Path, format: str):
     assert [f for f in findings if f.level != "note"] == []
     assert seen == [len(store.cases)]
     assert {f.what for f in findings} == {
-        "fewer than 5 patients, the intervals of scores will be wide",
-        "training will write slices at 32×32 beside the prepared data",
-        "the largest case in memory, image and label",
+        "the split has fewer than 5 patients, so the intervals of its scores will be wide",
+        "the first training at 32×32 will write its slices beside the prepared data",
+        "this case needs the most memory, for image and label together",
     }
 
 
@@ -345,14 +345,14 @@ def test_orientations(tmp_path: Path):
     ras, lps = np.diag([1.0, 1, 2, 1]), np.diag([-1.0, -1, 2, 1])
     cases = [case(n, geometry=from_file(affine)) for n, affine in enumerate((ras, ras, lps))]
     store = make(tmp_path / "a", cases)
-    findings = found(store, "axes run differently")
+    findings = found(store, "run in different directions")
     assert [(f.level, f.where, f.detail) for f in findings] == [
         ("note", "RAS", "2 of 3 cases"),
         ("note", "LPS", "1 of 3 cases"),
     ]
     assert bad(store) == []
     alike = [case(n, geometry=from_file(ras)) for n in range(3)]
-    assert found(make(tmp_path / "b", alike), "axes run differently") == []
+    assert found(make(tmp_path / "b", alike), "run in different directions") == []
 
 
 @pytest.mark.parametrize(("degrees", "reported"), [(15, False), (25, True), (-40, True)])
@@ -470,8 +470,8 @@ def test_values_that_are_no_image(tmp_path: Path):
     [
         (0, 1, "values within 0 to 1"),
         (0, 255, "values within 0 to 255"),
-        (0, 2500, "stored with an offset of 1024?"),
-        (-125, 275, "never below −200, so no air; clipped?"),
+        (0, 2500, "perhaps stored with an offset of 1024"),
+        (-125, 275, "never below −200, so without air, perhaps clipped"),
         (-150, 1500, "never below −200"),
     ],
 )
@@ -572,7 +572,9 @@ def test_few_patients(phantoms: Path, tmp_path: Path):
     store = open_store(phantoms / "p-acdc")
     notes = {f.where: f.detail for f in found(store, "fewer than 5 patients")}
     patients = {split: {c.patient for c in store.cases if c.split == split} for split in notes}
-    assert notes == {split: str(len(names)) for split, names in patients.items()}
+    assert notes == {
+        split: f"{len(names)} patient{'s' * (len(names) > 1)}" for split, names in patients.items()
+    }
     many = make(tmp_path, [case(n) for n in range(15)])
     assert found(many, "fewer than") == []
 
@@ -583,7 +585,7 @@ def test_few_patients(phantoms: Path, tmp_path: Path):
 def test_room_on_the_disk(tmp_path: Path, monkeypatch):
     """By hand: 4 slices of 64×32, an image channel of two bytes and a label of one: 24 KiB."""
     store = make(tmp_path, three())
-    words = "training will write slices at 64×32"
+    words = "the first training at 64×32 will write its slices"
     usage = SimpleNamespace(free=4 * 64 * 32 * 3)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     finding = the(store, words, image_size=(64, 32))
@@ -593,13 +595,13 @@ def test_room_on_the_disk(tmp_path: Path, monkeypatch):
     folder = tmp_path / "slices/0123"
     folder.mkdir(parents=True)
     np.save(folder / "images.npy", np.zeros((4, 1, 64, 32), np.float16))
-    assert the(store, "are on disk already", image_size=(64, 32)).level == "note"
+    assert the(store, "beside the prepared data already", image_size=(64, 32)).level == "note"
     assert the(store, "no room", image_size=(64, 64)).level == "error"
 
 
 def test_the_largest_case(tmp_path: Path):
     cases = [case(0), case(1, shape=(1, 8, 16, 16)), case(2)]
-    finding = the(make(tmp_path, cases), "largest case in memory")
+    finding = the(make(tmp_path, cases), "the most memory")
     # 8 × 16 × 16 voxels of four bytes and one byte.
     assert (finding.level, finding.where, finding.detail) == ("note", "case1", "10.0 KiB")
 

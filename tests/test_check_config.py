@@ -96,7 +96,7 @@ def test_room_for_the_slices_of_all_folds(tmp_path: Path, monkeypatch):
     usage = SimpleNamespace(free=needed)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     folds = settings(tmp_path, folds=2)
-    finding = the(store, "training will write slices", data=folds)
+    finding = the(store, "will write its slices", data=folds)
     assert finding.detail == "48.0 KiB for 16 slices in 2 folds, 48.0 KiB are free"
     usage.free -= 1
     assert the(store, "no room for training slices", data=folds).level == "error"
@@ -104,7 +104,7 @@ def test_room_for_the_slices_of_all_folds(tmp_path: Path, monkeypatch):
         folder = tmp_path / f"slices/{fold}"
         folder.mkdir(parents=True)
         np.save(folder / "images.npy", np.zeros((8, 1, 32, 32), np.float16))
-        there = found(store, "are on disk already", data=folds)
+        there = found(store, "beside the prepared data already", data=folds)
         assert bool(there) == (fold == 1)
 
 

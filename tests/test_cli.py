@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 import time
@@ -81,7 +82,7 @@ def test_train_evaluate_predict(tmp_path: Path):
         assert result.returncode == 0, f"{step}: {result.stderr}"
         assert result.stderr == ""
         said.append(result.stdout)
-    assert "8 cases (5 train, 1 val, 2 test)" in said[1]
+    assert "8 cases (5 train, 1 val, 2 test cases)" in said[1]
     assert "next: msa2net evaluate runs/small" in said[2]
     for expected in ("lesion", "standard", "isic", "as printed in the paper", "report.html"):
         assert expected in said[3]
@@ -242,6 +243,57 @@ def test_what_the_system_refuses_anywhere_is_one_sentence(tmp_path: Path):
     said = script(lambda: fails(errno.ENOENT), cwd=tmp_path)
     assert said.returncode == 1
     assert "Traceback" in said.stderr
+
+
+COMMANDS = [
+    "demo",
+    "models",
+    "settings",
+    "phantom",
+    "prepare",
+    "check",
+    "train",
+    "evaluate",
+    "compare",
+]
+COMMANDS += ["predict", "export", "benchmark", "import-weights"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_and_says_what_follows_an_option(command: str, tmp_path: Path, monkeypatch):
+    """No type beside a flag, a word of its own after each option that takes one, and a purpose."""
+    monkeypatch.setenv("COLUMNS", "80")
+    text = msa2net(command, "--help", cwd=tmp_path).stdout
+    assert max(map(len, text.splitlines())) <= 80
+    assert not re.search(r"<|VALUE(?<!KEY=VALUE)|--no-(?!overlays)", text), text
+    rows = re.findall(r"^│ (--[^\s,]+(?:, -v)?)( \S+)?  +(\S.*)│$", text, re.MULTILINE)
+    values = {name: value.strip() for name, value, _ in rows}
+    assert values["--help"] == ""
+    assert values.get("--verbose, -v", "") == ""
+    assert text.count("│ --") == len(rows)
+
+
+def test_help_names_commands_defaults_and_least_values(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = msa2net("--help", cwd=tmp_path).stdout
+    assert re.findall(r"^│ ([a-z][a-z-]+) ", text, re.MULTILINE) == COMMANDS
+    text = " ".join(msa2net("predict", "--help", cwd=tmp_path).stdout.replace("│", " ").split())
+    assert "predict [OPTIONS] RUN INPUT …" in text
+    assert "--out FOLDER Folder for the masks. [required]" in text
+    assert "cuda:1, mps. [default: auto]" in text
+    assert "--threads NUMBER CPU threads; all cores if not given. [at least 1]" in text
+    assert "--overlays/--no-overlays Also write pictures to look at. [default: --overlays]" in text
+    assert "predict [OPTIONS] RUN INPUT …" in msa2net("predict", cwd=tmp_path).stderr
+
+
+def test_phantom_prepare_and_check_count_alike(tmp_path: Path):
+    """Two phases of one heart are two cases of one patient."""
+    count = "6 cases of 3 patients"
+    said = msa2net("phantom", "raw", "--format", "acdc", "--cases", "3", cwd=tmp_path).stdout
+    assert said.startswith(f"{count} in raw, each a synthetic volume\n")
+    said = msa2net("prepare", "acdc", "raw", "prepared", cwd=tmp_path).stdout
+    assert said.startswith(f"{count} (4 train, 0 val, 2 test cases) in prepared\n")
+    assert msa2net("check", "prepared", cwd=tmp_path).stdout.endswith(f" in {count}\n")
 
 
 def test_help_comes_at_once(tmp_path: Path):

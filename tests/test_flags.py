@@ -1,5 +1,6 @@
 """Flags: clean cases go unflagged, spoilt ones do not, and the words say why."""
 
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -23,7 +24,7 @@ from msa2net.inference.features import (
     layout_features,
     structure_features,
 )
-from msa2net.inference.flags import judge
+from msa2net.inference.flags import _SENTENCES, judge
 from msa2net.inference.lookout import Lookout
 from msa2net.inference.networks import Group, Member
 from msa2net.inference.predictor import Predictor
@@ -32,6 +33,7 @@ from msa2net.inference.usual import (
     OF_VALIDATION,
     RATES,
     TARGET,
+    Range,
     allowed_flags,
     criterion,
     deviations,
@@ -387,7 +389,7 @@ def test_a_structure_that_is_often_absent_is_no_reason():
     ]
     usual = learn(train, [])
     assert judge({"missing:structure:a": 1.0, "missing:structure:b": 1.0}, usual).flags == (
-        "no a was found",
+        "no a was found: look whether the image shows it and the network missed it",
     )
     # And one that the network itself misses in clean cases.
     usual = learn(train, [{"missing:structure:a": float(n == 0)} for n in range(20)])
@@ -404,8 +406,8 @@ def test_a_structure_missed_once_silences_no_other(cases):
         return found | {"missing:all:": float(set(missing) == set(names)), "unknown:spacing:": 0.0}
 
     usual = learn([features()] * 40, [features(*"a" * (n == 7)) for n in range(cases)])
-    assert judge(features("c"), usual).flags == ("no c was found",)
-    assert judge(features(*names), usual).flags == ("nothing was found",)
+    assert judge(features("c"), usual).text.startswith("no c was found: ")
+    assert judge(features(*names), usual).text.startswith("nothing was found: ")
     assert judge(features() | {"unknown:spacing:": 1.0}, usual).criteria == ("unknown",)
     assert bool(judge(features("a"), usual).flags) == (cases == 100)
     assert usual.flagged == (cases == 100)
@@ -415,7 +417,7 @@ def test_a_structure_missed_once_silences_no_other(cases):
 def test_an_empty_mask_is_flagged_however_many_validation_cases_have_one():
     full, empty = ({"missing:structure:a": value, "missing:all:": value} for value in (0.0, 1.0))
     usual = learn([full] * 40, [empty] * 5 + [full] * 45)
-    assert judge(empty, usual).flags == ("nothing was found",)
+    assert judge(empty, usual).text.startswith("nothing was found: ")
     assert usual.flagged == 5
     # Where a training holds empty masks of its own, one more says nothing.
     assert not judge(empty, learn([full, empty] * 20, [full] * 20)).flags
@@ -430,6 +432,30 @@ def test_without_validation_cases_confidences_are_not_judged():
     assert not [name for name in usual.ranges if name.startswith(("confidence", "disagreement"))]
     (verdict,) = verdicts_of([without(torso(60), 2, np.random.default_rng(0))], usual)
     assert "no spleen was found" in verdict.text
+
+
+@pytest.mark.parametrize("value", [-1.0, 1.0])
+def test_each_sentence_says_what_was_seen_and_what_to_do(value: float):
+    """Several of them are parted by semicolons, so none has one, nor a question in its middle."""
+    kinds = {
+        "confidence": ["entropy", "structure", "all"],
+        "disagreement": ["networks", "mirrored"],
+        "missing": ["structure", "all"],
+        "size": ["mm3", "share"],
+        "place": ["slices", "rows", "columns among all"],
+        "intensity": ["q10", "dark", "bright"],
+        "noise": [""],
+        "colour": [""],
+        "layout": ["alike", "rows", "columns"],
+        "spacing": ["depth", "aspect", "rows"],
+        "unknown": ["spacing", "orientation"],
+    }
+    assert kinds.keys() == _SENTENCES.keys() == RATES.keys()
+    for name, found in kinds.items():
+        for which in found:
+            of = "1" if name == "intensity" else "liver"
+            said = _SENTENCES[name](which, of, value, Range(low=-0.5, centre=0.0, high=0.5))
+            assert re.fullmatch(r"[a-z][^;:?]+: (look|give) [^;:?.]+", said), said
 
 
 def test_classes_may_have_any_name():
@@ -454,7 +480,8 @@ def test_classes_may_have_any_name():
     among = usual.ranges["place:rows among all:left:dark"]
     assert among.high - among.centre == pytest.approx(0.5, abs=1e-4)
     said = [verdict_of_one(name, bare, usual) for name in names[1:]]
-    assert said == ["no a:b was found", "", *(f"no {name} was found" for name in names[3:])]
+    seen = [text.partition(": look")[0] for text in said]
+    assert seen == ["no a:b was found", "", *(f"no {name} was found" for name in names[3:])]
     for name, value in full.items():  # whatever is beyond its range, there are words for it
         if name in usual.ranges and not name.startswith("size:share:"):  # mm³ count there
             assert judge({**full, name: value + 100}, usual).flags, name

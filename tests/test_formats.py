@@ -239,7 +239,9 @@ def test_phantoms_of_the_real_size_are_written_so(tmp_path: Path):
         seen.append(total)
         return planned
 
-    assert write_phantom("acdc", tmp_path, cases=1, full_size=True, progress=track) == 1
+    assert write_phantom("acdc", tmp_path, cases=1, full_size=True, progress=track) == 2 * [
+        "patient001"
+    ]
     assert seen == [1]
     assert [case.read().image.shape for case in opened("acdc", tmp_path).cases] == [
         (1, 10, 256, 216)

@@ -1,10 +1,12 @@
 """Curves and pictures beside metrics.csv, and the line that shows a training's progress."""
 
+import contextlib
 import csv
 import importlib.util
 import io
 import itertools
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -17,7 +19,8 @@ from PIL import Image
 from rich.console import Console
 
 import resumed
-from msa2net.cli.bar import TrainingBar, as_time
+from msa2net.cli.bar import EpochLines, TrainingBar, as_time
+from msa2net.cli.console import track, training_progress
 from msa2net.data.case import Case
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.preprocessing import Preprocessing
@@ -137,7 +140,7 @@ def test_logs_change_nothing_and_may_change(workplace: Path, tmp_path: Path):
     config = resumed.settings(workplace, **{"train.loggers": "[wandb]"})
     with (
         mock.patch.dict(loggers.LOGS, {"wandb": Log}),
-        mock.patch("msa2net.training.run.check_loggers"),
+        mock.patch("msa2net.training.plan.check_loggers"),
     ):
         resumed.train(workplace, tmp_path / "one", config=config)
     assert seen == [0, 1, 2, -1]
@@ -162,7 +165,7 @@ def test_a_log_that_fails_is_left_out_and_the_training_goes_on(workplace: Path, 
     config = resumed.settings(workplace, **{"train.loggers": "[mlflow]"})
     with (
         mock.patch.dict(loggers.LOGS, {"mlflow": Down}),
-        mock.patch("msa2net.training.run.check_loggers"),
+        mock.patch("msa2net.training.plan.check_loggers"),
     ):
         result = resumed.train(workplace, tmp_path / "run", config=config, notices=notices.append)
     assert result.finished
@@ -178,7 +181,7 @@ def test_a_log_that_cannot_be_opened_is_said_before_training(workplace: Path, tm
     config = resumed.settings(workplace, **{"train.loggers": "[wandb]"})
     with (
         mock.patch.dict(loggers.LOGS, {"wandb": no_key}),
-        mock.patch("msa2net.training.run.check_loggers"),
+        mock.patch("msa2net.training.plan.check_loggers"),
         pytest.raises(ConfigError, match="wandb cannot be opened: api_key not configured; set it"),
     ):
         resumed.train(workplace, tmp_path / "run", config=config)
@@ -292,6 +295,57 @@ def test_the_bar_of_a_resumed_training_counts_from_where_it_stands(workplace: Pa
     assert "left" not in lines[0]
     assert "images/s" in lines[1]
     assert "epoch 3/3 step 12/12" in lines[-1]
+
+
+def test_without_a_terminal_there_is_a_line_an_epoch(workplace: Path, tmp_path: Path, monkeypatch):
+    """Also of an epoch whose validation was cut off and is all that is left to do."""
+    clock = [100.0]
+
+    class Clock(L.Callback):
+        def on_train_batch_start(self, *_) -> None:
+            clock[0] += 1
+
+    monkeypatch.setattr("msa2net.cli.bar.time.monotonic", lambda: clock[0])
+    lines: list[str] = []
+    changes = {"train.epochs": 3, "train.validate_every": 2}
+    config = resumed.settings(workplace, **changes)
+    shown = [Clock(), EpochLines(lines.append)]
+    resumed.train(workplace, tmp_path / "run", config=config, callbacks=shown)
+    number = r"\d\.\d{3}"
+    assert len(lines) == 3
+    assert re.fullmatch(r"epoch 1/3, loss \d\.\d{4}, [\d.e+]+ images/s, 8 s left", lines[0])
+    dice = rf"val Dice {number} \(best {number}\)"
+    assert re.fullmatch(rf"epoch 2/3, loss .*, {dice}, .* images/s, 4 s left", lines[1])
+    assert re.fullmatch(r"epoch 3/3, loss .* images/s", lines[2])
+
+    class CutOffError(Exception):
+        pass
+
+    class Cut(L.Callback):
+        def on_validation_end(self, *_) -> None:
+            raise CutOffError
+
+    lines.clear()
+    for resume in (False, True):
+        cut = contextlib.nullcontext() if resume else pytest.raises(CutOffError)
+        callbacks = [EpochLines(lines.append), *([] if resume else [Cut()])]
+        one = resumed.settings(workplace, **{"train.epochs": 1, "train.checkpoint_minutes": 1e-9})
+        with cut:
+            resumed.train(
+                workplace, tmp_path / "cut", config=one, callbacks=callbacks, resume=resume
+            )
+    assert [line.partition(",")[0] for line in lines] == ["epoch 1/1"]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_terminal_gets_bars_and_a_file_gets_no_empty_lines(terminal: bool, monkeypatch):
+    screen = Console(file=io.StringIO(), force_terminal=terminal, width=80)
+    monkeypatch.setattr("msa2net.cli.console.console", lambda: screen)
+    monkeypatch.setenv("TERM", "xterm")
+    assert isinstance(training_progress(verbose=True), TrainingBar if terminal else EpochLines)
+    assert list(track(iter("abc"), 3, "going")) == ["a", "b", "c"]
+    assert ("going" in screen.file.getvalue()) == terminal
+    assert terminal or screen.file.getvalue() == ""
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The house rules that a reader relies on, enforced."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,15 @@ def test_imports_point_downwards(path: Path):
         assert other in LEVEL, f"{module} stands in no layer: give it a place in LAYERS"
         allowed = other == own or LEVEL[other] > LEVEL[own]
         assert allowed, f"{own} imports {module}, which is not further down"
+
+
+def test_the_documented_table_names_every_package():
+    text = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| `([a-z_]+)(?:/|\.py)` \|", text, re.MULTILINE)
+    assert sorted(rows) == sorted(LEVEL.keys() - {"__main__"})
+    assert [LEVEL[name] for name in rows] == sorted(LEVEL[name] for name in rows)
+    present = {package_of(path) for path in FILES} - {"__init__"}
+    assert present == LEVEL.keys()
 
 
 def test_no_import_cycle_between_modules():

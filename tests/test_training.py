@@ -2,8 +2,11 @@
 
 import csv
 import json
+import logging
 import re
+import warnings
 from pathlib import Path
+from unittest import mock
 
 import lightning as L
 import numpy as np
@@ -22,6 +25,7 @@ from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import choose_device, load_run, read_facts
 from msa2net.metrics import case_rows, read_cases_csv
 from msa2net.report.html import write_report
+from msa2net.training import quiet
 from msa2net.training.processes import find_processes
 from msa2net.training.progress import Progress
 from msa2net.training.result import TrainingResult
@@ -467,3 +471,47 @@ def test_slurm_does_not_save_and_requeue_past_our_checkpoints(tmp_path: Path, mo
     )
     environment = trainer._accelerator_connector.cluster_environment
     assert type(environment).__name__ == "LightningEnvironment"
+
+
+def test_lightning_s_advertisement_is_left_out_and_its_warnings_are_not(
+    workplace: Path, tmp_path: Path
+):
+    said: list[str] = []
+    loggers = [logging.getLogger(name) for name in quiet.LOGGERS]
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+
+    class Speaking(L.Callback):
+        def on_train_start(self, *_) -> None:
+            loggers[0].info("a message")
+            loggers[0].warning("GPU available: but a warning")
+            warnings.warn("a real warning", FutureWarning, stacklevel=1)
+
+    def train_once(name: str) -> list[str]:
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            train(
+                small_config(workplace, **{"train.epochs": 1}),
+                tmp_path / name,
+                device="cpu",
+                callbacks=[Speaking()],
+            )
+        return [str(one.message) for one in found]
+
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    try:
+        warned = train_once("quiet")
+        assert said == ["a message", "GPU available: but a warning"]
+        assert "a real warning" in warned
+        assert not [text for text in warned if "LeafSpec" in text]
+        with mock.patch.multiple(quiet, NOISE=(), OWN_MISTAKE="nothing"):  # it is there
+            said.clear()
+            train_once("loud")
+            assert [text for text in said if text.startswith("GPU available")]
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+            logger.setLevel(logging.NOTSET)
+    assert not [one for logger in loggers for one in logger.filters]

@@ -16,11 +16,13 @@ from msa2net.cli.console import print_error
 from msa2net.cli.demo import demo
 from msa2net.cli.evaluate import evaluate
 from msa2net.cli.export import export
+from msa2net.cli.help import Command, Group
 from msa2net.cli.import_weights import import_weights
 from msa2net.cli.models import models
 from msa2net.cli.phantom import phantom
 from msa2net.cli.predict import predict
 from msa2net.cli.prepare import prepare
+from msa2net.cli.settings import settings
 from msa2net.cli.train import train
 from msa2net.errors import Msa2NetError
 
@@ -33,16 +35,18 @@ _THE_USER_S = {getattr(errno, name) for name in _NAMES if hasattr(errno, name)}
 
 app = typer.Typer(
     name="msa2net",
+    cls=Group,
     help="MSA²Net segments medical images. Research use only, not a medical device.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
-for command in (demo, models, phantom, prepare, check, train, evaluate, compare, predict, export):
-    app.command()(command)
-app.command()(benchmark)
-app.command("import-weights")(import_weights)
+_DATA = (demo, models, settings, phantom, prepare, check)
+_RUNS = (train, evaluate, compare, predict, export, benchmark)
+for command in (*_DATA, *_RUNS):
+    app.command(cls=Command)(command)
+app.command("import-weights", cls=Command)(import_weights)
 
 
 def main() -> None:
@@ -53,7 +57,7 @@ def main() -> None:
 def run_command(command: Callable[..., None]) -> None:
     """Run one function as a command line of its own, as `train.py` and `test.py` do."""
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    alone.command()(command)
+    alone.command(cls=Command)(command)
     _run(alone)
 
 

@@ -1,7 +1,8 @@
-"""The progress bar of a training: where it stands, how fast it is, how long it will take."""
+"""How a training goes on: where it stands, how fast it is, how long it will take."""
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -9,7 +10,8 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from msa2net.training.callbacks import Recorder
+from msa2net.training.callbacks import EpochListener, Recorder
+from msa2net.training.progress import Progress as TrainingProgress
 from msa2net.training.task import SegmentationTask
 
 FETCH_EVERY_S = 2.0  # a loss that is shown makes a GPU wait
@@ -45,8 +47,7 @@ class TrainingBar(ProgressBar):
 
     def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Find out where the training stands, and begin."""
-        recorders = [one for one in trainer.callbacks if isinstance(one, Recorder)]  # type: ignore[attr-defined]
-        self._recorder = recorders[0]
+        self._recorder = _recorder_of(trainer)
         self._first_step, self._began = self._recorder.progress.step, time.monotonic()
         self.bar.start()
         self._show(trainer)
@@ -83,7 +84,7 @@ class TrainingBar(ProgressBar):
             facts.append(f"Dice {scored[-1]:.3f}, best {max(scored):.3f}")
         if done:
             speed = done * self._recorder.images_per_step / seconds
-            left = (task.total_steps - progress.step) * seconds / done
+            left = _seconds_left(progress, task, self._first_step, seconds)
             facts += [f"{speed:.3g} images/s", f"{as_time(left)} left"]
         self.bar.update(
             self.line,
@@ -100,6 +101,49 @@ class TrainingBar(ProgressBar):
         if losses and now - self._fetched >= FETCH_EVERY_S:
             self._loss, self._fetched = f"{float(losses[-1]):.4f}", now
         return self._loss
+
+
+class EpochLines(EpochListener):
+    """One line for every finished epoch, for log files.
+
+    Args:
+        say: prints a line.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._say = say
+        self._first_step, self._began = 0, math.nan
+
+    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
+        """Find out where the training stands, and begin."""
+        self._first_step = _recorder_of(trainer).progress.step
+        self._began = time.monotonic()
+
+    def epoch_finished(self, progress: TrainingProgress, task: SegmentationTask) -> None:
+        """Say what an epoch came to."""
+        row, timing, split = progress.table[-1], progress.timing[-1], task.config.monitor
+        facts = [f"epoch {row['epoch']}/{task.config.epochs}", f"loss {row['train_loss']:.4f}"]
+        if row.get(f"{split}_dice") is not None:
+            scored = progress.scores(split)
+            facts.append(f"{split} Dice {scored[-1]:.3f} (best {max(scored):.3f})")
+        facts.append(f"{timing['images_per_second']:.3g} images/s")
+        seconds = time.monotonic() - self._began
+        if progress.step > self._first_step and progress.step < task.total_steps and seconds > 0:
+            left = _seconds_left(progress, task, self._first_step, seconds)
+            facts.append(f"{as_time(left)} left")
+        self._say(", ".join(facts))
+
+
+def _recorder_of(trainer: L.Trainer) -> Recorder:
+    return next(one for one in trainer.callbacks if isinstance(one, Recorder))  # type: ignore[attr-defined]
+
+
+def _seconds_left(
+    progress: TrainingProgress, task: SegmentationTask, first_step: int, seconds: float
+) -> float:
+    """Return how long the rest takes, going by the seconds since `first_step`."""
+    return (task.total_steps - progress.step) * seconds / (progress.step - first_step)
 
 
 def as_time(seconds: float) -> str:

@@ -23,27 +23,53 @@ if TYPE_CHECKING:
 ROWS = 10  # for the progress bar
 WIDTH = 130
 
+ModelOption = Annotated[str, typer.Option(help="A name from `msa2net models`.", metavar="NAME")]
+BatchOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Slices in a training step; by default 20, on a CPU 4.", metavar="NUMBER", min=2
+    ),
+]
+SlicesOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Slices of the volume that is segmented; by default 148, on a CPU 16.",
+        metavar="NUMBER",
+        min=1,
+    ),
+]
+RepeatsOption = Annotated[
+    int | None,
+    typer.Option(
+        help="How often each part is measured; by default 5, on a CPU 3.",
+        metavar="NUMBER",
+        min=1,
+    ),
+]
+FormatOption = Annotated[
+    bool | None,
+    typer.Option("--bfloat16/--float32", help="Number format; by default what suits the device."),
+]
+CompileOption = Annotated[
+    bool, typer.Option("--compile", help="Predict the volume with a compiled network.")
+]
+QuickOption = Annotated[
+    bool, typer.Option("--quick", help="A tiny network, only to see that everything runs.")
+]
+FileOption = Annotated[
+    Path | None, typer.Option(help="Also write everything to this file.", metavar="FILE")
+]
+
 
 def benchmark(
-    model: Annotated[str, typer.Option(help="A network of `msa2net models`.")] = "msa2net",
-    batch: Annotated[
-        int | None, typer.Option(help="Of a training step; 20, on a CPU 4.", min=2)
-    ] = None,
-    slices: Annotated[
-        int | None, typer.Option(help="Of the volume; 148, on a CPU 16.", min=1)
-    ] = None,
-    repeats: Annotated[int | None, typer.Option(help="5, on a CPU 3.", min=1)] = None,
-    bfloat16: Annotated[
-        bool | None,
-        typer.Option("--bfloat16/--float32", help="By default what suits the device."),
-    ] = None,
-    compile_network: Annotated[
-        bool, typer.Option("--compile", help="Predict the volume with a compiled network.")
-    ] = False,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Tiny: only to see that everything runs.")
-    ] = False,
-    json: Annotated[Path | None, typer.Option(help="Also write everything to this file.")] = None,
+    model: ModelOption = "msa2net",
+    batch: BatchOption = None,
+    slices: SlicesOption = None,
+    repeats: RepeatsOption = None,
+    bfloat16: FormatOption = None,
+    compile_network: CompileOption = False,
+    quick: QuickOption = False,
+    json: FileOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     verbose: VerboseOption = False,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msa2net.cli.console import console, say, track
+from msa2net.cli.console import console, count_cases, counted, say, track
 
 if TYPE_CHECKING:
     from msa2net.config import Config
@@ -28,14 +28,19 @@ def check(
     ],
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Change a setting of the configuration, as for train."),
+        typer.Option(
+            "--set",
+            help="Change a setting of the configuration, as for train.",
+            metavar="KEY=VALUE",
+        ),
     ] = None,
     image_size: Annotated[
         int | None,
         typer.Option(
             min=32,
-            help="Of the network, to tell whether the disk has room; 224, or what the "
+            help="The network's image size, to tell whether the disk has room; 224, or what the "
             "configuration says.",
+            metavar="PIXELS",
         ),
     ] = None,
     verbose: Annotated[
@@ -64,8 +69,8 @@ def check(
     show(findings, None if verbose else NAMED)
     kinds = {(finding.level, finding.what, finding.advice) for finding in findings}
     levels = Counter(level for level, _, _ in kinds)
-    counts = ", ".join(_counted(levels[level], level) for level in LEVELS)
-    say(f"{counts} in {_counted(len(store.cases), 'case')}")
+    counts = ", ".join(counted(levels[level], level) for level in LEVELS)
+    say(f"{counts} in {count_cases([case.patient or case.id for case in store.cases])}")
     if levels["error"]:
         raise typer.Exit(2)
 
@@ -119,11 +124,17 @@ def show(findings: list["Finding"], named: int | None) -> None:
 
 
 def places(group: list["Finding"], named: int | None) -> str:
-    """Return where a kind of finding is: `case0001 (12 mL), case0002 (9 mL) and 5 more`."""
-    shown = [f"{one.where} ({one.detail})" if one.detail else one.where for one in group[:named]]
+    """Return where a kind of finding is: `case0001 (12 mL), case0002 (9 mL) and 5 more`.
+
+    Of the whole data set the detail alone.
+    """
+    from msa2net.data.check.findings import WHOLE
+
+    shown = [
+        f"{one.where} ({one.detail})"
+        if one.detail and one.where != WHOLE
+        else one.detail or one.where
+        for one in group[:named]
+    ]
     more = len(group) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
-
-
-def _counted(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"

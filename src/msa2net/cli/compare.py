@@ -17,15 +17,23 @@ def compare(
         ),
     ],
     metric: Annotated[
-        str, typer.Option(help="A column of cases.csv: dice, iou, hd95_mm, …")
+        str, typer.Option(help="A column of cases.csv: dice, iou, hd95_mm, …", metavar="COLUMN")
     ] = "dice",
-    protocol: Annotated[str, typer.Option(help="standard or transunet.")] = "standard",
+    protocol: Annotated[
+        str, typer.Option(help="The rules of scoring: standard or transunet.", metavar="NAME")
+    ] = "standard",
     common: Annotated[
         bool, typer.Option("--common", help="Leave out cases that not all evaluations have.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the intervals' bootstrap.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the intervals' bootstrap.", metavar="NUMBER")
+    ] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for comparison.json and comparison.md.")
+        Path | None,
+        typer.Option(
+            help="Folder for comparison.json and comparison.md; without it nothing is written.",
+            metavar="FOLDER",
+        ),
     ] = None,
 ) -> None:
     """Compare evaluations case by case: differences, intervals, tests, and what they can tell."""

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -16,9 +16,15 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device", help="Where to compute: auto, cpu, cuda, cuda:1, mps.", metavar="NAME"
+    ),
+]
 ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU threads; all cores if not given.")
+    int | None,
+    typer.Option("--threads", min=1, help="CPU threads; all cores if not given.", metavar="NUMBER"),
 ]
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="Show the libraries' own messages and warnings.")
@@ -42,20 +48,38 @@ def say(message: str, style: str | None = None) -> None:
 
 
 def say_flagged(cases: Sequence[tuple[str, str]], flagged: int, everywhere: Path) -> None:
-    """Print the first flagged cases, a line each.
+    """Print the first flagged cases, each flag on a line.
 
     Args:
-        cases: names and reasons, the most suspicious first.
+        cases: names and flags in one text each, the most suspicious first.
         flagged: how many there are.
         everywhere: the file that lists them all.
     """
     if not flagged:
         return
+    from msa2net.inference.flags import SEPARATOR
+
     say("look at these first:")
     for name, why in cases[:SHOWN]:
-        say(f"  {name}: {why}")
+        say(f"  {name}: " + why.replace(SEPARATOR, "\n    "))
     if flagged > SHOWN:
         say(f"  and at {flagged - SHOWN} more, see {everywhere}")
+
+
+def counted(number: int, word: str) -> str:
+    """Write `1 case`, `2 cases`."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def count_cases(patients: Collection[str]) -> str:
+    """Write `18 cases of 9 patients`; of one case each, `9 cases`.
+
+    Args:
+        patients: of each case.
+    """
+    cases, different = len(patients), len(set(patients))
+    whose = f" of {counted(different, 'patient')}" if different < cases else ""
+    return counted(cases, "case") + whose
 
 
 def print_error(message: str) -> None:
@@ -79,17 +103,27 @@ def set_up(threads: int | None, verbose: bool) -> None:
 
 
 def track(items: Iterable[Item], total: int, description: str) -> Iterator[Item]:
-    """Yield the items under a progress bar that is gone when all are done."""
+    """Yield the items under a progress bar that is gone when all are done.
+
+    Where there is no terminal there is no bar: of it, a file would keep an empty line.
+    """
     from rich.progress import track as rich_track
 
-    yield from rich_track(items, description, total=total, console=console(), transient=True)
+    screen = console()
+    if screen.is_interactive:
+        items = rich_track(items, description, total=total, console=screen, transient=True)
+    yield from items
 
 
-def training_bar(verbose: bool) -> "Callback":
-    """Make the progress bar of a training; silences Lightning's own messages unless verbose."""
-    from msa2net.cli.bar import TrainingBar
+def training_progress(verbose: bool) -> "Callback":
+    """Make what shows a training's progress: a bar, or without a terminal a line an epoch.
+
+    Lightning's own messages are silenced unless verbose.
+    """
+    from msa2net.cli.bar import EpochLines, TrainingBar
 
     if not verbose:  # Lightning sets its loggers' levels when it is imported
         for name in ("lightning.pytorch", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.ERROR)
-    return TrainingBar(console())
+    screen = console()
+    return TrainingBar(screen) if screen.is_interactive else EpochLines(say)

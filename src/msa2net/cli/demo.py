@@ -25,11 +25,18 @@ HELD_OUT_CASE = 9999  # far beyond the cases that are trained and tested on
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="Run folder.", metavar="FOLDER")] = Path("runs/demo"),
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting: key=value. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Change a setting, such as train.epochs=5; may be repeated.",
+            metavar="KEY=VALUE",
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace an earlier demo there.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier demo there.")
+    ] = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     verbose: VerboseOption = False,

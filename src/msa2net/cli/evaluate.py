@@ -28,21 +28,31 @@ RunOrMasks = Annotated[
     ),
 ]
 SplitOption = Annotated[
-    str | None, typer.Option(help="Of a run: train, val or test; test if not given.")
+    str | None,
+    typer.Option(
+        help="Which cases of a run: train, val or test; test if not given.", metavar="NAME"
+    ),
 ]
 LabelsOption = Annotated[
-    Path | None, typer.Option(help="Folder of labels, called as the masks are.")
+    Path | None,
+    typer.Option(help="Folder of labels, with the same names as the masks.", metavar="FOLDER"),
 ]
 NamesOption = Annotated[
     str | None,
-    typer.Option(help="Classes, background first (a,b,…), if no folder names them."),
+    typer.Option(help="Classes, background first, if no folder names them.", metavar="A,B,…"),
 ]
 ImagesOption = Annotated[
-    Path | None, typer.Option(help="Folder of the images, to show with the masks.")
+    Path | None,
+    typer.Option(
+        help="Folder of the images, to show with the masks in the report.", metavar="FOLDER"
+    ),
 ]
 OutOption = Annotated[
     Path | None,
-    typer.Option(help="Folder for results on masks; PREDICTIONS-evaluation if not given."),
+    typer.Option(
+        help="Folder for the results on masks; PREDICTIONS-evaluation if not given.",
+        metavar="FOLDER",
+    ),
 ]
 MissingOption = Annotated[
     bool, typer.Option("--missing-as-empty", help="Score missing masks as empty ones.")
@@ -54,10 +64,16 @@ CommonOption = Annotated[
     ),
 ]
 WorkersOption = Annotated[
-    int | None, typer.Option(min=1, help="Masks in work at a time; all cores if not given.")
+    int | None,
+    typer.Option(
+        min=1, help="Masks in work at a time; as many as cores if not given.", metavar="NUMBER"
+    ),
 ]
 FailedOption = Annotated[
-    str, typer.Option(help="What a distance counts where a class failed: diagonal, inf, nan.")
+    str,
+    typer.Option(
+        help="What a distance counts where a class failed: diagonal, inf, nan.", metavar="NAME"
+    ),
 ]
 
 

@@ -13,9 +13,14 @@ FORMATS = ("onnx",)
 
 def export(
     run: RunArgument,
-    file_format: Annotated[str, typer.Option("--format", help="onnx.")] = "onnx",
+    file_format: Annotated[
+        str, typer.Option("--format", help="Kind of file; there is onnx.", metavar="NAME")
+    ] = "onnx",
     out: Annotated[
-        Path | None, typer.Option(help="File to write; model.onnx in the run folder if not given.")
+        Path | None,
+        typer.Option(
+            help="File to write; model.onnx in the run folder if not given.", metavar="FILE"
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
     verbose: VerboseOption = False,

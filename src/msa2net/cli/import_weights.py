@@ -11,7 +11,9 @@ from msa2net.cli.console import say
 def import_weights(
     file: Annotated[Path, typer.Argument(help="A published or own .pth file.", metavar="FILE")],
     out: Annotated[Path, typer.Argument(help="Run folder to make.", metavar="OUT")],
-    image_size: Annotated[int, typer.Option(help="The size it was trained at.")] = 224,
+    image_size: Annotated[
+        int, typer.Option(help="Side of the images it was trained on, in pixels.", metavar="NUMBER")
+    ] = 224,
 ) -> None:
     """Turn published MSA²Net weights into a run folder that `predict` can use.
 

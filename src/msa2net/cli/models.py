@@ -8,7 +8,9 @@ from msa2net.cli.console import console, say
 
 
 def models(
-    num_classes: Annotated[int, typer.Option(help="Classes, background included.")] = 9,
+    num_classes: Annotated[
+        int, typer.Option(help="Classes, background included.", metavar="NUMBER")
+    ] = 9,
 ) -> None:
     """List the networks: names, parameters, multiply–adds."""
     from rich.table import Table

@@ -24,20 +24,35 @@ IMPORTED = "imported-"
 PAPER_BATCH = 24  # the batch that the base learning rate is meant for; it scales with the batch
 
 PreparedOption = Annotated[
-    Path, typer.Option("--prepared", help="Folder for the prepared, memory-mapped copy.")
+    Path,
+    typer.Option(
+        "--prepared", help="Folder for the prepared, memory-mapped copy.", metavar="FOLDER"
+    ),
 ]
 TrainingOption = Annotated[
-    Path, typer.Option("--root_path", help="The training slices, a folder train_npz.")
+    Path,
+    typer.Option("--root_path", help="The training slices, a folder train_npz.", metavar="FOLDER"),
 ]
 TestOption = Annotated[
-    Path, typer.Option("--test_path", help="The test volumes, test_vol_h5 beside it.")
+    Path,
+    typer.Option(
+        "--test_path", help="The test volumes, a folder test_vol_h5 beside it.", metavar="FOLDER"
+    ),
 ]
 IntervalOption = Annotated[
-    int, typer.Option("--eval_interval", min=1, help="Epochs between looks at the test volumes.")
+    int,
+    typer.Option(
+        "--eval_interval", min=1, help="Epochs between looks at the test volumes.", metavar="NUMBER"
+    ),
 ]
 RateOption = Annotated[
     float,
-    typer.Option("--base_lr", min=1e-9, help="For a batch of 24; scaled to the batch size."),
+    typer.Option(
+        "--base_lr",
+        min=1e-9,
+        help="Learning rate for a batch of 24; scaled to the batch size.",
+        metavar="NUMBER",
+    ),
 ]
 PretrainedOption = Annotated[
     bool, typer.Option(help="Start from ImageNet weights, downloaded once.")
@@ -51,22 +66,44 @@ SelectOption = Annotated[
     ),
 ]
 SettingsOption = Annotated[
-    Path, typer.Option("--config", help="Everything that has no option here.")
+    Path,
+    typer.Option(
+        "--config", help="Configuration with everything that has no option here.", metavar="FILE"
+    ),
 ]
-OutputOption = Annotated[Path, typer.Option("--output_dir", help="Folder of run folders.")]
+OutputOption = Annotated[
+    Path, typer.Option("--output_dir", help="Folder of run folders.", metavar="FOLDER")
+]
+BatchOption = Annotated[
+    int, typer.Option("--batch_size", min=1, help="Slices a step.", metavar="NUMBER")
+]
+EpochsOption = Annotated[
+    int, typer.Option("--max_epochs", min=1, help="How long to train.", metavar="NUMBER")
+]
+SizeOption = Annotated[
+    int,
+    typer.Option(
+        "--img_size", help="Side of the network's input, a multiple of 32.", metavar="PIXELS"
+    ),
+]
+SeedOption = Annotated[
+    int,
+    typer.Option("--seed", min=0, help="Another number gives another training.", metavar="NUMBER"),
+]
+NetworkOption = Annotated[str, typer.Option(help="A name from `msa2net models`.", metavar="NAME")]
 
 
 def train_as_published(
     root_path: TrainingOption = Path("data/Synapse/train_npz"),
     test_path: TestOption = Path("data/Synapse/test_vol_h5"),
     output_dir: OutputOption = Path("model_out"),
-    batch_size: Annotated[int, typer.Option("--batch_size", min=1)] = 20,
-    max_epochs: Annotated[int, typer.Option("--max_epochs", min=1)] = 700,
+    batch_size: BatchOption = 20,
+    max_epochs: EpochsOption = 700,
     eval_interval: IntervalOption = 20,
     base_lr: RateOption = 0.05,
-    img_size: Annotated[int, typer.Option("--img_size")] = 224,
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 1234,
-    network: Annotated[str, typer.Option(help="A name from `msa2net models`.")] = "msa2net",
+    img_size: SizeOption = 224,
+    seed: SeedOption = 1234,
+    network: NetworkOption = "msa2net",
     pretrained: PretrainedOption = True,
     select_on_test: SelectOption = False,
     settings: SettingsOption = Path("configs/synapse-paper.yaml"),
@@ -110,7 +147,8 @@ def train_as_published(
 
 def evaluate_as_published(
     volume_path: Annotated[
-        Path, typer.Option("--volume_path", help="The folder that holds test_vol_h5.")
+        Path,
+        typer.Option("--volume_path", help="The folder that holds test_vol_h5.", metavar="FOLDER"),
     ] = Path("data/Synapse"),
     output_dir: Annotated[
         Path,
@@ -118,6 +156,7 @@ def evaluate_as_published(
             "--output_dir",
             help="A run folder; or a folder of them, of which the newest is taken; or one with a "
             "published .pth file.",
+            metavar="FOLDER",
         ),
     ] = Path("model_out"),
     prepared: Annotated[
@@ -125,6 +164,7 @@ def evaluate_as_published(
         typer.Option(
             help="Folder for the prepared copy of data that the run was not trained on; "
             "prepared/test-NAME if not given.",
+            metavar="FOLDER",
         ),
     ] = None,
     device: DeviceOption = "auto",

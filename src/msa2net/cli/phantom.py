@@ -5,32 +5,41 @@ from typing import Annotated
 
 import typer
 
-from msa2net.cli.console import say, track
+from msa2net.cli.console import count_cases, say, track
 
 
 def phantom(
     out: Annotated[Path, typer.Argument(help="New folder.", metavar="OUT")],
     format: Annotated[
         str,
-        typer.Option(help="The layout: images, isic2018, acdc, btcv, synapse or nnunet."),
+        typer.Option(
+            help="The layout: images, isic2018, acdc, btcv, synapse or nnunet.", metavar="NAME"
+        ),
     ],
     cases: Annotated[
         int | None,
         typer.Option(
             min=3,
-            help="How many; by default 60 photographs, 9 patients (acdc) or 8 volumes, "
-            "and with --full-size as many as the real data set has.",
+            help="How many photographs, volumes or, of acdc, patients with two volumes each; by "
+            "default 60, 8 or 9, and with --full-size as many as the real data set has.",
+            metavar="NUMBER",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Other numbers give other cases.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Other numbers give other cases.", metavar="NUMBER")
+    ] = 0,
     full_size: Annotated[
-        bool, typer.Option("--full-size", help="The real number and size of cases; takes long.")
+        bool,
+        typer.Option(
+            "--full-size",
+            help="Draw as many cases as the real data set has, of its size; takes long.",
+        ),
     ] = False,
 ) -> None:
     """Write synthetic data in the layout of a real data set, to try things without a download."""
-    from msa2net.data.phantom.files import write_phantom
+    from msa2net.data.phantom.files import PHOTOGRAPHS, write_phantom
 
-    written = write_phantom(
+    names = write_phantom(
         format,
         out,
         cases,
@@ -38,5 +47,6 @@ def phantom(
         full_size=full_size,
         progress=lambda planned, total: track(planned, total, "drawing"),
     )
-    say(f"{written} synthetic cases in {out}")
+    kind = "photograph" if format in PHOTOGRAPHS else "volume"
+    say(f"{count_cases(names)} in {out}, each a synthetic {kind}")
     say(f"next: msa2net prepare {format} {out} prepared/phantom-{format}")

@@ -42,14 +42,19 @@ OthersOption = Annotated[
 SeriesOption = Annotated[
     str | None,
     typer.Option(
-        help="Of a DICOM study: number, part of the description, or UID; all for each of them."
+        help="Which series of a DICOM study: its number, part of its description, or its UID; all "
+        "takes each of them.",
+        metavar="SERIES",
     ),
 ]
 FlipsOption = Annotated[
     bool, typer.Option("--flips", help="Average with the answers to mirrored images.")
 ]
 SlidingOption = Annotated[
-    bool, typer.Option("--sliding", help="Windows over full-resolution slices.")
+    bool,
+    typer.Option(
+        "--sliding", help="Slide windows over slices at full resolution, instead of resizing them."
+    ),
 ]
 ReducedOption = Annotated[
     bool, typer.Option("--bfloat16", help="Compute in bfloat16: faster on devices that have it.")
@@ -61,14 +66,15 @@ CompileOption = Annotated[
     ),
 ]
 SegOption = Annotated[
-    str, typer.Option(help="Also write DICOM segmentations: none, binary, labelmap.")
+    str,
+    typer.Option(help="Also write DICOM segmentations: none, binary, labelmap.", metavar="NAME"),
 ]
 
 
 def predict(
     run: NetworkArgument,
     inputs: InputsArgument,
-    out: Annotated[Path, typer.Option(help="Folder for the masks.")],
+    out: Annotated[Path, typer.Option(help="Folder for the masks.", metavar="FOLDER")],
     others: OthersOption = None,
     series: SeriesOption = None,
     flips: FlipsOption = False,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from msa2net.cli.console import say, track
+from msa2net.cli.console import count_cases, say, track
 
 
 def prepare(
@@ -17,15 +17,25 @@ def prepare(
     source: Annotated[Path, typer.Argument(help="Folder of the raw data.", metavar="SOURCE")],
     out: Annotated[Path, typer.Argument(help="Folder for the prepared data.", metavar="OUT")],
     max_side: Annotated[
-        int, typer.Option(min=32, help="Larger photographs are reduced to this.")
+        int,
+        typer.Option(
+            min=32,
+            help="Photographs with a longer side are stored reduced to this.",
+            metavar="PIXELS",
+        ),
     ] = 1024,
     labels: Annotated[
         str | None,
-        typer.Option(help="Label encoding of btcv and synapse: btcv, transunet, cascade, samed."),
+        typer.Option(
+            help="Label encoding of btcv and synapse: btcv, transunet, cascade, samed.",
+            metavar="NAME",
+        ),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Cases in work at once; by default one a core, at most 8."),
+        typer.Option(
+            min=1, help="Cases in work at once; by default one a core, at most 8.", metavar="NUMBER"
+        ),
     ] = None,
 ) -> None:
     """Bring raw data into memory-mapped arrays; a second run does only what changed.
@@ -43,8 +53,8 @@ def prepare(
     prepared = prepare_data(data, lambda cases, total: track(cases, total, "preparing"), workers)
     splits = Counter(case.split for case in prepared.cases)
     counts = ", ".join(f"{splits[split]} {split}" for split in ("train", "val", "test"))
-    number = len(prepared.cases)
-    say(f"{number} case{'' if number == 1 else 's'} ({counts}) in {out}")
+    patients = [case.patient or case.id for case in prepared.cases]
+    say(f"{count_cases(patients)} ({counts} cases) in {out}")
     say(f"classes: {', '.join(prepared.label_names)}")
     if prepared.encoding is not None:
         say(f"label encoding: {prepared.encoding}")

@@ -15,7 +15,7 @@ from msa2net.cli.console import (
     say,
     set_up,
     track,
-    training_bar,
+    training_progress,
 )
 
 if TYPE_CHECKING:
@@ -30,21 +30,38 @@ def train(
     config: Annotated[Path, typer.Argument(help="A YAML file, see configs/.", metavar="CONFIG")],
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Change a setting: key=value, e.g. train.epochs=5. Repeatable."),
+        typer.Option(
+            "--set",
+            help="Change a setting, such as train.epochs=5; may be repeated. `msa2net settings` "
+            "lists them.",
+            metavar="KEY=VALUE",
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Run folder; runs/NAME-OF-CONFIG if not given.")
+        Path | None,
+        typer.Option(help="Run folder; runs/NAME-OF-CONFIG if not given.", metavar="FOLDER"),
     ] = None,
     fold: Annotated[
         int | None,
-        typer.Option(min=0, help="Validate on this fold of data.folds; the run is named …-foldN."),
+        typer.Option(
+            min=0,
+            help="Validate on this fold of data.folds; the run is named …-foldN.",
+            metavar="NUMBER",
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace a run that is there already.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a run that is there already.")
+    ] = False,
     resume: Annotated[
-        bool, typer.Option(help="Go on with a run that was interrupted, or lengthen it.")
+        bool,
+        typer.Option("--resume", help="Go on with a run that was interrupted, or lengthen it."),
     ] = False,
     accept_changes: Annotated[
-        bool, typer.Option(help="With --resume: although settings or data are no longer the same.")
+        bool,
+        typer.Option(
+            "--accept-changes",
+            help="With --resume: go on although settings or data are no longer the same.",
+        ),
     ] = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -96,7 +113,7 @@ def run_training(
     accept_changes: bool = False,
     preparing: str = "preparing data",
 ) -> "TrainingResult":
-    """Train with a bar, and say what it came to, or how to go on with it.
+    """Show how a training goes on, and say what it came to, or how to go on with it.
 
     Args:
         config: what to do.
@@ -116,7 +133,7 @@ def run_training(
     from msa2net.training.run import train
     from msa2net.training.stopping import TrainingInterrupted
 
-    first, bar = find_processes(config.train).first, training_bar(verbose)
+    first, shown = find_processes(config.train).first, training_progress(verbose)
     try:
         result = train(
             config,
@@ -127,7 +144,7 @@ def run_training(
             accept_changes=accept_changes,
             progress=(lambda cases, total: track(cases, total, preparing)) if first else None,
             notices=say,
-            callbacks=[bar] if first else [],
+            callbacks=[shown] if first else [],
         )
     except TrainingInterrupted as stop:
         if not first:

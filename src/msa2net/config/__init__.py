@@ -4,19 +4,16 @@ A configuration is one YAML file; nothing inherits from anything. Unknown keys a
 name the nearest known one.
 """
 
-from msa2net.config.reading import dump_config, known_keys, load_config, parse_section
-from msa2net.config.sections import (
+from msa2net.config.fields import (
     PRECISION_WORDS,
-    AugmentConfig,
-    Config,
-    DataConfig,
     LabelEncoding,
     LoggerName,
-    ModelConfig,
     PaperDefect,
     Precision,
-    TrainConfig,
 )
+from msa2net.config.reading import dump_config, known_keys, load_config, parse_section
+from msa2net.config.sections import AugmentConfig, Config, DataConfig, ModelConfig
+from msa2net.config.train import TrainConfig
 
 __all__ = [
     "PRECISION_WORDS",

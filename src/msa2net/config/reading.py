@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from msa2net.config.sections import Config, SectionModel
+from msa2net.config.fields import SectionModel
+from msa2net.config.sections import Config
 from msa2net.errors import ConfigError
 
 Section = TypeVar("Section", bound=SectionModel)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from msa2net.inference.features import DOUBT, NOTHING, Features, parts_of
 from msa2net.inference.usual import Range, Usual, criterion, deviations
 
+SEPARATOR = "; "
 _NOTHING_FOUND = 0.99  # the suspicion of an empty answer that is not flagged
 _EACH = 2  # features of a criterion that are told, those that are furthest beyond
 _MOST = 99.0  # of a suspicion; beyond it nothing is more suspicious
@@ -17,7 +18,8 @@ class Verdict:
     """What is to be told of one case.
 
     Attributes:
-        flags: a few words on what is beyond a criterion, the most unusual first; none if usual.
+        flags: a sentence on each feature that is beyond a criterion, the most unusual first; none
+            if usual.
         criteria: the names of these criteria.
         suspicion: to sort cases by. Above 1 if there is a flag; below, how unsure the network is:
             0 is as usual, less is surer.
@@ -30,7 +32,7 @@ class Verdict:
     @property
     def text(self) -> str:
         """All flags in one line; "" if there are none."""
-        return "; ".join(self.flags)
+        return SEPARATOR.join(self.flags)
 
 
 def judge(features: Features, usual: Usual) -> Verdict:
@@ -66,19 +68,27 @@ def _words(feature: str, features: Features, ranges: Mapping[str, Range]) -> str
     return _SENTENCES[name](which, of, features[feature], ranges[feature])
 
 
+# Each sentence says what was seen and, after a colon, what to do, and what it may come from. None
+# has a semicolon or a question mark, since several of them may make one line.
+
+
 def _confidence(which: str, of: str, value: float, usual: Range) -> str:
     if which == "entropy":
-        return "the network is unsure of more than the outlines"
+        return "the network is unsure of more than the outlines: look at the whole mask"
     whom = f"of {of}" if which == "structure" else "of its answer"
+    what = "that structure's mask" if which == "structure" else "the whole mask"
     expected, typical = (1 - _share(logit) for logit in (value, usual.centre))
-    return f"the network is unsure {whom} (expects a Dice of {expected:.2f}, usually {typical:.2f})"
+    figures = f"expects a Dice of {expected:.2f}, usually {typical:.2f}"
+    return f"the network is unsure {whom} ({figures}): look at {what}"
 
 
 def _disagreement(which: str, _: str, value: float, usual: Range) -> str:
     found, typical = (1 - _share(logit) for logit in (value, usual.centre))
     if which == "networks":
-        return f"the networks disagree (Dice {found:.2f} with each other)"
-    return f"its mirror image is answered otherwise (Dice {found:.2f}, usually {typical:.2f})"
+        seen = f"the networks disagree (Dice {found:.2f} with each other)"
+    else:
+        seen = f"its mirror image is answered otherwise (Dice {found:.2f}, usually {typical:.2f})"
+    return f"{seen}: look at the whole mask"
 
 
 def plain(value: float, digits: int) -> str:
@@ -87,17 +97,21 @@ def plain(value: float, digits: int) -> str:
 
 
 def _missing(which: str, of: str, _: float, __: Range) -> str:
-    return f"no {of} was found" if which == "structure" else "nothing was found"
+    if which == "structure":
+        return f"no {of} was found: look whether the image shows it and the network missed it"
+    return "nothing was found: look whether the image shows any of the structures"
 
 
 def _size(which: str, of: str, value: float, usual: Range) -> str:
     large = "large" if value > usual.centre else "small"
+    doubt = "look whether its mask is right"
     if which == "mm3":
         found, typical = (f"{plain(math.exp(x) / 1000, 3)} mL" for x in (value, usual.centre))
+        doubt += ", and the spacing in the file's header"
     else:
         shares = (plain(100 * math.exp(x), 2) for x in (value, usual.centre))
         found, typical = (f"{share} % of the image" for share in shares)
-    return f"{of} is unusually {large} ({found}, usually about {typical})"
+    return f"{of} is unusually {large} ({found}, usually about {typical}): {doubt}"
 
 
 def _place(which: str, of: str, value: float, usual: Range) -> str:
@@ -106,7 +120,8 @@ def _place(which: str, of: str, value: float, usual: Range) -> str:
     end = ends[axis][value > usual.centre]
     where = f"{end} slices" if axis == "slices" else f"{end} of the slices"
     others = " among the structures" if among else ""
-    return f"{of} lies unusually far to the {where}{others}"
+    doubt = "look whether its mask is right, and the image neither turned, mirrored nor cropped"
+    return f"{of} lies unusually far to the {where}{others}: {doubt}"
 
 
 def _intensity(which: str, of: str, value: float, usual: Range) -> str:
@@ -119,37 +134,49 @@ def _intensity(which: str, of: str, value: float, usual: Range) -> str:
         what = f"share at the {end} value of the window {found}"
     else:
         what = f"{which.removeprefix('q')} % quantile {found} of the window"
-    return f"{whose} unlike the training images' ({what}); another unit, sequence or kind of image?"
+    doubt = "look whether it has another unit, or is of another sequence or kind"
+    return f"{whose} unlike the training images' ({what}): {doubt}"
 
 
 def _noise(_: str, __: str, value: float, usual: Range) -> str:
-    return f"it is {'noisier' if value > usual.centre else 'smoother'} than the training images"
+    if value > usual.centre:
+        return "it is noisier than the training images: look whether a better image is at hand"
+    doubt = "look whether it was filtered, resampled or compressed"
+    return f"it is smoother than the training images: {doubt}"
 
 
 def _colour(_: str, __: str, value: float, usual: Range) -> str:
-    return f"it is {'more' if value > usual.centre else 'less'} colourful than the training images"
+    more = "more" if value > usual.centre else "less"
+    doubt = "look whether it was taken or stored in another way"
+    return f"it is {more} colourful than the training images: {doubt}"
 
 
 def _layout(which: str, _: str, __: float, ___: Range) -> str:
     if which == "alike":
-        return "it is laid out unlike the training images: another view, or another part?"
+        doubt = "look whether it shows another view, or another part of the body"
+        return f"it is laid out unlike the training images: {doubt}"
     sides = "left to right" if which == "columns" else "top to bottom"
-    return f"it looks mirrored, {sides}, beside the training images"
+    doubt = "look whether it was flipped when it was stored"
+    return f"it looks mirrored, {sides}, beside the training images: {doubt}"
 
 
 def _spacing(which: str, _: str, value: float, usual: Range) -> str:
     found, typical = math.exp(value), math.exp(usual.centre)
     if which == "depth":
-        return f"it has {found:.0f} slice{'s' * (found > 1.5)}, usual are about {typical:.0f}"
+        seen = f"it has {found:.0f} slice{'s' * (found > 1.5)}, usual are about {typical:.0f}"
+        return f"{seen}: look whether this is all of the scan, and no other"
     if which == "aspect":
-        return f"it is {found:.2g} times as high as wide, usual is about {typical:.2g}"
-    return f"its {which} are {found:.3g} mm apart, usual are about {typical:.3g} mm"
+        seen = f"it is {found:.2g} times as high as wide, usual is about {typical:.2g}"
+        return f"{seen}: look whether it was cropped or turned"
+    seen = f"its {which} are {found:.3g} mm apart, usual are about {typical:.3g} mm"
+    return f"{seen}: look whether the spacing in the file's header is right"
 
 
 def _unknown(which: str, _: str, __: float, ___: Range) -> str:
+    give = "give the original NIfTI or DICOM file if there is one"
     if which == "spacing":
-        return "its voxels' size is not known, and that of the training images was"
-    return "how it lies in the patient is not known, and of the training images it was"
+        return f"its voxels' size is not known, and that of the training images was: {give}"
+    return f"how it lies in the patient is not known, and of the training images it was: {give}"
 
 
 _SENTENCES = {

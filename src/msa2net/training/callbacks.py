@@ -27,6 +27,13 @@ AGREE_EVERY = 10  # steps between two questions to the other processes, which ma
 STEP_STREAM = 1  # keeps the seeds of steps apart from those of samples
 
 
+class EpochListener(L.Callback):
+    """A callback that is told of every epoch when all of it is written."""
+
+    def epoch_finished(self, progress: Progress, task: SegmentationTask) -> None:
+        """Hear of an epoch: its rows are the last of `progress.table` and `progress.timing`."""
+
+
 class Recorder(L.Callback):
     """Keeps a training's progress, in memory and on disk, so that it can go on after any end.
 
@@ -46,6 +53,7 @@ class Recorder(L.Callback):
         stop: says when to leave.
         save: takes the network and what was reached; `weights` in it says who chose them.
         loggers: get every epoch's rows and pictures.
+        listeners: are told of every epoch.
         writes: of several processes one does.
 
     Attributes:
@@ -63,6 +71,7 @@ class Recorder(L.Callback):
         stop: StopRequest,
         save: Callable[[nn.Module, dict[str, Any]], None],
         loggers: Loggers,
+        listeners: Sequence[EpochListener] = (),
         *,
         writes: bool = True,
     ) -> None:
@@ -75,6 +84,7 @@ class Recorder(L.Callback):
         self.stop = stop
         self.save = save
         self.loggers = loggers
+        self.listeners = listeners
         self.validating = False
         self.restored: Mapping[str, Any] | None = None  # until training starts
         self._writes = writes
@@ -202,6 +212,8 @@ class Recorder(L.Callback):
             task.pictures = {}
         self._write(states)
         self.keep_weights(task)
+        for listener in self.listeners:
+            listener.epoch_finished(progress, task)
         self._mark = time.monotonic()
 
     def keep_weights(self, task: SegmentationTask) -> None:

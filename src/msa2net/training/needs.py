@@ -37,8 +37,8 @@ def check_memory(config: Config, store: Store) -> list[Finding]:
     if train.ema is not None:
         needed += averaged
     needed += batch * round(bytes_per_sample(network, image_BChw))
-    what = "training will keep network, optimiser and activations in memory"
-    advice = "have half as much again free for what the arithmetic itself needs"
+    what = "a training keeps the network, the optimiser and what a batch leaves behind in memory"
+    advice = "have half as much again free, for what the arithmetic itself needs"
     detail = f"{needed / GB:.1f} GB in float32 for a batch of {batch}"
     total, owner = _total_bytes()
     if total is None or needed <= total:

@@ -18,22 +18,19 @@ from msa2net.errors import ConfigError
 from msa2net.evaluation.card import write_card
 from msa2net.files import write_json
 from msa2net.inference.predictor import Predictor
-from msa2net.inference.run_folder import ModelFacts, choose_device, save_run
-from msa2net.losses import create_loss
-from msa2net.models.registry import find_model, parse_image_size
+from msa2net.inference.run_folder import choose_device, save_run
 from msa2net.training.averaging import WeightAverage
-from msa2net.training.callbacks import LAST, Recorder, kept_model, set_loader_reuse
-from msa2net.training.checkpoint import Checkpoints, sync_folder
+from msa2net.training.callbacks import LAST, EpochListener, Recorder, kept_model, set_loader_reuse
+from msa2net.training.checkpoint import sync_folder
 from msa2net.training.datamodule import SegmentationData
 from msa2net.training.folder import check_run_folder, prepare_run_folder
-from msa2net.training.loggers import Loggers, check_loggers
 from msa2net.training.memory import explain
 from msa2net.training.nonfinite import REPORT as NONFINITE_REPORT
 from msa2net.training.nonfinite import LossWatch
-from msa2net.training.processes import Processes, check_devices, find_processes
-from msa2net.training.progress import Progress
+from msa2net.training.plan import Plan
+from msa2net.training.processes import check_devices, find_processes
+from msa2net.training.quiet import without_noise
 from msa2net.training.result import TrainingResult
-from msa2net.training.resume import check_same_training, training_facts
 from msa2net.training.setup import (
     create_network,
     create_preprocessing,
@@ -44,8 +41,8 @@ from msa2net.training.setup import (
 )
 from msa2net.training.start import REPORT as START_REPORT
 from msa2net.training.start import StartReport, check_source, start_from
-from msa2net.training.stopping import StopRequest, StopTraining, TrainingInterrupted
-from msa2net.training.task import SegmentationTask, choose_precision
+from msa2net.training.stopping import StopTraining, TrainingInterrupted
+from msa2net.training.task import SegmentationTask
 from msa2net.training.usual import note_usual
 
 
@@ -87,125 +84,93 @@ def train(
     processes = find_processes(config.train)
     check_devices(processes, target)
     tell = notices if notices and processes.first else (lambda _: None)
-    session = _Session(config, run, target, processes, callbacks, tell)
+    plan = Plan(config, run, target, processes, tell)
     if accept_changes and not resume:
         raise ConfigError("--accept-changes is about a run that goes on; add --resume")
     if processes.first:
         check_run_folder(run, overwrite=overwrite, resume=resume)
     if not resume and config.model.start_from is not None:
         check_source(config.model.start_from)
-    notes = session.read_checkpoint() if resume else []
+    notes = plan.read_checkpoint() if resume else []
     store = prepare(config.data, progress)
     store.ids(config.train.monitor)  # says what to do if nobody is in it
-    notes += session.look_at(store, accept_changes)
-    notes += session.build(store)
+    facts, changes = plan.look_at(store, accept_changes)
+    session = _Session(plan, store, facts, callbacks)
+    notes += changes + session.notes
     if processes.first:  # and not before all that can be wrong was looked at
         prepare_run_folder(run, config, keep=resume)
         session.write_start()
     for note in notes:
         tell(note)
-    return session.run_all()
+    with without_noise():
+        return session.run_all()
 
 
 class _Session:
-    """One call of `train`: what its steps hand on to each other."""
+    """One training: data, network and loop, built from the plan.
+
+    Attributes:
+        notes: what is to be told about another network's weights, and about the data.
+    """
 
     def __init__(
         self,
-        config: Config,
-        run: Path,
-        target: torch.device,
-        processes: Processes,
+        plan: Plan,
+        store: Store,
+        facts: dict[str, Any],
         callbacks: Sequence[L.Callback],
-        notices: Callable[[str], None],
     ) -> None:
-        check_loggers(config.train.loggers)
-        minutes = config.train.max_time
-        self.stop = StopRequest(None if minutes is None else 60 * minutes)
-        self.config, self.run, self.target, self.callbacks = config, run, target, callbacks
-        self.processes, self.loggers = processes, Loggers(run, config, notices)
-        self.precision = choose_precision(config.train.precision, target)
-        self.loss = create_loss(config.loss)
-        parse_image_size(config.image_size)
-        find_model(config.model.name)
-        self.checkpoints = Checkpoints(run)
-        self.saved: dict[str, Any] | None = None
-        self.start: StartReport | None = None
-        self.progress = Progress()
-
-    def read_checkpoint(self) -> list[str]:
-        """Read the last checkpoint that is whole; return what is to be told about it."""
-        self.saved, notes = self.checkpoints.load(tidy=self.processes.first)
-        self.progress = Progress.from_state(self.saved["progress"])
-        return notes
-
-    def look_at(self, store: Store, accept_changes: bool) -> list[str]:
-        """Look whether a training that goes on is still the same; return what is to be told."""
-        self.facts = training_facts(
-            self.config, store, self.precision, self.target.type, self.processes.size
-        )
-        if self.saved is None:
-            return []
-        notes = check_same_training(self.saved, self.facts, self.progress, accept_changes)
-        if self.progress.no_longer_gains(self.config.train):
-            notes.append(
-                f"the training in {self.run} is finished, after {self.progress.epoch} epochs, by "
-                "train.early_stopping; a larger one goes on, with --accept-changes"
-            )
-        elif self._finished():
-            notes.append(
-                f"the training in {self.run} is finished, after {self.progress.epoch} epochs; a "
-                "larger train.epochs lengthens it"
-            )
-        return notes
-
-    def build(self, store: Store) -> list[str]:
-        """Build data, network and loop; return what is to be told about another's weights."""
-        config, saved, progress = self.config, self.saved, self.progress
-        self.splits = splits = training_splits(config, store)
+        config, saved = plan.config, plan.saved
+        self.plan, self.callbacks = plan, callbacks
+        self.config, self.run, self.target = config, plan.run, plan.target
+        self.processes, self.progress = plan.processes, plan.progress
+        self.splits = training_splits(config, store)
         preprocessing = create_preprocessing(config, store)
-        self.data = SegmentationData(config, store, preprocessing, splits, self.processes.size)
+        self.data = SegmentationData(config, store, preprocessing, self.splits, plan.processes.size)
         per_epoch = self.data.steps_per_epoch
         self.total_steps = min(
             config.train.epochs * per_epoch,
             config.train.max_steps or config.train.epochs * per_epoch,
         )
-        self.facts["steps_per_epoch"] = per_epoch
-        model, facts = create_network(config, store, preprocessing, pretrained=saved is None)
+        model, self.model_facts = create_network(
+            config, store, preprocessing, pretrained=saved is None
+        )
+        self.start: StartReport | None = None
         if saved is None and config.model.start_from is not None:
-            self.start = start_from(model, facts, config.model.start_from)
-        if config.train.sync_batch_norm and self.processes.size > 1 and self.target.type == "cuda":
+            self.start = start_from(model, self.model_facts, config.model.start_from)
+        if config.train.sync_batch_norm and plan.processes.size > 1 and plan.target.type == "cuda":
             model = convert_sync_batchnorm(model)  # timm's: torch's loses its norms' activations
-        predictor = Predictor(model, preprocessing, store.label_names, config.batch_slices)
+        self.task = self._build_task(
+            Predictor(model, preprocessing, store.label_names, config.batch_slices)
+        )
+        self.recorder = Recorder(
+            plan.run,
+            config.train,
+            plan.progress,
+            self.data.batch_size,
+            facts | {"steps_per_epoch": per_epoch},
+            plan.checkpoints,
+            plan.stop,
+            self.save,
+            plan.loggers,
+            [one for one in callbacks if isinstance(one, EpochListener)],
+            writes=plan.processes.first,
+        )
+        self.notes = [] if self.start is None else self.start.lines()
+        self.notes += self.data.balance_notes()
+
+    def _build_task(self, predictor: Predictor) -> SegmentationTask:
+        """Build what Lightning trains: the network with its loss, its average, and a watch."""
+        config = self.config
         average = None
         if config.train.ema is not None:
             average = WeightAverage(predictor, config.batch_slices, config.train.ema)
-        network, loss = supervise(model, self.loss, config.train, len(store.label_names))
-        self.task = SegmentationTask(
-            predictor,
-            network,
-            loss,
-            config.train,
-            self.total_steps,
-            self._watch(network, loss),
-            average,
+        classes = len(predictor.label_names)
+        network, loss = supervise(predictor.model, self.plan.loss, config.train, classes)
+        watch = self._watch(network, loss)
+        return SegmentationTask(
+            predictor, network, loss, config.train, self.total_steps, watch, average
         )
-        save = self._saver(facts, splits)
-        self.save = save
-        self.recorder = Recorder(
-            self.run,
-            config.train,
-            progress,
-            self.data.batch_size,
-            self.facts,
-            self.checkpoints,
-            self.stop,
-            save,
-            self.loggers,
-            writes=self.processes.first,
-        )
-        notes = [] if self.start is None else self.start.lines()
-        return notes + self.data.balance_notes()
 
     def write_start(self) -> None:
         """Write what was taken over from another network to the run folder."""
@@ -216,10 +181,10 @@ class _Session:
         """Let every loss be looked at."""
 
         def go_back() -> None:
-            self.task.load_networks(self.checkpoints.load(tidy=False)[0]["states"])
+            self.task.load_networks(self.plan.checkpoints.load(tidy=False)[0]["states"])
 
         circumstances = {
-            "precision": self.precision,
+            "precision": self.plan.precision,
             "device": self.target.type,
             "learning_rate": self.config.train.learning_rate,
         }
@@ -227,54 +192,50 @@ class _Session:
         writes = self.processes.first
         return LossWatch(report, network, loss, go_back, circumstances, writes=writes)
 
-    def _saver(
-        self, facts: ModelFacts, splits: tuple[str, ...]
-    ) -> Callable[[nn.Module, dict[str, Any]], None]:
-        """Return what writes the network to the run folder."""
-        config, progress = self.config, self.progress
-
-        def save(model: nn.Module, reached: dict[str, Any]) -> None:
-            training = reached | {
-                "epochs": config.train.epochs,
-                "epochs_run": progress.epoch,
-                "precision": self.precision,
-                "seed": config.train.seed,
-                "device": self.target.type,
-                "seconds": round(progress.seconds, 1),
-                "trained_on": list(splits),
-                "flips": config.augment.flips,
-            }
-            if self.data.holders:
-                training["slices_with_class"] = self.data.count_holders()
-            save_run(self.run, model, facts.model_copy(update={"training": training}))
-            sync_folder(self.run)
-
-        return save
+    def save(self, model: nn.Module, reached: dict[str, Any]) -> None:
+        """Write a network, and what it reached, to the run folder."""
+        config = self.config
+        training = reached | {
+            "epochs": config.train.epochs,
+            "epochs_run": self.progress.epoch,
+            "precision": self.plan.precision,
+            "seed": config.train.seed,
+            "device": self.target.type,
+            "seconds": round(self.progress.seconds, 1),
+            "trained_on": list(self.splits),
+            "flips": config.augment.flips,
+        }
+        if self.data.holders:
+            training["slices_with_class"] = self.data.count_holders()
+        save_run(self.run, model, self.model_facts.model_copy(update={"training": training}))
+        sync_folder(self.run)
 
     def run_all(self) -> TrainingResult:
         """Train to the end, or until something stops it."""
         config, progress, recorder = self.config, self.progress, self.recorder
-        if self.saved is not None:
-            self._go_on(self.saved)
-            self.saved = None  # as large as three networks
+        if self.plan.saved is not None:
+            self._go_on(self.plan.saved)
+            self.plan.saved = None  # as large as three networks
         callbacks = [recorder, *self.callbacks]
         trainer = create_trainer(config, self.run, self.target, callbacks, progress, self.processes)
         try:
-            if not self._finished() and self.processes.first:
-                self.loggers.open(progress.epoch)
+            if not self.plan.finished() and self.processes.first:
+                self.plan.loggers.open(progress.epoch)
             finished = self._run_loop(trainer)
         except Exception as error:
             self._explain(error, trainer)
             raise
         finally:
             self.data.end_workers()
-            self.loggers.close()
+            self.plan.loggers.close()
         if finished and progress.best_dice is None and self.processes.first:
             self._save_last()  # the last weights are wanted, or all there is
         if finished and self.processes.first:
             self._note_usual()
-        if not finished and self.stop.signum is not None:
-            raise TrainingInterrupted(self.run, self.stop.signum, progress.epoch, progress.step)
+        if not finished and self.plan.stop.signum is not None:
+            raise TrainingInterrupted(
+                self.run, self.plan.stop.signum, progress.epoch, progress.step
+            )
         chosen = progress.kept if progress.best_dice is not None else None
         best = 0 if chosen is None else chosen["best_epoch"]
         return TrainingResult(
@@ -332,26 +293,20 @@ class _Session:
         """Run what is left; return False if it was stopped."""
         recorder = self.recorder
         cuda = [self.target] if self.target.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda), self.stop:
+        with torch.random.fork_rng(devices=cuda), self.plan.stop:
             try:
                 if recorder.restored is not None and self._epoch_ends():
                     self._end_epoch(trainer, recorder.restored)
-                if not self._finished():
+                if not self.plan.finished():
                     self._start_at(trainer)
                     trainer.fit(self.task, datamodule=self.data)
             except StopTraining:
-                return self._finished()
+                return self.plan.finished()
             except SIGTERMException:
-                if self.stop.signum is None:
+                if self.plan.stop.signum is None:
                     raise
-                return self._finished()
+                return self.plan.finished()
         return True
-
-    def _finished(self) -> bool:
-        train, progress = self.config.train, self.progress
-        steps_done = train.max_steps is not None and progress.step >= train.max_steps
-        ended = progress.epoch >= train.epochs or steps_done or progress.no_longer_gains(train)
-        return progress.batch == 0 and ended
 
     def _epoch_ends(self) -> bool:
         """Tell whether all batches of the running epoch are done, but not its validation."""

@@ -145,8 +145,13 @@ def _check_splits(store: Store, *, held_out: bool) -> list[Finding]:
             advice = "add cases, for example in splits/*.txt beside the raw data"
             findings.append(Finding(level, split, "no case is in this split", advice))
         elif split != "train" and len(patients) < FEW_PATIENTS:
-            what = f"fewer than {FEW_PATIENTS} patients, the intervals of scores will be wide"
-            findings.append(Finding("note", split, what, "add cases", f"{len(patients)}"))
+            what = (
+                f"the split has fewer than {FEW_PATIENTS} patients, so the intervals of its scores "
+                "will be wide"
+            )
+            advice = "add patients, or train on folds (data.folds) and score each"
+            detail = f"{len(patients)} patient{'s' * (len(patients) > 1)}"
+            findings.append(Finding("note", split, what, advice, detail))
     of_patient: dict[str, set[str]] = {}
     for case in store.cases:
         if case.patient:

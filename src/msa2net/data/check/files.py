@@ -69,7 +69,7 @@ def check_sources(row: StoredCase) -> list[Finding]:
         findings.append(Finding("warning", row.id, what, _AGAIN, _first(changed)))
     if gone:
         what = "source files are no longer where they were"
-        advice = "have them there again before preparing again"
+        advice = "put them back before the data are prepared again"
         findings.append(Finding("note", row.id, what, advice, _first(gone)))
     return findings
 
@@ -155,20 +155,20 @@ def check_room(
     size = sides(image_size)
     findings = []
     if sum(counts) and not missing:
-        what = f"training slices at {size} are on disk already"
-        findings.append(Finding("note", WHOLE, what, "", readable(needed)))
+        what = f"the training slices at {size} are beside the prepared data already"
+        findings.append(Finding("note", WHOLE, what, "nothing to do", readable(needed)))
     elif needed > free:
         what = f"the disk has no room for training slices at {size}"
         advice = "free some space, or move the prepared data to a larger disk"
         findings.append(Finding("error", WHOLE, what, advice, detail))
     elif missing:
-        what = f"training will write slices at {size} beside the prepared data"
+        what = f"the first training at {size} will write its slices beside the prepared data"
         findings.append(Finding("note", WHOLE, what, "keep that much free", detail))
     rows = trainings[0]
     if rows:
         held = {row.id: _case_bytes(store, row) for row in rows}
         largest = max(held, key=lambda case_id: held[case_id])
-        what = "the largest case in memory, image and label"
+        what = "this case needs the most memory, for image and label together"
         advice = "have several times that free for evaluation and prediction"
         findings.append(Finding("note", largest, what, advice, readable(held[largest])))
     return findings

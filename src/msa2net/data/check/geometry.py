@@ -47,7 +47,9 @@ def _spacing(
     for row in rows:
         if row.id not in spacings:
             what = "the spacing is not known, distances will be in voxels"
-            yield Finding("note", row.id, what, "use files that state it, if there are any")
+            yield Finding(
+                "note", row.id, what, "use files whose header states it, if there are any"
+            )
     plausible = {}
     for case_id, spacing in spacings.items():
         if ((spacing > THINNEST_MM) & (spacing < THICKEST_MM)).all():
@@ -86,8 +88,9 @@ def _orientations(geometries: dict[str, Geometry]) -> Iterator[Finding]:
     )
     if len(codes) > 1:
         for code, count in codes.most_common():
-            what = "the source files' axes run differently, the prepared arrays are turned alike"
-            yield Finding("note", code, what, "", f"{count} of {codes.total()} cases")
+            what = "the axes of the source files run in different directions"
+            advice = "nothing to do: the prepared arrays are all turned alike"
+            yield Finding("note", code, what, advice, f"{count} of {codes.total()} cases")
 
 
 def _oblique(geometries: dict[str, Geometry], *, usual: bool) -> Iterator[Finding]:

@@ -164,9 +164,9 @@ def _not_hounsfield(channel: ChannelStatistics) -> tuple[str, str] | None:
     if channel.minimum >= 0 and channel.maximum <= 255:
         return "values within 0 to 255", rescale
     if channel.minimum >= 0 and channel.maximum >= 1000:
-        return "never below 0; stored with an offset of 1024?", "subtract the offset"
+        return "never below 0, perhaps stored with an offset of 1024", "subtract the offset"
     if channel.minimum > NO_AIR_HU:
-        return f"never below −{-NO_AIR_HU:g}, so no air; clipped?", rescale
+        return f"never below −{-NO_AIR_HU:g}, so without air, perhaps clipped", rescale
     return None
 
 

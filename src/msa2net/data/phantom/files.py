@@ -16,6 +16,8 @@ from msa2net.errors import ConfigError
 LESION_CASES, LESION_SHAPE = 60, (256, 256)
 FULL_LESION_SHAPE = (767, 1022)  # among the archive's many sizes, a usual one
 
+PHOTOGRAPHS = ("images", "isic2018")
+
 Progress = Callable[[Iterable[Planned], int], Iterable[Planned]]
 
 
@@ -27,11 +29,13 @@ class Layout:
         plan: (number of cases or None, full size?) → what to draw for each case.
         write: (folder, one planned case, seed) writes that case.
         finish: (folder, all planned cases) writes what stands for all of them.
+        cases: that come of what is drawn for one planned.
     """
 
     plan: Callable[[int | None, bool], Sequence[Planned]]
     write: Callable[[Path, Planned, int], None]
     finish: Callable[[Path, Sequence[Planned]], None] | None = None
+    cases: int = 1
 
 
 def plan_lesions(cases: int | None, full_size: bool) -> list[Planned]:
@@ -58,7 +62,7 @@ def write_images(out: Path, planned: Planned, seed: int) -> None:
 LAYOUTS: dict[str, Layout] = {
     "images": Layout(plan_lesions, write_images),
     "isic2018": Layout(plan_lesions, write_isic2018),
-    "acdc": Layout(volumes.plan_hearts, volumes.write_acdc),
+    "acdc": Layout(volumes.plan_hearts, volumes.write_acdc, cases=2),
     "btcv": Layout(volumes.plan_abdomens, volumes.write_btcv),
     "synapse": Layout(volumes.plan_abdomens, volumes.write_synapse),
     "nnunet": Layout(volumes.plan_abdomens, volumes.write_nnunet, volumes.describe_nnunet),
@@ -73,7 +77,7 @@ def write_phantom(
     *,
     full_size: bool = False,
     progress: Progress | None = None,
-) -> int:
+) -> list[str]:
     """Write synthetic cases in the named layout into a new folder, one case at a time.
 
     Args:
@@ -88,7 +92,7 @@ def write_phantom(
         progress: wraps the planned cases and their number, to show a bar.
 
     Returns:
-        The number of cases.
+        The patient of each case; of other data than `acdc`, each is one of its own.
 
     Raises:
         ConfigError: there is no such layout, or the folder is not empty.
@@ -107,7 +111,7 @@ def write_phantom(
         layout.write(out, planned, seed)
     if layout.finish is not None:
         layout.finish(out, plan)
-    return len(plan)
+    return [planned.name for planned in plan for _ in range(layout.cases)]
 
 
 def _write_photograph(case: Case, path: Path) -> None:

@@ -1,0 +1,53 @@
+"""What the sections of a configuration are made of: their base, and kinds of values."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+
+def _as_pair(value: object) -> object:
+    return (value, value) if isinstance(value, int) else value
+
+
+def _as_minutes(value: object) -> object:
+    """Read a limit on time: a number of minutes, or text such as 11:30:00 or 1-06:00:00."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)", value)
+    if found is None:
+        raise ValueError("minutes, or HOURS:MM:SS, or DAYS-HH:MM:SS are needed")
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return days * 1440 + hours * 60 + minutes + seconds / 60
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Says in words what may be written, where a type does not tell."""
+
+    words: str
+
+
+Minutes = Annotated[float, BeforeValidator(_as_minutes), Kind("minutes, or a time")]
+ImageSize = Annotated[
+    tuple[int, int], BeforeValidator(_as_pair), Kind("whole number, or a list of 2")
+]
+Range = tuple[float, float]
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+PRECISION_WORDS: dict[str, str] = {
+    "32-true": "32-bit floating point",
+    "bf16-mixed": "bfloat16 (16 bits) mixed with 32-bit floating point",
+    "16-mixed": "16-bit mixed with 32-bit floating point",
+}
+"""Precision → what it means, for people."""
+LabelEncoding = Literal["btcv", "transunet", "cascade", "samed"]
+PaperDefect = Literal["noise", "streams"]
+LoggerName = Literal["tensorboard", "wandb", "mlflow"]
+
+
+class SectionModel(BaseModel):
+    """What all sections have in common. A field's description is what `msa2net settings` shows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
