@@ -140,6 +140,8 @@ class _ProbabilitySums(torch.autograd.Function):
         there = p_BKHW is not None
         if not there:
             p_BKHW = torch.empty_like(logits_BKHW, memory_format=torch.contiguous_format)
+        plain = logits_BKHW.is_contiguous()
+        gradient_BKHW = p_BKHW if plain else torch.empty_like(logits_BKHW)  # laid out as they are
         pieces = _pieces(index_BHW)
         work_BKHW = torch.empty_like(p_BKHW[pieces[0]])
         for own in pieces:
@@ -153,7 +155,9 @@ class _ProbabilitySums(torch.autograd.Function):
             work_BKHW *= own_BKHW
             total_B1HW = work_BKHW.sum(1, keepdim=True)
             torch.addcmul(work_BKHW, own_BKHW, total_B1HW, value=-1, out=own_BKHW)
-        return p_BKHW, None, None
+            if not plain:
+                gradient_BKHW[own] = own_BKHW
+        return gradient_BKHW, None, None
 
 
 def _probabilities(
