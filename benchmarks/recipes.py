@@ -45,8 +45,16 @@ PAPER = {
 }
 THREE_LOSSES = {"loss": "{dice: 1.0, cross_entropy: 1.0, boundary_dou: 1.0}"}
 
+RECOMMENDED = THREE_LOSSES | {
+    "model.layer_scale": "1.0",
+    "model.depthwise_init": "fan_in",
+    "train.supervision": "sum",
+    "train.ema": "0.99",
+}
+
 VARIANTS: dict[str, dict[str, str]] = {
     "unet": {"model.name": "unet", "model.encoder": "resnet18"},
+    "unet_pico": {"model.name": "unet", "model.encoder": "maxvit_rmlp_pico_rw_256"},
     "base": {},
     "paper": PAPER,
     "sum": {"train.supervision": "sum"},
@@ -56,6 +64,7 @@ VARIANTS: dict[str, dict[str, str]] = {
     "boundary_dou": {"loss": "{boundary_dou: 1.0}"},
     "drop_path": {"model.drop_path": "0.1"},
     "layer_scale": {"model.layer_scale": "1.0"},
+    "fan_in": {"model.depthwise_init": "fan_in"},
     "levels5": {"model.levels": "5"},
     "levels5_sum": {"model.levels": "5", "train.supervision": "sum"},
     "reference_layout": REFERENCE_LAYOUT,

@@ -302,6 +302,8 @@ def test_older_networks_have_four(tmp_path: Path, workplace: Path):
         ({"levels": 3}, "it is 4 .Figure 1. or 5"),
         ({"name": "unet", "encoder": "test_resnet", "levels": 5}, "'unet' has no setting levels=5"),
         ({"name": "msa2net_github", "layer_scale": 1.0}, "has no setting layer_scale=1.0"),
+        ({"name": "msa2net_github", "depthwise_init": "fan_in"}, "has no setting depthwise_init"),
+        ({"depthwise_init": "kaiming"}, "no depthwise_init 'kaiming'; use xavier or fan_in"),
         ({"encoder": "test_convnext", "levels": 5}, r"needs \[2, 4, 8, 16, 32\].*model.levels=4"),
         ({"name": "unet", "encoder": "nonsense"}, "timm knows no model 'nonsense'"),
     ],
@@ -314,6 +316,18 @@ def test_what_does_not_fit_is_refused(arguments: dict, message: str):
 def test_layer_scales_begin_where_they_are_told():
     model = create_model("msa2net", 3, 1, TINY, 64, layer_scale=0.5)
     assert model.decoder4.blocks[1].layer_scale2.unique().tolist() == [0.5]
+
+
+@pytest.mark.parametrize("start", ["fan_in", "xavier"])
+def test_a_depthwise_convolution_keeps_the_size_of_a_signal(start: str):
+    torch.manual_seed(0)
+    model = create_model("msa2net", 3, 1, TINY, 64, depthwise_init=start)
+    convolution = model.decoder4.blocks[1].ffn.depthwise
+    channels = convolution.in_channels
+    with torch.no_grad():
+        answer_BCHW = convolution(torch.randn(8, channels, 32, 32))[:, :, 1:-1, 1:-1]  # no border
+    expected = 1 if start == "fan_in" else ((1 + channels) / 2) ** -0.5
+    assert answer_BCHW.std().item() == pytest.approx(expected, rel=0.1)
 
 
 # The yardstick ------------------------------------------------------------------------------------

@@ -44,6 +44,11 @@ class ModelConfig(SectionModel):
     layer_scale: float = Field(
         0.01, gt=0, description="where the layer scales of the LKA blocks start; the paper has 0.01"
     )
+    depthwise_init: Literal["xavier", "fan_in"] = Field(
+        "xavier",
+        description="how wide the decoder's depthwise kernels start: xavier as in the paper, or "
+        "by what a kernel sees (fan_in)",
+    )
 
     @model_validator(mode="after")
     def _one_beginning(self) -> Self:

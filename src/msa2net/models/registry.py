@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from timm.layers import LayerNorm2d
@@ -19,6 +20,7 @@ from msa2net.models.reference import GithubNet, ReferenceNet
 from msa2net.models.unet import WIDTHS, UNet, smp_unet
 
 FIGURE_LEVELS = 4
+DepthwiseInit = Literal["xavier", "fan_in"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Blueprint:
     levels: int
     drop_path: float
     layer_scale: float
+    depthwise_init: DepthwiseInit
 
     def create_encoder(self) -> Encoder:
         """Build the encoder."""
@@ -97,6 +100,8 @@ def build_msa2net(plan: Blueprint) -> MSA2Net:
     for name, part in model.named_children():
         if name != "encoder":
             part.apply(_xavier)
+            if plan.depthwise_init == "fan_in":
+                part.apply(_depthwise_by_fan_in)
     return model
 
 
@@ -121,6 +126,17 @@ def _xavier(module: nn.Module) -> None:
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def _depthwise_by_fan_in(module: nn.Module) -> None:
+    """Start depthwise kernels with the variance that keeps a signal's size, 1 / (rows · columns).
+
+    Xavier's counts outputs of all channels, though a kernel feeds one: with C of them a signal
+    leaves smaller by the root of (1 + C) / 2, and what lies behind it hardly learns at first.
+    """
+    if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
+        bound = (3 / module.weight[0].numel()) ** 0.5
+        nn.init.uniform_(module.weight, -bound, bound)
 
 
 def build_reference(plan: Blueprint) -> nn.Module:
@@ -214,6 +230,7 @@ def create_model(
     levels: int = FIGURE_LEVELS,
     drop_path: float = 0.0,
     layer_scale: float = 0.01,
+    depthwise_init: DepthwiseInit = "xavier",
 ) -> nn.Module:
     """Build a network by name.
 
@@ -228,6 +245,8 @@ def create_model(
         levels: 4 as in Figure 1; 5 adds one more gate on a feature at stride 2, our extension.
         drop_path: stochastic depth while training, at most this much in any block, below 1.
         layer_scale: where the layer scales of the LKA blocks start; 0.01 in the paper.
+        depthwise_init: how wide the decoder's depthwise kernels start: `xavier` as in the paper,
+            or `fan_in`, by what a kernel sees.
 
     Returns:
         A module: (B, in_channels, H, W), scaled to about [-1, 1] → logits (B, num_classes, H, W).
@@ -241,7 +260,7 @@ def create_model(
         raise ConfigError(f"num_classes is {num_classes}; it counts the background, so 2 or more")
     if in_channels < 1:
         raise ConfigError(f"in_channels is {in_channels}; it must be 1 or more")
-    _check_extensions(name, levels, layer_scale)
+    _check_extensions(name, levels, layer_scale, depthwise_init)
     model = spec.build(
         Blueprint(
             encoder=encoder or spec.encoder,
@@ -253,19 +272,28 @@ def create_model(
             levels=levels,
             drop_path=drop_path,
             layer_scale=layer_scale,
+            depthwise_init=depthwise_init,
         )
     )
     # Channels-last memory makes the many permutes of the blocks free and convolutions faster.
     return model.to(memory_format=torch.channels_last)
 
 
-def _check_extensions(name: str, levels: int, layer_scale: float) -> None:
+def _check_extensions(name: str, levels: int, layer_scale: float, depthwise_init: str) -> None:
     if levels not in (FIGURE_LEVELS, FIGURE_LEVELS + 1):
         raise ConfigError(f"levels is {levels}; it is 4 (Figure 1) or 5 (our extension)")
+    if depthwise_init not in get_args(DepthwiseInit):
+        known = " or ".join(get_args(DepthwiseInit))
+        raise ConfigError(f"there is no depthwise_init '{depthwise_init}'; use {known}")
     if MODELS[name].extends:
         return
     whose = ", ".join(known for known, spec in MODELS.items() if spec.extends)
-    for setting, value, default in (("levels", levels, 4), ("layer_scale", layer_scale, 0.01)):
+    settings = (
+        ("levels", levels, FIGURE_LEVELS),
+        ("layer_scale", layer_scale, 0.01),
+        ("depthwise_init", depthwise_init, "xavier"),
+    )
+    for setting, value, default in settings:
         if value != default:
             raise ConfigError(f"'{name}' has no setting {setting}={value}; it is one of {whose}")
 

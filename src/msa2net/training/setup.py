@@ -97,6 +97,7 @@ def create_network(
             pretrained_file=config.model.pretrained_file if pretrained else None,
             drop_path=config.model.drop_path,
             layer_scale=config.model.layer_scale,
+            depthwise_init=config.model.depthwise_init,
         )
     facts = ModelFacts(
         network=network,
