@@ -45,15 +45,19 @@ PAPER = {
 }
 THREE_LOSSES = {"loss": "{dice: 1.0, cross_entropy: 1.0, boundary_dou: 1.0}"}
 
-RECOMMENDED = THREE_LOSSES | {
+FOUR_LEVELS = {
     "model.layer_scale": "1.0",
     "model.depthwise_init": "fan_in",
     "train.supervision": "sum",
     "train.ema": "0.99",
 }
+RECOMMENDED = FOUR_LEVELS | {"model.levels": "5"}
+FASTER = {"train.learning_rate": "0.003"}
+UNET = {"model.name": "unet", "model.encoder": "resnet18"}
 
 VARIANTS: dict[str, dict[str, str]] = {
-    "unet": {"model.name": "unet", "model.encoder": "resnet18"},
+    "unet": UNET,
+    "unet_faster": UNET | FASTER,
     "unet_pico": {"model.name": "unet", "model.encoder": "maxvit_rmlp_pico_rw_256"},
     "base": {},
     "paper": PAPER,
@@ -69,6 +73,10 @@ VARIANTS: dict[str, dict[str, str]] = {
     "levels5_sum": {"model.levels": "5", "train.supervision": "sum"},
     "reference_layout": REFERENCE_LAYOUT,
     "github_layout": GITHUB_LAYOUT,
+    "four_levels": FOUR_LEVELS,
+    "four_levels_faster": FOUR_LEVELS | FASTER,
+    "recommended": RECOMMENDED,
+    "recommended_faster": RECOMMENDED | FASTER,
 }
 
 CONFIG = """
