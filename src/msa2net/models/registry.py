@@ -287,15 +287,21 @@ def _check_extensions(name: str, levels: int, layer_scale: float, depthwise_init
         raise ConfigError(f"there is no depthwise_init '{depthwise_init}'; use {known}")
     if MODELS[name].extends:
         return
-    whose = ", ".join(known for known, spec in MODELS.items() if spec.extends)
     settings = (
         ("levels", levels, FIGURE_LEVELS),
         ("layer_scale", layer_scale, 0.01),
         ("depthwise_init", depthwise_init, "xavier"),
     )
-    for setting, value, default in settings:
-        if value != default:
-            raise ConfigError(f"'{name}' has no setting {setting}={value}; it is one of {whose}")
+    changed = [f"{key}={value}" for key, value, default in settings if value != default]
+    if changed:
+        needed = ", ".join(
+            f"{key}={default}" for key, value, default in settings if value != default
+        )
+        whose = ", ".join(known for known, spec in MODELS.items() if spec.extends)
+        raise ConfigError(
+            f"'{name}' has no setting {', '.join(changed)}: these are of {whose}; "
+            f"set {needed}, or choose one of these networks"
+        )
 
 
 def parse_image_size(image_size: int | tuple[int, int]) -> tuple[int, int]:
