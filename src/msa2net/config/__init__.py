@@ -5,6 +5,7 @@ name the nearest known one.
 """
 
 from msa2net.config.fields import (
+    LEVELS_WORDS,
     PRECISION_WORDS,
     LabelEncoding,
     LoggerName,
@@ -16,6 +17,7 @@ from msa2net.config.sections import AugmentConfig, Config, DataConfig, ModelConf
 from msa2net.config.train import TrainConfig
 
 __all__ = [
+    "LEVELS_WORDS",
     "PRECISION_WORDS",
     "AugmentConfig",
     "Config",

@@ -42,6 +42,11 @@ PRECISION_WORDS: dict[str, str] = {
     "16-mixed": "16-bit mixed with 32-bit floating point",
 }
 """Precision → what it means, for people."""
+LEVELS_WORDS: dict[int, str] = {
+    4: "",
+    5: "five levels: the paper's four, and one at stride 2, our extension",
+}
+"""Levels of the decoder → what is to be said of them; nothing of Figure 1's own."""
 LabelEncoding = Literal["btcv", "transunet", "cascade", "samed"]
 PaperDefect = Literal["noise", "streams"]
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]

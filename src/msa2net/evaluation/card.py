@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from msa2net.config import PRECISION_WORDS, Config, load_config
+from msa2net.config import LEVELS_WORDS, PRECISION_WORDS, Config, load_config
 from msa2net.evaluation.columns import DISCLAIMER, HEADINGS, heading, legend, selection_note
 from msa2net.evaluation.lines import score_lines, shown
 from msa2net.evaluation.markdown import lay_out
@@ -81,8 +81,11 @@ def _network(facts: ModelFacts) -> list[str]:
         scale = f"the {p.low:g} to {p.high:g} percentiles of every image"
     known = [] if p.orientation is None else [f"Slices are cut along {p.orientation}."]
     encoder = f", encoder {network.encoder}" if network.encoder else ""
+    levels = LEVELS_WORDS[network.levels]
+    decoder = [f"Its decoder has {levels}."] if levels else []
     return [
         f"A network of msa2net that labels every pixel of a slice: {network.name}{encoder}.",
+        *decoder,
         f"It finds: {', '.join(facts.label_names[1:])}. All else is {facts.label_names[0]}.",
         f"Its input has {network.in_channels} channel{'s' * (network.in_channels > 1)}, {scale}, "
         f"brought to {sides} pixels ({p.fit}).",

@@ -1,6 +1,6 @@
 """What was run, in words: the headline numbers and the list of facts at the top of the page."""
 
-from msa2net.config import PRECISION_WORDS
+from msa2net.config import LEVELS_WORDS, PRECISION_WORDS
 from msa2net.evaluation.columns import shown_protocols
 from msa2net.models.registry import MODELS
 from msa2net.report.content import RunContent
@@ -75,6 +75,7 @@ def _network_facts(run: RunContent) -> dict[str, str]:
     return {
         "Network": name,
         "Encoder": f"{encoder}, from ImageNet weights" if encoder and pretrained else encoder or "",
+        "Decoder": LEVELS_WORDS[run.network.levels],
         "Image size": " × ".join(map(str, size.image_size)),
     }
 
