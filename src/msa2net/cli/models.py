@@ -38,7 +38,7 @@ def models(
         table.add_row(name, escape(what), f"{spec.image_size}²", *cost)
     console().print(table)
     say(
-        f"\n{num_classes} classes, one input channel, one image. Mult.–adds, multiply–adds: half"
+        f"\n{num_classes} classes, one input channel, one image. Mult.–adds: multiply–adds, half"
         "\nthe operations that torch counts in convolutions and matrix products"
         "\n(element-wise work is left out)."
         "\nAny timm encoder with features at strides 4–32 can be put in: model.encoder=NAME."

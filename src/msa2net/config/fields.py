@@ -46,7 +46,7 @@ LEVELS_WORDS: dict[int, str] = {
     4: "",
     5: "five levels: the paper's four, and one at stride 2, our extension",
 }
-"""Levels of the decoder → what is to be said of them; nothing of Figure 1's own."""
+"""Levels of the decoder → words for reports; none for Figure 1's own four."""
 LabelEncoding = Literal["btcv", "transunet", "cascade", "samed"]
 PaperDefect = Literal["noise", "streams"]
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]

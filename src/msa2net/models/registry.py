@@ -131,8 +131,9 @@ def _xavier(module: nn.Module) -> None:
 def _depthwise_by_fan_in(module: nn.Module) -> None:
     """Start depthwise kernels with the variance that keeps a signal's size, 1 / (rows · columns).
 
-    Xavier's counts outputs of all channels, though a kernel feeds one: with C of them a signal
-    leaves smaller by the root of (1 + C) / 2, and what lies behind it hardly learns at first.
+    Xavier's also counts the outputs of the other channels, which a depthwise kernel does not feed:
+    with C channels a signal leaves smaller by the root of (1 + C) / 2, and what lies behind it
+    hardly learns at first.
     """
     if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
         bound = (3 / module.weight[0].numel()) ** 0.5
@@ -287,20 +288,16 @@ def _check_extensions(name: str, levels: int, layer_scale: float, depthwise_init
         raise ConfigError(f"there is no depthwise_init '{depthwise_init}'; use {known}")
     if MODELS[name].extends:
         return
-    settings = (
-        ("levels", levels, FIGURE_LEVELS),
-        ("layer_scale", layer_scale, 0.01),
-        ("depthwise_init", depthwise_init, "xavier"),
-    )
-    changed = [f"{key}={value}" for key, value, default in settings if value != default]
+    defaults = {"levels": FIGURE_LEVELS, "layer_scale": 0.01, "depthwise_init": "xavier"}
+    given = {"levels": levels, "layer_scale": layer_scale, "depthwise_init": depthwise_init}
+    changed = [key for key, default in defaults.items() if given[key] != default]
     if changed:
-        needed = ", ".join(
-            f"{key}={default}" for key, value, default in settings if value != default
-        )
+        wrong = ", ".join(f"{key}={given[key]}" for key in changed)
+        needed = ", ".join(f"{key}={defaults[key]}" for key in changed)
         whose = ", ".join(known for known, spec in MODELS.items() if spec.extends)
         raise ConfigError(
-            f"'{name}' has no setting {', '.join(changed)}: these are of {whose}; "
-            f"set {needed}, or choose one of these networks"
+            f"'{name}' has no setting {wrong}; only {whose} have it: set {needed} (model.… in a "
+            "configuration), or choose one of those networks"
         )
 
 
