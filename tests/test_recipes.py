@@ -319,7 +319,7 @@ def test_layer_scales_begin_where_they_are_told():
 
 
 @pytest.mark.parametrize("start", ["fan_in", "xavier"])
-def test_a_depthwise_convolution_keeps_the_size_of_a_signal(start: str):
+def test_fan_in_keeps_the_size_of_a_signal_and_xavier_does_not(start: str):
     torch.manual_seed(0)
     model = create_model("msa2net", 3, 1, TINY, 64, depthwise_init=start)
     convolution = model.decoder4.blocks[1].ffn.depthwise
