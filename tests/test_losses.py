@@ -156,6 +156,22 @@ def test_gradients_can_be_asked_for_twice(unknown: bool):
     assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize("unknown", [False, True])
+def test_sums_for_a_compiler_are_the_same(unknown: bool, monkeypatch: pytest.MonkeyPatch):
+    """There they are written word by word, here from few passes; so are their gradients."""
+    generator = torch.Generator().manual_seed(5)
+    target = torch.randint(0, 4, (3, 12, 10), generator=generator).repeat_interleave(3, 2)
+    if unknown:
+        target[:, 2:5] = 255
+    logits = torch.randn(3, 4, 12, 30, generator=generator, requires_grad=True)
+    found = []
+    for compiling in (False, True):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda answer=compiling: answer)
+        loss = create_loss({"boundary_dou": 1.0, "dice": 1.0})(logits, target)
+        found.append((class_sums(logits, target), torch.autograd.grad(loss, logits)[0]))
+    torch.testing.assert_close(found[0], found[1])
+
+
 def test_sums_over_large_images_keep_their_digits():
     logits = torch.randn(1, 3, 1024, 1024, generator=torch.Generator().manual_seed(4))
     sums = class_sums(logits, torch.zeros(1, 1024, 1024, dtype=torch.long))

@@ -29,6 +29,7 @@ from msa2net.inference.reduced import computing_in
 from msa2net.losses import create_loss
 from msa2net.metrics import CaseRow, case_rows
 from msa2net.models.registry import create_model
+from msa2net.training.compiled import CompiledStep
 
 AUGMENT = AugmentConfig(
     horizontal_flip=0.5,
@@ -104,14 +105,17 @@ def step_call(
     settings: Settings, model: nn.Module, image_BChw: Tensor, label_Bhw: Tensor
 ) -> Callable[[], Tensor]:
     """Return a training step: forward, loss, backward, SGD."""
-    optimizer = SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
+    optimizer = SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4, fused=True)
     loss_of = create_loss({"boundary_dou": 1.0})
+    compiled = CompiledStep(model, loss_of, graphs=True) if settings.compile else None
 
     def call() -> Tensor:
         model.train()
         with computing_in(settings.precision, settings.device):
-            logits_BKhw = model(image_BChw)
-        loss: Tensor = loss_of(logits_BKhw, label_Bhw)
+            if compiled is None:
+                loss: Tensor = loss_of(model(image_BChw), label_Bhw)
+            else:
+                loss = compiled(image_BChw, label_Bhw)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -120,9 +124,13 @@ def step_call(
     return call
 
 
-def loss_call(logits_BKhw: Tensor, label_Bhw: Tensor) -> Callable[[], Tensor]:
+def loss_call(
+    logits_BKhw: Tensor, label_Bhw: Tensor, *, compile: bool = False
+) -> Callable[[], Tensor]:
     """Return Boundary-DoU, forward and backward; the call returns the gradient."""
-    loss_of = create_loss({"boundary_dou": 1.0})
+    loss_of: nn.Module = create_loss({"boundary_dou": 1.0})
+    if compile:
+        loss_of.compile(dynamic=False)
     leaf_BKhw = logits_BKhw.detach().requires_grad_()
 
     def call() -> Tensor:

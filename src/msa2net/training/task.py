@@ -18,6 +18,7 @@ from msa2net.data.case import Case
 from msa2net.inference.predictor import Predictor
 from msa2net.metrics import CaseRow, case_rows
 from msa2net.training.averaging import WeightAverage
+from msa2net.training.compiled import CompiledStep
 from msa2net.training.loggers import PICTURES, sample_picture
 from msa2net.training.nonfinite import LossWatch, Step
 from msa2net.training.processes import gather_rows
@@ -64,8 +65,7 @@ class SegmentationTask(L.LightningModule):
         self.average_rows: list[CaseRow] = []
         self.pictures: dict[str, NDArray[np.uint8]] = {}
         self.at: Step | None = None
-        # A function, not a module: the network has its place among the modules already.
-        self._compiled = torch.compile(network.forward) if config.compile else None
+        self._compiled: CompiledStep | None = None
 
     @property
     def model(self) -> nn.Module:
@@ -84,8 +84,13 @@ class SegmentationTask(L.LightningModule):
         """
         if self.config.freeze_encoder and self._encoder.training:
             self._encoder.eval()  # batch norm keeps its statistics, dropout is off
-        answer = self._compiled or self.network
-        loss: Tensor = self.loss(answer(batch["image"]), batch["label"])
+        if self.config.compile and self._compiled is None:
+            alone = self.config.accumulate == self.trainer.world_size == 1
+            self._compiled = CompiledStep(self.network, self.loss, graphs=alone)
+        if self._compiled is None:
+            loss: Tensor = self.loss(self.network(batch["image"]), batch["label"])
+        else:
+            loss = self._compiled(batch["image"], batch["label"])
         if self.watch is not None and self.at is not None:
             self.watch.look(loss, self.at)
         return loss
@@ -142,6 +147,20 @@ class SegmentationTask(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,  # noqa: ARG002
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,  # noqa: ARG002
+    ) -> None:
+        """Clip the norm of all gradients together.
+
+        Lightning's own way refuses fused optimisers in all mixed precision, where only the scaler
+        of 16-mixed stands in their way (see `create_optimizer`).
+        """
+        if gradient_clip_val is not None:
+            nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def networks(self) -> dict[str, nn.Module]:
         """Name the networks that a checkpoint holds."""
@@ -204,10 +223,10 @@ def create_optimizer(model: nn.Module, config: TrainConfig, precision: str) -> O
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
+    fused = precision != "16-mixed"  # there the scaler leaves gradients as clipping cannot use them
     if config.optimizer == "sgd":
-        return SGD(groups, lr=config.learning_rate, momentum=config.momentum)
-    # Lightning cannot clip gradients of a fused optimiser under mixed precision.
-    return AdamW(groups, lr=config.learning_rate, fused=precision == "32-true")
+        return SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=fused)
+    return AdamW(groups, lr=config.learning_rate, fused=fused)
 
 
 def learning_rate_factor(step: int, total_steps: int, config: TrainConfig) -> float:
