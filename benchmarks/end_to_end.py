@@ -6,8 +6,9 @@
 Slices of 512² in TransUNet's layout, drawn from a phantom, become images of 224². The reference
 reads, augments and resizes each in a loader's worker and takes a float32 step. Ours is `train` with
 the same network, loss and optimiser, its own augmentation, and `train.compile` if asked for; the
-first epoch, in which it compiles, is not counted, nor is the writing of checkpoints, which is
-stated. Both get the same number of workers. On a GPU, five steps are profiled at the end.
+first epoch, in which it compiles, is not counted, nor is the writing of checkpoints. Both get the
+same number of workers. At the end the same step is repeated on one batch, without loaders and loop
+around it; on a GPU a profile says of both how much of the time it is busy.
 """
 
 import argparse
@@ -42,7 +43,7 @@ from msa2net.training.run import train
 CONFIG = Path(__file__).parent.parent / "configs" / "synapse-paper.yaml"
 CASES = 4
 SIZE = 224
-PROFILED = 5  # steps
+PROFILED, REPEATED = 5, 20  # steps
 
 
 def main() -> None:
@@ -190,22 +191,25 @@ class Stopwatch(L.Callback):
     def __init__(self, device: torch.device, epochs: int) -> None:
         self.device, self.epochs = device, epochs
         self.marks: list[list[float]] = []
-        self.busy: dict[str, float] | None = None
+        self.found: dict[str, Any] = {}
         self._profiler: profile | None = None
+        self._batch: dict[str, Any] = {}
 
     def on_train_epoch_start(self, *_: Any) -> None:
         """Begin a list, once the device has nothing left to do."""
         self._wait()
         self.marks.append([time.perf_counter()])
 
-    def on_train_batch_start(self, trainer: L.Trainer, *arguments: Any) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, _: L.LightningModule, batch: Any, index: int
+    ) -> None:
         """Begin to look."""
-        index = arguments[-1]
+        self._batch = batch
         last = trainer.current_epoch == self.epochs - 1 and self.device.type == "cuda"
         if last and index == trainer.num_training_batches - PROFILED:
             self._wait()
             self.marks[-1][-1] = time.perf_counter()  # the step before is over only now
-            self._profiler = profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])
+            self._profiler = profiler()
             self._profiler.start()
 
     def on_train_batch_end(self, trainer: L.Trainer, *arguments: Any) -> None:
@@ -218,11 +222,43 @@ class Stopwatch(L.Callback):
         elif last:
             self._wait()
             self._profiler.stop()
-            self.busy = busy_share(self._profiler, PROFILED)
+            self.found["profile"] = busy_share(self._profiler, PROFILED)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Repeat the step on its last batch."""
+        optimizer = trainer.optimizers[0]
+
+        def step() -> None:
+            with trainer.precision_plugin.train_step_context():
+                loss = pl_module.training_step(self._batch)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+        def steps(count: int) -> float:
+            began = time.perf_counter()
+            for _ in range(count):
+                step()
+            self._wait()
+            return time.perf_counter() - began
+
+        steps(2)
+        self.found["step_alone_ms"] = round(1e3 * steps(REPEATED) / REPEATED, 2)
+        if self.device.type == "cuda":
+            self.found["memory_allocated"] = torch.cuda.max_memory_allocated(self.device)
+            self.found["memory_reserved"] = torch.cuda.max_memory_reserved(self.device)
+            with profiler() as looking:
+                steps(PROFILED)
+            self.found["profile_alone"] = busy_share(looking, PROFILED)
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+def profiler() -> profile:
+    """Return one of host and device."""
+    return profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])
 
 
 def ours(options: argparse.Namespace, folder: Path, device: torch.device) -> dict[str, Any]:
@@ -265,7 +301,7 @@ def ours(options: argparse.Namespace, folder: Path, device: torch.device) -> dic
         "first_step_seconds": round(epochs[0][0], 1),
         "training_seconds": round(whole, 1),
         "waiting_share": result.waiting_share,
-        "profile": watch.busy,
+        **watch.found,
     }
 
 

@@ -188,16 +188,17 @@ def predict(model: nn.Module, image_ZHW: Image, size: int) -> Label:
 
 def evaluate(prediction_ZHW: Label, truth_ZHW: Label, classes: int) -> list[tuple[float, float]]:
     """Score class after class: Dice and HD95 in voxels, by the published rules."""
+    return [score(prediction_ZHW, truth_ZHW, k) for k in range(1, classes)]
+
+
+def score(prediction_ZHW: Label, truth_ZHW: Label, k: int) -> tuple[float, float]:
+    """Score one class."""
     from medpy.metric.binary import dc, hd95
 
-    scores = []
-    for k in range(1, classes):
-        one, other = prediction_ZHW == k, truth_ZHW == k
-        if one.any() and other.any():
-            scores.append((float(dc(one, other)), float(hd95(one, other))))
-        else:
-            scores.append((1.0, 0.0) if one.any() else (0.0, 0.0))
-    return scores
+    one, other = prediction_ZHW == k, truth_ZHW == k
+    if one.any() and other.any():
+        return float(dc(one, other)), float(hd95(one, other))
+    return (1.0, 0.0) if one.any() else (0.0, 0.0)
 
 
 # Training -----------------------------------------------------------------------------------------
