@@ -247,10 +247,9 @@ class Preprocessing(BaseModel):
             return values_ZCHW
         rows = _embedded(height, down, self.resampling)
         columns = _embedded(width, across, self.resampling)
-        if self.resampling == "spline":
-            return np.ascontiguousarray(apply_matrices(values_ZCHW, rows, columns))
-        # The linear matrices are banded: a few entries a row, whatever the size. As sparse
-        # products they cost next to nothing, and stay off the BLAS threads that training uses.
+        # The matrices are banded: a few entries a row, whatever the size. As sparse products they
+        # cost next to nothing, and stay off the BLAS threads, which would get into the way of
+        # torch's for some time after.
         return contract(contract(values_ZCHW, csr_array(rows), axis=2), csr_array(columns), axis=3)
 
     def placement(self, size: tuple[int, int]) -> "Placement":

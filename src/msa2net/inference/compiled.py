@@ -4,18 +4,18 @@ Axes: B slices, C channels, K classes; h, w are rows and columns of the network'
 """
 
 from collections.abc import Callable
-from typing import Any
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
+from torch._inductor import config as inductor
 from torch.nn import functional as F
 
 from msa2net.errors import ConfigError
 from msa2net.inference.batches import is_out_of_memory
 
 Answer = Callable[[Tensor], Tensor]
-Options = dict[str, str | int | bool | Callable[..., Any]] | None  # as torch.compile has them
 
 
 def compiled(model: nn.Module, device: torch.device) -> Answer:
@@ -27,12 +27,15 @@ def compiled(model: nn.Module, device: torch.device) -> Answer:
     Raises:
         ConfigError: at a call, the network cannot be compiled here.
     """
-    options: Options = {"freezing": True} if device.type == "cpu" else None
-    call = torch.compile(model, dynamic=False, options=options)
+    frozen = device.type == "cpu"
+    call = torch.compile(model, dynamic=False)
 
     def answer(image_BChw: Tensor) -> Tensor:
         try:
-            logits_BKhw: Tensor = call(image_BChw)
+            # Not among the options of `torch.compile`: those begin to hold when the weights are
+            # inputs of the compiled code already.
+            with inductor.patch(freezing=True) if frozen else nullcontext():
+                logits_BKhw: Tensor = call(image_BChw)
         except TorchDynamoException as error:
             if is_out_of_memory(error):
                 raise

@@ -36,6 +36,7 @@ class CompiledStep:
 
     def _compile(self, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
         if device.type == "cuda":
+            _write_attention_out(self.network)
             mode = "reduce-overhead" if self.graphs else None
             return torch.compile(self._plain, dynamic=False, mode=mode)
         forward = torch.compile(self.network.forward, dynamic=False)
@@ -44,3 +45,14 @@ class CompiledStep:
     def _plain(self, image_BChw: Tensor, label_Bhw: Tensor) -> Tensor:
         loss: Tensor = self.loss(self.network(image_BChw), label_Bhw)
         return loss
+
+
+def _write_attention_out(network: nn.Module) -> None:
+    """Let timm's attention be products and a softmax, which the compiler fuses by itself.
+
+    With a bias for each pair of positions, torch 2.11 hands its own fused attention, on the way
+    back, a bias in an order in memory that this refuses ("last dimension must be contiguous").
+    """
+    for module in network.modules():
+        if "fused_attn" in vars(module):
+            vars(module)["fused_attn"] = False
