@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from msa2net.errors import ConfigError
 from msa2net.inference.batches import is_out_of_memory
+from msa2net.models.attention import fused_attentions, written_out
 
 Answer = Callable[[Tensor], Tensor]
 
@@ -28,13 +29,16 @@ def compiled(model: nn.Module, device: torch.device) -> Answer:
         ConfigError: at a call, the network cannot be compiled here.
     """
     frozen = device.type == "cpu"
-    call = torch.compile(model, dynamic=False)
+    call, attentions = torch.compile(model, dynamic=False), fused_attentions(model)
 
     def answer(image_BChw: Tensor) -> Tensor:
         try:
             # Not among the options of `torch.compile`: those begin to hold when the weights are
             # inputs of the compiled code already.
-            with inductor.patch(freezing=True) if frozen else nullcontext():
+            with (
+                inductor.patch(freezing=True) if frozen else nullcontext(),
+                written_out(attentions),
+            ):
                 logits_BKhw: Tensor = call(image_BChw)
         except TorchDynamoException as error:
             if is_out_of_memory(error):

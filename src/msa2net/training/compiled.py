@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from msa2net.models.attention import fused_attentions, written_out
+
 
 class CompiledStep:
     """From images and labels to their loss; compiled at the first batch, for its device.
@@ -25,18 +27,19 @@ class CompiledStep:
 
     def __init__(self, network: nn.Module, loss: nn.Module, *, graphs: bool) -> None:
         self.network, self.loss, self.graphs = network, loss, graphs
+        self._attentions = fused_attentions(network)
         self._call: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __call__(self, image_BChw: Tensor, label_Bhw: Tensor) -> Tensor:
         """Return the loss."""
         if self._call is None:
             self._call = self._compile(image_BChw.device)
-        # The next step's loss is written where this one lies.
-        return self._call(image_BChw, label_Bhw).clone()
+        with written_out(self._attentions):
+            loss = self._call(image_BChw, label_Bhw)
+        return loss.clone()  # the next step's is written where this one lies
 
     def _compile(self, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
         if device.type == "cuda":
-            _write_attention_out(self.network)
             mode = "reduce-overhead" if self.graphs else None
             return torch.compile(self._plain, dynamic=False, mode=mode)
         forward = torch.compile(self.network.forward, dynamic=False)
@@ -45,14 +48,3 @@ class CompiledStep:
     def _plain(self, image_BChw: Tensor, label_Bhw: Tensor) -> Tensor:
         loss: Tensor = self.loss(self.network(image_BChw), label_Bhw)
         return loss
-
-
-def _write_attention_out(network: nn.Module) -> None:
-    """Let timm's attention be products and a softmax, which the compiler fuses by itself.
-
-    With a bias for each pair of positions, torch 2.11 hands its own fused attention, on the way
-    back, a bias in an order in memory that this refuses ("last dimension must be contiguous").
-    """
-    for module in network.modules():
-        if "fused_attn" in vars(module):
-            vars(module)["fused_attn"] = False
