@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="where weights trained here are kept")
     parser.add_argument("--steps", type=int, default=300, help="of that training")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=1, help="of prediction, by both in turns")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--organs-at-once", type=int, default=1, help="of the slow evaluation")
     parser.add_argument("--quick", action="store_true", help="tiny: only to see that it runs")
@@ -237,20 +238,24 @@ def prediction(settings: Settings, options: argparse.Namespace) -> dict[str, Any
         unit_ZHW = (case.image[0].astype(np.float32) - parts.CT_LOW) / 400.0
         return reference.predict(plain, np.clip(unit_ZHW, 0, 1), settings.image_size)
 
-    began = time.perf_counter()
-    expected = theirs()
-    their_seconds = [time.perf_counter() - began]  # minutes: once
     predictor = parts.build_predictor(settings, model)
     ours = parts.predict_call(predictor, case, published=True)
     began = time.perf_counter()
     found = ours().labels
     first = time.perf_counter() - began
+    their_seconds: list[float] = []
+    own_seconds: list[float] = []
+    for _ in range(options.rounds):  # in turns: some machines are not as fast all the time
+        began = time.perf_counter()
+        expected = theirs()
+        their_seconds.append(time.perf_counter() - began)
+        own_seconds += timed(settings, ours)
     scores = [dice_of(labels, case.label) for labels in (expected, found)]
     apart = float(np.abs(np.subtract(*scores)).max())
     same = float((found == expected).mean())
     return compared(
         their_seconds,
-        timed(settings, ours),
+        own_seconds,
         seconds_of_the_first_call=round(first, 1),
         labels_equal=same,
         largest_difference_of_dice=apart,

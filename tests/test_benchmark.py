@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from commands import msa2net
 from msa2net.benchmark.ceiling import matrix_ceiling
 from msa2net.benchmark.memory_model import BLOCKS, training_memory
 from msa2net.benchmark.settings import Settings, settings_for
-from msa2net.benchmark.timing import Timing, measure
+from msa2net.benchmark.timing import Timing, busy_share, measure
 from msa2net.errors import ConfigError
 from msa2net.losses import create_loss
 from msa2net.models.registry import create_model
@@ -185,3 +186,19 @@ def test_the_reference_augments_image_and_label_alike(reference):
             assert ((image > 0.5) == moved).mean() > 0.98, augmenter.__name__
     small, small_label = reference.resize(label.astype(np.float32), label, 48)
     assert small.shape[0] == small_label.shape[0] == 48
+
+
+def test_a_device_is_busy_while_any_of_its_tasks_runs():
+    """Two steps: tasks of two streams overlap, one lies in another, a gap lies between."""
+
+    def task(start, end, device="CUDA", *, note=False):
+        return SimpleNamespace(
+            time_range=SimpleNamespace(start=start, end=end),
+            device_type=SimpleNamespace(name=device),
+            is_user_annotation=note,
+        )
+
+    tasks = [task(0, 40), task(20, 60), task(30, 35), task(80, 100)]
+    rest = [task(0, 500, "CPU"), task(0, 300, note=True)]
+    found = busy_share(SimpleNamespace(events=lambda: [*tasks[::-1], *rest]), steps=2)
+    assert found == {"share": 0.8, "busy_ms": 0.04, "span_ms": 0.05, "kernels": 2}

@@ -1,4 +1,4 @@
-"""Predicting with a compiled network, beside the plain one."""
+"""Predicting and training with a compiled network, beside the plain one."""
 
 from pathlib import Path
 
@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 import torch
 from torch._dynamo.exc import TorchDynamoException
+from torch._inductor import config as inductor
 
 from msa2net.data.phantom import abdomen
 from msa2net.errors import ConfigError
 from msa2net.inference.predictor import Predictor
+from msa2net.losses import create_loss
+from msa2net.models.attention import fused_attentions, written_out
 from msa2net.models.registry import create_model
 from msa2net.prediction.run import predict_files
+from msa2net.training.compiled import CompiledStep
 from prediction_runs import write_run
 
 
@@ -56,6 +60,36 @@ def test_a_failing_compiler_is_one_sentence(run: Path, case, monkeypatch):
         predictor(case)
 
 
+def test_a_compiler_finds_frozen_weights_and_attention_written_out(run: Path, case, monkeypatch):
+    """Options given to `torch.compile` itself come too late for it to freeze anything."""
+    seen = []
+
+    def no_compiler(model, **_):
+        def call(image):
+            seen.append((inductor.freezing, len(fused_attentions(model))))
+            return model(image)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    predictor = Predictor.load(run, "cpu", 4, compile=True)
+    predictor(case)
+    assert set(seen) == {(True, 0)}
+    assert not inductor.freezing
+    assert fused_attentions(predictor.model)
+
+
+@torch.no_grad()
+def test_attention_written_out_is_the_same():
+    model = create_model("msa2net", 3, 1, encoder="test_maxvit", image_size=64).eval()
+    image = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    plain, attentions = model(image), fused_attentions(model)
+    with written_out(attentions):
+        torch.testing.assert_close(model(image), plain, rtol=1e-4, atol=1e-4)
+        assert not fused_attentions(model)
+    assert fused_attentions(model) == attentions
+
+
 def test_exported_networks_are_not_compiled(tmp_path: Path):
     (tmp_path / "network.onnx").touch()
     with pytest.raises(ConfigError, match="--compile"):
@@ -80,3 +114,39 @@ def test_a_network_is_one_graph(name: str, training: bool):
     model = create_model(name, 3, 1, encoder="test_maxvit", image_size=64).train(training)
     found = torch._dynamo.explain(model)(torch.randn(2, 1, 64, 64))
     assert (found.graph_count, found.graph_break_count) == (1, 0), found.break_reasons
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        pytest.param("cpu", marks=pytest.mark.slow),
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+            ],
+        ),
+    ],
+)
+def test_compiled_steps_are_the_plain_ones(device: str):
+    """Several, since CUDA graphs are recorded in the second and played from the third on."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(4, 2, 1, 64, 64, generator=generator).to(device)
+    labels = torch.randint(0, 3, (4, 2, 64, 64), generator=generator).to(device)
+    loss = create_loss({"boundary_dou": 1.0, "cross_entropy": 1.0})
+    found = []
+    for compiled in (False, True):
+        torch.manual_seed(1)
+        model = create_model("msa2net", 3, 1, encoder="test_maxvit", image_size=64).to(device)
+        optimizer = torch.optim.SGD(model.train().parameters(), lr=0.01)
+        step = CompiledStep(model, loss, graphs=True)
+        losses = []
+        for image, label in zip(images, labels, strict=True):
+            value = step(image, label) if compiled else loss(model(image), label)
+            losses.append(value.detach())
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+        found.append(torch.stack(losses))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-3)

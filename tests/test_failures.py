@@ -302,9 +302,13 @@ def test_on_a_gpu_the_loss_is_found_by_the_next_look(tmp_path: Path):
     watch, at = watched(tmp_path, network)
     at.batch["image"], at.batch["label"] = at.batch["image"].cuda(), at.batch["label"].cuda()
     watch.look(torch.tensor(1.0, device="cuda"), at)
-    with pytest.raises(NonFiniteLossError, match="not finite is first"):
-        watch.look(torch.tensor(float("nan"), device="cuda"), at)  # where it has arrived already
+
+    def look_and_finish() -> None:  # by the first it has arrived already, or not
+        watch.look(torch.tensor(float("nan"), device="cuda"), at)
         watch.finish()
+
+    with pytest.raises(NonFiniteLossError, match="not finite is first"):
+        look_and_finish()
 
 
 # Memory -------------------------------------------------------------------------------------------

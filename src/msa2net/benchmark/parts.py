@@ -107,7 +107,7 @@ def step_call(
     """Return a training step: forward, loss, backward, SGD."""
     optimizer = SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4, fused=True)
     loss_of = create_loss({"boundary_dou": 1.0})
-    compiled = CompiledStep(model, loss_of, graphs=True) if settings.compile else None
+    compiled = CompiledStep(model, loss_of, graphs=True) if settings.compiles_training else None
 
     def call() -> Tensor:
         model.train()

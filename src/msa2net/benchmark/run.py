@@ -83,7 +83,8 @@ def _network(settings: Settings) -> Iterator[Row]:
         settings.batch, settings.classes, *label_BHW.shape[1:], device=settings.device
     )
     detail = f"batch {settings.batch}, {settings.classes} classes"
-    timing = _timed(settings, parts.loss_call(logits_BKhw, label_BHW))
+    call = parts.loss_call(logits_BKhw, label_BHW, compile=settings.compiles_training)
+    timing = _timed(settings, call)
     yield Row("Boundary-DoU", detail, timing, settings.batch, "image")
     timing = _timed(settings, lambda: logits_BKhw.softmax(1))
     yield Row("softmax alone", "the loss's floor", timing, settings.batch, "image")

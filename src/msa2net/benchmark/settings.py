@@ -24,8 +24,8 @@ class Settings:
         slices: of the volume.
         side: of its slices.
         repeats: of every measurement.
-        compile: whether prediction compiles the network; its first call, not measured, then takes
-            minutes on a CPU.
+        compile: whether prediction compiles the network, and on a GPU the training step and the
+            loss too; the first call of each, not measured, then takes minutes.
     """
 
     device: torch.device
@@ -47,6 +47,11 @@ class Settings:
                 f"repeats={self.repeats}, batch={self.batch}, slices={self.slices} cannot be "
                 "measured; use at least 1 repeat, a batch of 2 (batch norm needs them) and 1 slice"
             )
+
+    @property
+    def compiles_training(self) -> bool:
+        """Whether the training step is compiled; on a CPU that takes longer than it gains."""
+        return self.compile and self.device.type == "cuda"
 
     def on(self, device: torch.device) -> "Settings":
         """Return the same for another device."""
@@ -75,7 +80,7 @@ def settings_for(
         batch: of a training step; None is 20 (4 on a CPU).
         slices: of the volume; None is 148 (16 on a CPU).
         repeats: of every measurement; None is 5 (3 on a CPU).
-        compile: whether prediction compiles the network.
+        compile: see `Settings`.
     """
     gpu = device.type == "cuda"
     if precision is None:

@@ -51,7 +51,7 @@ FormatOption = Annotated[
     typer.Option("--bfloat16/--float32", help="Number format; by default what suits the device."),
 ]
 CompileOption = Annotated[
-    bool, typer.Option("--compile", help="Predict the volume with a compiled network.")
+    bool, typer.Option("--compile", help="Predict compiled, and on a GPU train compiled too.")
 ]
 QuickOption = Annotated[
     bool, typer.Option("--quick", help="A tiny network, only to see that everything runs.")
