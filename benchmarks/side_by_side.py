@@ -54,7 +54,9 @@ def main() -> None:
     parser.add_argument("--only", help="parts, separated by commas")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--bfloat16", action="store_true", help="ours computes in bfloat16")
-    parser.add_argument("--compile", action="store_true", help="ours is compiled")
+    parser.add_argument(
+        "--compile", action="store_true", help="ours is compiled, training on a GPU only"
+    )
     parser.add_argument("--batch", type=int, default=20, help="of the loss and of training")
     parser.add_argument("--slices", type=int, default=148)
     parser.add_argument("--side", type=int, default=512)
@@ -180,7 +182,7 @@ def loss(settings: Settings, _: argparse.Namespace) -> dict[str, Any]:
     def theirs() -> Tensor:
         return torch.autograd.grad(reference.boundary_dou(leaf_BKHW, label_BHW), leaf_BKHW)[0]
 
-    ours = parts.loss_call(logits_BKHW, label_BHW, compile=settings.compile)
+    ours = parts.loss_call(logits_BKHW, label_BHW, compile=settings.compiles_training)
     apart = (theirs() - ours()).norm() / theirs().norm()
     require(apart < 1e-4, f"the gradients differ by {apart:.2g}")
     floor = timed(settings, lambda: logits_BKHW.softmax(1))

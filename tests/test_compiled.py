@@ -12,10 +12,11 @@ from msa2net.data.phantom import abdomen
 from msa2net.errors import ConfigError
 from msa2net.inference.predictor import Predictor
 from msa2net.losses import create_loss
-from msa2net.models.attention import fused_attentions, written_out
+from msa2net.models.attention import unfuse, unfused
 from msa2net.models.registry import create_model
 from msa2net.prediction.run import predict_files
 from msa2net.training.compiled import CompiledStep
+from msa2net.training.recompute import recompute_blocks
 from prediction_runs import write_run
 
 
@@ -60,13 +61,13 @@ def test_a_failing_compiler_is_one_sentence(run: Path, case, monkeypatch):
         predictor(case)
 
 
-def test_a_compiler_finds_frozen_weights_and_attention_written_out(run: Path, case, monkeypatch):
+def test_a_compiler_finds_frozen_weights_and_attention_unfused(run: Path, case, monkeypatch):
     """Options given to `torch.compile` itself come too late for it to freeze anything."""
     seen = []
 
     def no_compiler(model, **_):
         def call(image):
-            seen.append((inductor.freezing, len(fused_attentions(model))))
+            seen.append((inductor.freezing, len(unfuse(model))))
             return model(image)
 
         return call
@@ -76,18 +77,18 @@ def test_a_compiler_finds_frozen_weights_and_attention_written_out(run: Path, ca
     predictor(case)
     assert set(seen) == {(True, 0)}
     assert not inductor.freezing
-    assert fused_attentions(predictor.model)
+    assert unfuse(predictor.model)
 
 
 @torch.no_grad()
-def test_attention_written_out_is_the_same():
+def test_unfused_attention_is_the_same():
     model = create_model("msa2net", 3, 1, encoder="test_maxvit", image_size=64).eval()
     image = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
-    plain, attentions = model(image), fused_attentions(model)
-    with written_out(attentions):
+    plain = model(image)
+    with unfused(model):
         torch.testing.assert_close(model(image), plain, rtol=1e-4, atol=1e-4)
-        assert not fused_attentions(model)
-    assert fused_attentions(model) == attentions
+        assert not unfuse(model)
+    assert len(unfuse(model)) == 8
 
 
 def test_exported_networks_are_not_compiled(tmp_path: Path):
@@ -100,6 +101,7 @@ def test_exported_networks_are_not_compiled(tmp_path: Path):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_compiled_answers_are_the_plain_ones(run: Path, case, precision):
     """Compiled once: a batch that is not full does not compile anew."""
+    torch.compiler.reset()  # what was compiled for other weights is another network
     plain = Predictor.load(run, "cpu", 4, precision=precision)(case).labels
     compiling = Predictor.load(run, "cpu", 4, precision=precision, compile=True)
     with torch._dynamo.config.patch(error_on_recompile=True):
@@ -129,24 +131,39 @@ def test_a_network_is_one_graph(name: str, training: bool):
         ),
     ],
 )
-def test_compiled_steps_are_the_plain_ones(device: str):
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_compiled_steps_are_the_plain_ones(device: str, checkpointing: bool):
     """Several, since CUDA graphs are recorded in the second and played from the third on."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(4, 2, 1, 64, 64, generator=generator).to(device)
     labels = torch.randint(0, 3, (4, 2, 64, 64), generator=generator).to(device)
     loss = create_loss({"boundary_dou": 1.0, "cross_entropy": 1.0})
-    found = []
+    losses: list[torch.Tensor] = []
+    weights: list[torch.Tensor] = []
     for compiled in (False, True):
         torch.manual_seed(1)
         model = create_model("msa2net", 3, 1, encoder="test_maxvit", image_size=64).to(device)
-        optimizer = torch.optim.SGD(model.train().parameters(), lr=0.01)
+        if checkpointing:
+            recompute_blocks(model)
+        optimizer = torch.optim.SGD(model.train().parameters(), lr=0.01, fused=True)
         step = CompiledStep(model, loss, graphs=True)
-        losses = []
+        found = []
         for image, label in zip(images, labels, strict=True):
             value = step(image, label) if compiled else loss(model(image), label)
-            losses.append(value.detach())
+            found.append(value.detach())
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
-        found.append(torch.stack(losses))
-    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-3)
+        losses.append(torch.stack(found))
+        weights.append(torch.cat([one.detach().flatten() for one in model.parameters()]))
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(weights[1], weights[0], rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_step_with_its_loss_is_one_graph():
+    model = create_model("msa2net", 3, 1, encoder="test_maxvit", image_size=64).train()
+    step = CompiledStep(model, create_loss({"boundary_dou": 1.0, "dice": 1.0}), graphs=True)
+    label = torch.randint(0, 3, (2, 64, 64))
+    found = torch._dynamo.explain(step._plain)(torch.randn(2, 1, 64, 64), label)
+    assert (found.graph_count, found.graph_break_count) == (1, 0), found.break_reasons

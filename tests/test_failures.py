@@ -303,7 +303,7 @@ def test_on_a_gpu_the_loss_is_found_by_the_next_look(tmp_path: Path):
     at.batch["image"], at.batch["label"] = at.batch["image"].cuda(), at.batch["label"].cuda()
     watch.look(torch.tensor(1.0, device="cuda"), at)
 
-    def look_and_finish() -> None:  # by the first it has arrived already, or not
+    def look_and_finish() -> None:  # it may have arrived at the look, or only at the finish
         watch.look(torch.tensor(float("nan"), device="cuda"), at)
         watch.finish()
 

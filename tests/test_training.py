@@ -31,7 +31,13 @@ from msa2net.training.progress import Progress
 from msa2net.training.result import TrainingResult
 from msa2net.training.run import train
 from msa2net.training.setup import create_trainer
-from msa2net.training.task import choose_precision, create_optimizer, learning_rate_factor
+from msa2net.training.task import (
+    SegmentationTask,
+    choose_precision,
+    create_optimizer,
+    fused_alike,
+    learning_rate_factor,
+)
 
 SETTINGS = """
 image_size: 32
@@ -228,6 +234,41 @@ def test_mixed_precision_trains_with_clipping(workplace: Path, tmp_path: Path):
     changes = {"train.max_steps": 2, "train.precision": "bf16-mixed", "train.clip_norm": 0.5}
     train(small_config(workplace, **changes), tmp_path / "run", device="cpu")
     assert read_facts(tmp_path / "run").training["precision"] == "bf16-mixed"
+
+
+TINY = {"epochs": 1, "batch_size": 4, "learning_rate": 0.1}
+
+
+def test_gradients_are_clipped_together():
+    network = torch.nn.Linear(4, 3)
+    optimizer = create_optimizer(network, TrainConfig(**TINY, optimizer="sgd"), "32-true")
+    for parameter in network.parameters():
+        parameter.grad = torch.full_like(parameter, 7.0)
+    SegmentationTask.configure_gradient_clipping(None, optimizer, None)
+    assert network.bias.grad[0] == 7
+    SegmentationTask.configure_gradient_clipping(None, optimizer, 0.5)
+    norm = torch.cat([one.grad.flatten() for one in network.parameters()]).norm()
+    assert norm == pytest.approx(0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_optimisers_are_fused_where_no_scaler_stands_between(name: str):
+    network, config = torch.nn.Linear(4, 3), TrainConfig(**TINY, optimizer=name)
+    for precision in ("32-true", "bf16-mixed", "16-mixed"):
+        (fused,) = {
+            group["fused"] for group in create_optimizer(network, config, precision).param_groups
+        }
+        assert fused == (precision != "16-mixed")
+
+
+def test_a_state_of_a_fused_optimiser_fits_one_that_is_not():
+    """torch would place the steps of AdamW by the saved flag, for kernels that the other lacks."""
+    network, config = torch.nn.Linear(4, 3), TrainConfig(**TINY, optimizer="adamw")
+    saved = create_optimizer(network, config, "16-mixed").state_dict()
+    own = create_optimizer(network, config, "32-true")
+    state = fused_alike(saved, own)
+    assert [group["fused"] for group in state["param_groups"]] == [True, True]
+    assert [group["fused"] for group in saved["param_groups"]] == [False, False]
 
 
 def test_an_empty_split_is_found_before_training(workplace: Path, tmp_path: Path):

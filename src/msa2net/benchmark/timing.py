@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.profiler import profile
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -54,36 +53,6 @@ def measure(call: Callable[[], object], repeats: int, device: torch.device) -> T
         _wait(device)
         seconds.append(time.perf_counter() - started)
     return Timing(tuple(seconds), peak)
-
-
-def busy_share(profiler: profile, steps: int) -> dict[str, float]:
-    """Return how much of the time a GPU computed, or moved memory, from its first task to its last.
-
-    Args:
-        profiler: that has ended, of `steps` equal pieces of work with nothing between them.
-        steps: how many.
-
-    Returns:
-        `share`, and per step `busy_ms`, `span_ms` and `kernels`.
-    """
-    events = profiler.events() or []  # type: ignore[no-untyped-call]
-    tasks = sorted(
-        (event.time_range.start, event.time_range.end)
-        for event in events
-        if event.device_type.name == "CUDA" and not event.is_user_annotation
-    )
-    busy, reached = 0.0, tasks[0][0]
-    for start, end in tasks:  # several streams may overlap
-        busy += max(0.0, end - max(start, reached))
-        reached = max(reached, end)
-    span = reached - tasks[0][0]
-    each = 1e3 * steps  # microseconds to milliseconds a step
-    return {
-        "share": busy / span,
-        "busy_ms": busy / each,
-        "span_ms": span / each,
-        "kernels": len(tasks) / steps,
-    }
 
 
 def _wait(device: torch.device) -> None:

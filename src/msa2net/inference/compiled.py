@@ -3,8 +3,9 @@
 Axes: B slices, C channels, K classes; h, w are rows and columns of the network's input.
 """
 
-from collections.abc import Callable
-from contextlib import nullcontext
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +15,10 @@ from torch.nn import functional as F
 
 from msa2net.errors import ConfigError
 from msa2net.inference.batches import is_out_of_memory
-from msa2net.models.attention import fused_attentions, written_out
+from msa2net.models.attention import unfused
 
 Answer = Callable[[Tensor], Tensor]
+_one_at_a_time = threading.RLock()
 
 
 def compiled(model: nn.Module, device: torch.device) -> Answer:
@@ -28,17 +30,12 @@ def compiled(model: nn.Module, device: torch.device) -> Answer:
     Raises:
         ConfigError: at a call, the network cannot be compiled here.
     """
-    frozen = device.type == "cpu"
-    call, attentions = torch.compile(model, dynamic=False), fused_attentions(model)
+    call = torch.compile(model, dynamic=False)
+    way = _for_a_cpu if device.type == "cpu" else nullcontext
 
     def answer(image_BChw: Tensor) -> Tensor:
         try:
-            # Not among the options of `torch.compile`: those begin to hold when the weights are
-            # inputs of the compiled code already.
-            with (
-                inductor.patch(freezing=True) if frozen else nullcontext(),
-                written_out(attentions),
-            ):
+            with way(model):
                 logits_BKhw: Tensor = call(image_BChw)
         except TorchDynamoException as error:
             if is_out_of_memory(error):
@@ -52,6 +49,18 @@ def compiled(model: nn.Module, device: torch.device) -> Answer:
         return logits_BKhw
 
     return answer
+
+
+@contextmanager
+def _for_a_cpu(model: nn.Module) -> Iterator[None]:
+    """Freeze the weights, and unfuse attention: in small windows the compiler's is faster.
+
+    Freezing is not among the options of `torch.compile` here: those begin to hold when the weights
+    are inputs of the compiled code already. It is a setting of the process, as attention is of a
+    network that others may use, so one at a time calls.
+    """
+    with _one_at_a_time, inductor.patch(freezing=True), unfused(model):
+        yield
 
 
 def in_full_batches(answer: Answer, image_BChw: Tensor, batch: int) -> Tensor:

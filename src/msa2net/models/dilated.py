@@ -1,4 +1,4 @@
-"""Dilated depthwise convolutions as plain ones, which CPUs and GPUs have fast kernels for.
+"""Dilated depthwise convolutions as plain ones, for which there are fast kernels.
 
 Axes: B batch, C channels, H rows, W columns, d dilation; h, w are rows and columns of every d-th
 pixel.
@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+LARGE = 7
+"""Kernels from here on pay on a GPU in bfloat16; 3×3 does not, nor was float32 measured."""
+
 
 def dilated_depthwise(
     x_BCHW: Tensor, weight_C1kk: Tensor, bias_C: Tensor | None, dilation: int
@@ -16,8 +19,8 @@ def dilated_depthwise(
 
     Every d-th row and column of the padded image is an image of its own, of which the same weights
     make a plain convolution: d² small images are convolved and put together again. The sums are the
-    same, number by number; on a CPU they are found 2 to 9 times faster, on a GPU in bfloat16 with
-    channels last 1.3 to 2 times (see docs/performance.md).
+    same, number by number; on a CPU they are found 2 to 9 times faster, on a GPU those of 7×7 in
+    bfloat16 1.4 to 2 times (see docs/performance.md).
     """
     d, channels = dilation, x_BCHW.shape[1]
     height, width = x_BCHW.shape[2:]
@@ -38,11 +41,14 @@ def dilated_depthwise(
     return whole_BHWC[:, :height, :width].permute(0, 3, 1, 2)
 
 
-def prefers_plain_convolution(x_BCHW: Tensor) -> bool:
-    """Tell whether `dilated_depthwise` pays here: where it was measured, and nobody looks on.
+def prefers_plain_convolution(x_BCHW: Tensor, kernel_size: int) -> bool:
+    """Tell whether `dilated_depthwise` pays here, and nobody looks at the graph.
 
     Exported and counted networks show the convolution that the paper draws.
     """
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     looked_at = tracing or torch.compiler.is_exporting()
-    return x_BCHW.device.type in {"cpu", "cuda"} and not looked_at
+    if looked_at:
+        return False
+    large_in_bfloat16 = kernel_size >= LARGE and x_BCHW.dtype == torch.bfloat16
+    return x_BCHW.device.type == "cpu" or (x_BCHW.device.type == "cuda" and large_in_bfloat16)

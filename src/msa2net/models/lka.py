@@ -38,7 +38,7 @@ class DilatedDepthwiseConv2d(nn.Conv2d):
         return self._convolve(x_BCHW)
 
     def _convolve(self, x_BCHW: Tensor) -> Tensor:
-        if prefers_plain_convolution(x_BCHW):
+        if prefers_plain_convolution(x_BCHW, self.kernel_size[0]):
             return dilated_depthwise(x_BCHW, self.weight, self.bias, self.dilation[0])
         return super().forward(x_BCHW)
 

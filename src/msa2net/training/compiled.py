@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from msa2net.models.attention import fused_attentions, written_out
+from msa2net.models.attention import unfuse
 
 
 class CompiledStep:
@@ -18,30 +18,31 @@ class CompiledStep:
     one, thousands of small kernels take the host longer than the GPU. On a CPU the loss stays as it
     is, written by hand for its caches.
 
+    The network's attention is unfused from here on. In MaxViT torch 2.11 would hand its fused
+    kernel, in the backward pass, the relative position bias in an order in memory that it refuses
+    ("last dimension must be contiguous").
+
     Args:
         network: (B, C, h, w) → what `loss` takes.
         loss: of that and labels (B, h, w).
-        graphs: whether gradients may lie in memory that the next step uses again, which rules out
-            several parts of a batch, and several processes.
+        graphs: whether gradients may lie in memory that the next step uses again. That rules out
+            several parts of a batch, and several processes: then the network alone is compiled.
     """
 
     def __init__(self, network: nn.Module, loss: nn.Module, *, graphs: bool) -> None:
         self.network, self.loss, self.graphs = network, loss, graphs
-        self._attentions = fused_attentions(network)
         self._call: Callable[[Tensor, Tensor], Tensor] | None = None
+        unfuse(network)
 
     def __call__(self, image_BChw: Tensor, label_Bhw: Tensor) -> Tensor:
         """Return the loss."""
         if self._call is None:
             self._call = self._compile(image_BChw.device)
-        with written_out(self._attentions):
-            loss = self._call(image_BChw, label_Bhw)
-        return loss.clone()  # the next step's is written where this one lies
+        return self._call(image_BChw, label_Bhw).clone()  # the next step's is written over it
 
     def _compile(self, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
-        if device.type == "cuda":
-            mode = "reduce-overhead" if self.graphs else None
-            return torch.compile(self._plain, dynamic=False, mode=mode)
+        if device.type == "cuda" and self.graphs:
+            return torch.compile(self._plain, dynamic=False, mode="reduce-overhead")
         forward = torch.compile(self.network.forward, dynamic=False)
         return lambda image_BChw, label_Bhw: self.loss(forward(image_BChw), label_Bhw)
 

@@ -226,6 +226,7 @@ class _Session:
             self._explain(error, trainer)
             raise
         finally:
+            self.task.forget_compiled()
             self.data.end_workers()
             self.plan.loggers.close()
         if finished and progress.best_dice is None and self.processes.first:
@@ -265,6 +266,7 @@ class _Session:
 
     def _explain(self, error: Exception, trainer: L.Trainer) -> None:
         """Say what to do about an exception that means too little memory; leave others alone."""
+        self.task.forget_compiled()
         explain(
             error,
             self.task,

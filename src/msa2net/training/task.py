@@ -95,6 +95,12 @@ class SegmentationTask(L.LightningModule):
             self.watch.look(loss, self.at)
         return loss
 
+    def forget_compiled(self) -> None:
+        """Give back what a compiled step keeps: on a GPU the memory of its graphs."""
+        if self._compiled is not None:
+            self._compiled = None
+            torch.compiler.reset()
+
     def look_at_losses(self) -> None:
         """Look at every loss that is still on its way.
 
@@ -150,7 +156,7 @@ class SegmentationTask(L.LightningModule):
 
     def configure_gradient_clipping(
         self,
-        optimizer: Optimizer,  # noqa: ARG002
+        optimizer: Optimizer,
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,  # noqa: ARG002
     ) -> None:
@@ -160,7 +166,8 @@ class SegmentationTask(L.LightningModule):
         of 16-mixed stands in their way (see `create_optimizer`).
         """
         if gradient_clip_val is not None:
-            nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+            parameters = [one for group in optimizer.param_groups for one in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
     def networks(self) -> dict[str, nn.Module]:
         """Name the networks that a checkpoint holds."""
@@ -200,8 +207,10 @@ class SegmentationTask(L.LightningModule):
         options = [{**group, "params": None} for group in optimizer.param_groups]
         rates = schedule.base_lrs
         for name, part in parts.items():
-            if saved.get(name):  # of a scaler there may be none
-                part.load_state_dict(saved[name])
+            if state := saved.get(name):  # of a scaler there may be none
+                part.load_state_dict(
+                    fused_alike(state, optimizer) if name == "optimizer" else state
+                )
         schedule.base_lrs = rates
         schedule.last_epoch = step  # another, where changed batches let the epoch start again
         for group, own, rate in zip(optimizer.param_groups, options, rates, strict=True):
@@ -223,10 +232,23 @@ def create_optimizer(model: nn.Module, config: TrainConfig, precision: str) -> O
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    fused = precision != "16-mixed"  # there the scaler leaves gradients as clipping cannot use them
+    # With 16-mixed a fused optimiser gets gradients that are still scaled, and so would clipping.
+    fused = precision != "16-mixed"
     if config.optimizer == "sgd":
         return SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=fused)
     return AdamW(groups, lr=config.learning_rate, fused=fused)
+
+
+def fused_alike(state: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """Return an optimiser's saved state as one of this optimiser, fused or not.
+
+    torch decides by the saved flag where the state is to lie in memory.
+    """
+    groups = [
+        saved | {"fused": own["fused"]}
+        for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    return {**state, "param_groups": groups}
 
 
 def learning_rate_factor(step: int, total_steps: int, config: TrainConfig) -> float:
