@@ -158,7 +158,7 @@ def test_gradients_can_be_asked_for_twice(unknown: bool):
 
 @pytest.mark.parametrize("unknown", [False, True])
 def test_sums_for_a_compiler_are_the_same(unknown: bool, monkeypatch: pytest.MonkeyPatch):
-    """There they are written word by word, here from few passes; so are their gradients."""
+    """There they are written term by term, here from few passes; so are their gradients."""
     generator = torch.Generator().manual_seed(5)
     target = torch.randint(0, 4, (3, 12, 10), generator=generator).repeat_interleave(3, 2)
     if unknown:

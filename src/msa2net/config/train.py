@@ -68,7 +68,7 @@ class TrainConfig(SectionModel):
         description="compute blocks twice rather than keep what is inside of them: less memory, "
         "more time",
     )
-    compile: bool = Field(False, description="let torch.compile make the training step faster")
+    compile: bool = Field(False, description="compile the training step with torch.compile")
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
         "auto",
         description="number format; auto is bf16-mixed on GPUs that compute in it, 32-true "

@@ -248,7 +248,7 @@ class Preprocessing(BaseModel):
         rows = _embedded(height, down, self.resampling)
         columns = _embedded(width, across, self.resampling)
         # The matrices are banded: a few entries a row, whatever the size. As sparse products they
-        # cost next to nothing, and stay off the BLAS threads, which would get into the way of
+        # cost next to nothing, and stay off the BLAS threads, which would get in the way of
         # torch's for some time after.
         return contract(contract(values_ZCHW, csr_array(rows), axis=2), csr_array(columns), axis=3)
 

@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 
 Float = NDArray[np.float32]
 
-_NOTHING = 1e-9
+_NEGLIGIBLE = 1e-9
 """A spline reaches over the whole axis, and falls to a quarter from pixel to pixel: after 16 of
 them its weights are lost in float32, and a row of a matrix keeps 30 entries."""
 
@@ -40,7 +40,7 @@ def resampling_matrix(length: int, new_length: int, kind: str = "linear") -> Flo
         return np.eye(length, dtype=np.float32)
     if kind == "spline":
         zoomed = ndimage.zoom(np.eye(length), (new_length / length, 1), order=3)
-        zoomed[np.abs(zoomed) < _NOTHING] = 0.0
+        zoomed[np.abs(zoomed) < _NEGLIGIBLE] = 0.0
         return np.ascontiguousarray(zoomed, dtype=np.float32)
     scale = length / new_length
     centres = (np.arange(new_length) + 0.5) * scale - 0.5

@@ -55,7 +55,7 @@ def class_sums(logits_BKHW: Tensor, target_BHW: Tensor, ignore_index: int = 255)
 
 
 def _as_defined(logits_BKHW: Tensor, index_BHW: Tensor, known_BHW: Tensor) -> Tensor:
-    """Return the five sums (5, K) word by word."""
+    """Return the five sums (5, K) term by term, as `ClassSums` defines them."""
     known_B1HW = known_BHW.unsqueeze(1)
     p_BKHW = logits_BKHW.softmax(1) * known_B1HW
     class_K11 = torch.arange(logits_BKHW.shape[1], device=logits_BKHW.device)[:, None, None]

@@ -17,8 +17,8 @@ def check_memory(config: Config, store: Store) -> list[Finding]:
 
     The network is built as a training builds it (auxiliary heads, frozen weights, blocks computed
     twice) and run on the meta device: no memory, no arithmetic, no weights loaded.
-    What CPUs keep for rearranged dilated convolutions is not seen there (a sixth in one network).
-    With a GPU, whose mixed precision needs less, it is a warning.
+    What CPUs, and GPUs in bfloat16, keep for rearranged dilated convolutions is not seen there (a
+    sixth in one network). With a GPU, whose mixed precision needs less, it is a warning.
 
     Raises:
         ConfigError: the network cannot be built so.
