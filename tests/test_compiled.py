@@ -16,7 +16,6 @@ from msa2net.models.attention import unfuse, unfused
 from msa2net.models.registry import create_model
 from msa2net.prediction.run import predict_files
 from msa2net.training.compiled import CompiledStep
-from msa2net.training.recompute import recompute_blocks
 from prediction_runs import write_run
 
 
@@ -131,8 +130,7 @@ def test_a_network_is_one_graph(name: str, training: bool):
         ),
     ],
 )
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_compiled_steps_are_the_plain_ones(device: str, checkpointing: bool):
+def test_compiled_steps_are_the_plain_ones(device: str):
     """Several, since CUDA graphs are recorded in the second and played from the third on."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(4, 2, 1, 64, 64, generator=generator).to(device)
@@ -143,8 +141,6 @@ def test_compiled_steps_are_the_plain_ones(device: str, checkpointing: bool):
     for compiled in (False, True):
         torch.manual_seed(1)
         model = create_model("msa2net", 3, 1, encoder="test_maxvit", image_size=64).to(device)
-        if checkpointing:
-            recompute_blocks(model)
         optimizer = torch.optim.SGD(model.train().parameters(), lr=0.01, fused=True)
         step = CompiledStep(model, loss, graphs=True)
         found = []

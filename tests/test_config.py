@@ -78,6 +78,11 @@ def test_mistakes_are_one_sentence_with_the_way_out(minimal: Path, override: str
     assert "\n" not in str(caught.value)
 
 
+def test_what_is_computed_twice_is_not_compiled(minimal: Path):
+    with pytest.raises(ConfigError, match=r"do not work together.*leave one out$"):
+        load_config(minimal, ["train.compile=true", "train.gradient_checkpointing=true"])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -1,8 +1,8 @@
 """The settings of how to train."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from msa2net.config.fields import LoggerName, Minutes, SectionModel
 
@@ -144,3 +144,12 @@ class TrainConfig(SectionModel):
         description="with monitor=test, let the test split choose the weights; every report says "
         "so",
     )
+
+    @model_validator(mode="after")
+    def _compiled_or_computed_twice(self) -> Self:
+        if self.compile and self.gradient_checkpointing:
+            raise ValueError(
+                "train.compile and train.gradient_checkpointing do not work together, because "
+                "torch.compile cannot keep batch norms from counting a batch twice; leave one out"
+            )
+        return self
