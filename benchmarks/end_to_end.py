@@ -269,10 +269,9 @@ def busy_share(looking: profile, steps: int) -> dict[str, float]:
     Returns:
         `share`, and per step `busy_ms`, `span_ms` and `tasks` (kernels, copies, fills).
     """
-    events = looking.events() or []  # type: ignore[no-untyped-call]
     tasks = sorted(
         (event.time_range.start, event.time_range.end)
-        for event in events
+        for event in looking.events()
         if event.device_type.name == "CUDA" and not event.is_user_annotation
     )
     if not tasks:

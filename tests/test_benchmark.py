@@ -8,7 +8,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import reference_recipe as reference
 import torch
+from end_to_end import busy_share
 from scipy import ndimage
 from torch import nn
 
@@ -22,18 +24,7 @@ from msa2net.losses import create_loss
 from msa2net.models.registry import create_model
 from msa2net.training.memory import bytes_per_sample
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def reference():
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import reference_recipe
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-    return reference_recipe
 
 
 def test_the_command_measures_everything(tmp_path: Path):
@@ -143,7 +134,7 @@ def test_the_memory_model_by_hand():
 # Optimised paths beside the plain ones of the reference recipe ------------------------------------
 
 
-def test_boundary_dou_is_the_reference_s(reference):
+def test_boundary_dou_is_the_reference_s():
     torch.manual_seed(0)
     logits = torch.randn(3, 4, 40, 30, requires_grad=True)
     target = torch.from_numpy(
@@ -160,7 +151,7 @@ def test_boundary_dou_is_the_reference_s(reference):
         assert found.is_contiguous(memory_format=layout)
 
 
-def test_the_reference_predicts_what_the_published_way_does(reference):
+def test_the_reference_predicts_what_the_published_way_does():
     from msa2net.benchmark import parts
 
     settings = settings_for(CPU, quick=True)
@@ -173,7 +164,7 @@ def test_the_reference_predicts_what_the_published_way_does(reference):
     assert len(np.unique(plain)) > 1
 
 
-def test_the_reference_augments_image_and_label_alike(reference):
+def test_the_reference_augments_image_and_label_alike():
     """Every change of place moves a label as it moves an image of the same content."""
     label = np.zeros((96, 80), dtype=np.uint8)
     label[30:60, 20:50] = 1
@@ -188,11 +179,8 @@ def test_the_reference_augments_image_and_label_alike(reference):
     assert small.shape[0] == small_label.shape[0] == 48
 
 
-def test_a_device_is_busy_while_any_of_its_tasks_runs(monkeypatch):
+def test_a_device_is_busy_while_any_of_its_tasks_runs():
     """Two steps: tasks of two streams overlap, one lies in another, a gap lies between."""
-
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    from end_to_end import busy_share
 
     def task(start, end, device="CUDA", *, note=False):
         return SimpleNamespace(

@@ -35,8 +35,8 @@ from msa2net.training.task import (
     SegmentationTask,
     choose_precision,
     create_optimizer,
-    fused_alike,
     learning_rate_factor,
+    with_own_options,
 )
 
 SETTINGS = """
@@ -266,7 +266,7 @@ def test_a_state_of_a_fused_optimiser_fits_one_that_is_not():
     network, config = torch.nn.Linear(4, 3), TrainConfig(**TINY, optimizer="adamw")
     saved = create_optimizer(network, config, "16-mixed").state_dict()
     own = create_optimizer(network, config, "32-true")
-    state = fused_alike(saved, own)
+    state = with_own_options(saved, own)
     assert [group["fused"] for group in state["param_groups"]] == [True, True]
     assert [group["fused"] for group in saved["param_groups"]] == [False, False]
 

@@ -31,11 +31,11 @@ def compiled(model: nn.Module, device: torch.device) -> Answer:
         ConfigError: at a call, the network cannot be compiled here.
     """
     call = torch.compile(model, dynamic=False)
-    way = _for_a_cpu if device.type == "cpu" else nullcontext
+    compiling = _frozen_and_unfused if device.type == "cpu" else nullcontext
 
     def answer(image_BChw: Tensor) -> Tensor:
         try:
-            with way(model):
+            with compiling(model):
                 logits_BKhw: Tensor = call(image_BChw)
         except TorchDynamoException as error:
             if is_out_of_memory(error):
@@ -52,8 +52,8 @@ def compiled(model: nn.Module, device: torch.device) -> Answer:
 
 
 @contextmanager
-def _for_a_cpu(model: nn.Module) -> Iterator[None]:
-    """Freeze the weights, and unfuse attention: in small windows the compiler's is faster.
+def _frozen_and_unfused(model: nn.Module) -> Iterator[None]:
+    """Freeze weights, and unfuse attention: on a CPU, in small windows, the compiler's is faster.
 
     Freezing is not among the options of `torch.compile` here: those begin to hold when the weights
     are inputs of the compiled code already. It is a setting of the process, as attention is of a

@@ -48,7 +48,6 @@ def prefers_plain_convolution(x_BCHW: Tensor, kernel_size: int) -> bool:
     """
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     looked_at = tracing or torch.compiler.is_exporting()
-    if looked_at:
-        return False
-    large_in_bfloat16 = kernel_size >= LARGE and x_BCHW.dtype == torch.bfloat16
-    return x_BCHW.device.type == "cpu" or (x_BCHW.device.type == "cuda" and large_in_bfloat16)
+    device = x_BCHW.device.type
+    pays_on_gpu = kernel_size >= LARGE and x_BCHW.dtype == torch.bfloat16
+    return not looked_at and (device == "cpu" or (device == "cuda" and pays_on_gpu))

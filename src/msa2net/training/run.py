@@ -226,7 +226,6 @@ class _Session:
             self._explain(error, trainer)
             raise
         finally:
-            self.task.forget_compiled()
             self.data.end_workers()
             self.plan.loggers.close()
         if finished and progress.best_dice is None and self.processes.first:
@@ -266,7 +265,6 @@ class _Session:
 
     def _explain(self, error: Exception, trainer: L.Trainer) -> None:
         """Say what to do about an exception that means too little memory; leave others alone."""
-        self.task.forget_compiled()
         explain(
             error,
             self.task,
@@ -308,6 +306,8 @@ class _Session:
                 if self.plan.stop.signum is None:
                     raise
                 return self.plan.finished()
+            finally:
+                self.task.forget_compiled()
         return True
 
     def _epoch_ends(self) -> bool:

@@ -204,19 +204,17 @@ class SegmentationTask(L.LightningModule):
         self.load_networks(saved)
         parts = {name: part for name, part in self.parts().items() if name not in self.networks()}
         optimizer, schedule = parts["optimizer"], parts["schedule"]
-        options = [{**group, "params": None} for group in optimizer.param_groups]
         rates = schedule.base_lrs
         for name, part in parts.items():
             if state := saved.get(name):  # of a scaler there may be none
                 part.load_state_dict(
-                    fused_alike(state, optimizer) if name == "optimizer" else state
+                    with_own_options(state, optimizer) if name == "optimizer" else state
                 )
         schedule.base_lrs = rates
         schedule.last_epoch = step  # another, where changed batches let the epoch start again
-        for group, own, rate in zip(optimizer.param_groups, options, rates, strict=True):
-            del own["params"]
-            factor = learning_rate_factor(step, self.total_steps, self.config)
-            group.update(own | {"lr": rate * factor})
+        factor = learning_rate_factor(step, self.total_steps, self.config)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
 
 
 def create_optimizer(model: nn.Module, config: TrainConfig, precision: str) -> Optimizer:
@@ -239,13 +237,13 @@ def create_optimizer(model: nn.Module, config: TrainConfig, precision: str) -> O
     return AdamW(groups, lr=config.learning_rate, fused=fused)
 
 
-def fused_alike(state: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-    """Return an optimiser's saved state as one of this optimiser, fused or not.
+def with_own_options(state: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """Return an optimiser's saved state under this optimiser's rates, decays and kind of kernels.
 
-    torch decides by the saved flag where the state is to lie in memory.
+    Not put right after it is loaded: torch decides by the state's `fused` where its tensors lie.
     """
     groups = [
-        saved | {"fused": own["fused"]}
+        own | {"params": saved["params"]}
         for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
     ]
     return {**state, "param_groups": groups}
