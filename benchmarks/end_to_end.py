@@ -9,13 +9,16 @@ reads, augments and resizes each in a loader's worker and takes a float32 step. 
 the same network, loss and optimiser, its own augmentation, and `train.compile` if asked for; the
 first epoch, in which it compiles, is not counted, nor is the writing of checkpoints. Both get the
 same number of workers. At the end the same step is repeated on one batch, without loaders and loop
-around it; on a GPU a profile says of both how much of the time it is busy.
+around it; on a GPU a profile says of both how much of the time it is busy, and with what. Of a
+compiled step it is told, too, how many bytes its kernels read and write, as the compiler counts.
 """
 
 import argparse
+import logging
 import statistics
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,6 +28,7 @@ import lightning as L
 import numpy as np
 import reference_recipe as reference
 import torch
+from torch._inductor import metrics
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, Dataset
 
@@ -43,6 +47,7 @@ CONFIG = Path(__file__).parent.parent / "configs" / "synapse-paper.yaml"
 CASES = 4
 SIZE = 224
 PROFILED, REPEATED = 5, 20  # steps
+LARGEST = 25  # kernels that are named
 PASSES = 3  # of the reference
 
 
@@ -259,7 +264,7 @@ def profiler() -> profile:
     return profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])
 
 
-def busy_share(looking: profile, steps: int) -> dict[str, float]:
+def busy_share(looking: profile, steps: int) -> dict[str, Any]:
     """Return how much of the time a GPU computed, or moved memory, from its first task to its last.
 
     Args:
@@ -267,27 +272,44 @@ def busy_share(looking: profile, steps: int) -> dict[str, float]:
         steps: of the training in it.
 
     Returns:
-        `share`, and per step `busy_ms`, `span_ms` and `tasks` (kernels, copies, fills).
+        `share`, and per step `busy_ms`, `span_ms` and `tasks` (kernels, copies, fills); `largest`,
+        for the names that take most time in all: milliseconds and tasks per step.
     """
-    tasks = sorted(
-        (event.time_range.start, event.time_range.end)
+    events = [
+        event
         for event in looking.events()
         if event.device_type.name == "CUDA" and not event.is_user_annotation
-    )
-    if not tasks:
+    ]
+    if not events:
         raise SystemExit("the profile shows nothing on a GPU")
+    tasks = sorted((event.time_range.start, event.time_range.end) for event in events)
     busy, reached = 0.0, tasks[0][0]
     for start, end in tasks:  # several streams may overlap
         busy += max(0.0, end - max(start, reached))
         reached = max(reached, end)
     span = reached - tasks[0][0]
     each = 1e3 * steps  # microseconds to milliseconds a step
+    taken, counts = Counter[str](), Counter[str]()
+    for event in events:
+        taken[event.name] += event.time_range.end - event.time_range.start
+        counts[event.name] += 1
     return {
         "share": busy / span,
         "busy_ms": busy / each,
         "span_ms": span / each,
         "tasks": len(tasks) / steps,
+        "largest": {
+            name: (time / each, counts[name] / steps) for name, time in taken.most_common(LARGEST)
+        },
     }
+
+
+def count_compiled_bytes() -> None:
+    """Let torch's compiler add up what its kernels read and write, which it does to log it."""
+    logger = logging.getLogger("torch._inductor.compile_fx.__inductor_metrics")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    metrics.reset()
 
 
 def ours(options: argparse.Namespace, folder: Path, device: torch.device) -> dict[str, Any]:
@@ -315,6 +337,7 @@ def ours(options: argparse.Namespace, folder: Path, device: torch.device) -> dic
         *options.set,
     ]
     watch = Stopwatch(device, options.epochs)
+    count_compiled_bytes()
     began = time.perf_counter()
     result = train(
         load_config(CONFIG, changes),
@@ -330,6 +353,7 @@ def ours(options: argparse.Namespace, folder: Path, device: torch.device) -> dic
         "first_step_seconds": round(epochs[0][0], 1),
         "training_seconds": round(whole, 1),
         "waiting_share": result.waiting_share,
+        "compiled_bytes": metrics.num_bytes_accessed,  # 0 without compilation, or from its cache
         **watch.found,
     }
 

@@ -1,10 +1,10 @@
 """How much memory and time predicting one long series takes, above what the network itself takes.
 
     python benchmarks/prediction_memory.py [--slices 1000] [--size 512] [--batch 16]
-        [--mode resize] [--percentile] [--threads N] [--out FILE.json]
+        [--classes 9] [--mode resize] [--percentile] [--threads N] [--out FILE.json]
 
 A phantom abdomen of a few distinct slices is repeated to the length asked for and written as
-int16, then segmented from the memory map by an untrained `msa2net_pico` at 256² with nine classes.
+int16, then segmented from the memory map by an untrained `msa2net_pico` at 256².
 Memory is the highest resident set of this process less that after building the network, so the
 pages of the map, which the system takes back when it needs them, are counted too. Linux only.
 """
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from msa2net.data.case import Case, Geometry
-from msa2net.data.phantom import ABDOMEN_LABELS, abdomen
+from msa2net.data.phantom import abdomen
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.files import write_json
 from msa2net.inference.predictor import Predictor
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=1000)
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--batch", type=int, help="slices at once; chosen for the device if absent")
+    parser.add_argument("--classes", type=int, default=9, help="background included")
     parser.add_argument("--mode", choices=("resize", "sliding"), default="resize")
     parser.add_argument("--percentile", action="store_true", help="scale by the case's percentiles")
     parser.add_argument("--threads", type=int, help="of torch; its own choice if absent")
@@ -47,7 +48,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "series.npy"
         write_series(path, options.slices, options.size)
-        predictor = build_predictor(options.mode, options.percentile, options.batch)
+        predictor = build_predictor(
+            options.classes, options.mode, options.percentile, options.batch
+        )
         image_ZHW = np.load(path, mmap_mode="r")
         case = Case("series", image_ZHW[None], geometry=Geometry.from_spacing(SPACING_MM))
         result = measure(predictor, case)
@@ -74,7 +77,7 @@ def write_series(path: Path, slices: int, size: int) -> None:
     series_ZHW.flush()
 
 
-def build_predictor(mode: str, percentile: bool, batch: int | None) -> Predictor:
+def build_predictor(classes: int, mode: str, percentile: bool, batch: int | None) -> Predictor:
     """Build an untrained network with the intensities of an abdominal CT."""
     torch.manual_seed(0)
     scale = {"intensity": "percentile", "low": 0.5, "high": 99.5}
@@ -84,8 +87,9 @@ def build_predictor(mode: str, percentile: bool, batch: int | None) -> Predictor
         orientation="LPS",
         **(scale if percentile else {"low": -125.0, "high": 275.0}),
     )
-    model = create_model("msa2net_pico", num_classes=9, in_channels=1, image_size=256)
-    return Predictor(model.eval(), preprocessing, ABDOMEN_LABELS, batch, mode=mode)
+    model = create_model("msa2net_pico", num_classes=classes, in_channels=1, image_size=256)
+    names = ["background", *(f"structure {number}" for number in range(1, classes))]
+    return Predictor(model.eval(), preprocessing, names, batch, mode=mode)
 
 
 def measure(predictor: Predictor, case: Case) -> dict[str, float]:

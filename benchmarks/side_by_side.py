@@ -109,9 +109,10 @@ def print_part(name: str, found: dict[str, Any]) -> None:
     """Print one line, and what was compared below it."""
     times = [found[who] for who in ("reference", "ours")]
     low, high = (f"{1e3 * statistics.median(one):.4g} ms" for one in times)
+    ratio = found["ratio"]
+    verdict = "no ratio, the results differ" if ratio is None else f"ratio {ratio:.1f}"
     print(
-        f"{name:13} reference {low} {spread(times[0])}, ours {high} {spread(times[1])}: "
-        f"ratio {found['ratio']:.1f}"
+        f"{name:13} reference {low} {spread(times[0])}, ours {high} {spread(times[1])}: {verdict}"
     )
     for key, value in found.items():
         if key not in {"reference", "ours", "ratio"}:
@@ -124,8 +125,9 @@ def spread(seconds: list[float]) -> str:
 
 
 def compared(theirs: list[float], ours: list[float], **facts: object) -> dict[str, Any]:
-    """Put times and their ratio together."""
-    ratio = statistics.median(theirs) / statistics.median(ours)
+    """Put times and their ratio together; being faster at something else is no ratio."""
+    agrees = facts.get("agrees", True)
+    ratio = statistics.median(theirs) / statistics.median(ours) if agrees else None
     return {"reference": theirs, "ours": ours, "ratio": ratio, **facts}
 
 

@@ -182,14 +182,21 @@ def test_the_reference_augments_image_and_label_alike():
 def test_a_device_is_busy_while_any_of_its_tasks_runs():
     """Two steps: tasks of two streams overlap, one lies in another, a gap lies between."""
 
-    def task(start, end, device="CUDA", *, note=False):
+    def task(name, start, end, device="CUDA", *, note=False):
         return SimpleNamespace(
+            name=name,
             time_range=SimpleNamespace(start=start, end=end),
             device_type=SimpleNamespace(name=device),
             is_user_annotation=note,
         )
 
-    tasks = [task(0, 40), task(20, 60), task(30, 35), task(80, 100)]
-    rest = [task(0, 500, "CPU"), task(0, 300, note=True)]
+    tasks = [task("a", 0, 40), task("b", 20, 60), task("a", 30, 35), task("c", 80, 100)]
+    rest = [task("x", 0, 500, "CPU"), task("y", 0, 300, note=True)]
     found = busy_share(SimpleNamespace(events=lambda: [*tasks[::-1], *rest]), steps=2)
-    assert found == {"share": 0.8, "busy_ms": 0.04, "span_ms": 0.05, "tasks": 2}
+    assert found == {
+        "share": 0.8,
+        "busy_ms": 0.04,
+        "span_ms": 0.05,
+        "tasks": 2,
+        "largest": {"a": (0.0225, 1), "b": (0.02, 0.5), "c": (0.01, 0.5)},
+    }

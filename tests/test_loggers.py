@@ -19,7 +19,7 @@ from PIL import Image
 from rich.console import Console
 
 import resumed
-from msa2net.cli.bar import EpochLines, TrainingBar, as_time
+from msa2net.cli.bar import EpochLines, TrainingBar, as_time, fitting
 from msa2net.cli.console import track, training_progress
 from msa2net.data.case import Case
 from msa2net.data.phantom.files import write_phantom
@@ -284,6 +284,25 @@ def test_the_bar_says_where_how_fast_and_how_long(workplace: Path, tmp_path: Pat
     assert " · Dice 0." in second
     assert second.endswith("2 images/s · 3 s left")
     assert not any("/0" in line for line in lines)
+
+
+def test_in_a_narrow_terminal_the_bar_leaves_out_what_says_least():
+    facts = {
+        "step": "step 1234/90000",
+        "loss": "loss 0.1234",
+        "dice": "Dice 0.812, best 0.820",
+        "speed": "12.3 images/s",
+        "left": "1:02:03 h left",
+    }
+    assert fitting(facts, 200) == " · ".join(facts.values())
+    assert (
+        fitting(facts, 70)
+        == "loss 0.1234 · Dice 0.812, best 0.820 · 12.3 images/s · 1:02:03 h left"
+    )
+    assert fitting(facts, 55) == "loss 0.1234 · Dice 0.812, best 0.820 · 1:02:03 h left"
+    validating = facts | {"doing": "validating 11/12"}
+    assert fitting(validating, 58) == "Dice 0.812, best 0.820 · 1:02:03 h left · validating 11/12"
+    assert fitting(validating, 10) == "1:02:03 h left · validating 11/12"
 
 
 def test_the_bar_of_a_resumed_training_counts_from_where_it_stands(workplace: Path, tmp_path: Path):

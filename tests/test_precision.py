@@ -17,6 +17,7 @@ from msa2net.inference.reduced import computing_in, reduced
 from msa2net.inference.run_folder import load_run
 from msa2net.models.lka import DilatedDepthwiseConv2d
 from msa2net.models.registry import create_model
+from msa2net.onnx_predictor import OnnxNetwork
 from msa2net.prediction.records import Maker, Record, read_record, record_path, write_record
 from msa2net.prediction.run import predict_files
 from prediction_runs import write_run
@@ -141,6 +142,12 @@ def test_the_first_of_equals_is_the_most_probable():
     preprocessing = Preprocessing(channels=1, image_size=(64, 64))
     group = Group([Member(torch.nn.Identity(), preprocessing)])
     for layout in (torch.contiguous_format, torch.channels_last):
-        found = group.most_probable(values.to(memory_format=layout))
-        assert found.dtype == np.uint8
-        assert np.array_equal(found, values.numpy().argmax(axis=1))
+        laid_out = values.to(memory_format=layout)
+        for some in (6, 4, 1):
+            parts = laid_out.split(some, dim=1)
+            found = group.most_probable(parts)
+            assert found.dtype == np.uint8
+            assert np.array_equal(found, values.numpy().argmax(axis=1))
+            exported = OnnxNetwork(None, preprocessing).most_probable(p.numpy() for p in parts)
+            assert exported.dtype == np.uint8
+            assert np.array_equal(found, exported)

@@ -1,6 +1,7 @@
 """`Predictor`: ensembles, flips, batches, memory, threads, and sharing cases out."""
 
 import gc
+import math
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -231,8 +232,13 @@ def test_the_batch_is_chosen_by_what_slices_take():
     assert fitting_batch(one=100, several=280, free=1000) == 12
     assert fitting_batch(one=100, several=280, free=0) == 1
     assert fitting_batch(one=100, several=100, free=10**9) == LARGEST
-    assert choose_batch(torch.device("cpu"), lambda _: pytest.fail("not probed")) == DEFAULT_BATCH
+    cpu, probed = torch.device("cpu"), lambda _: pytest.fail("probed")
+    assert choose_batch(cpu, probed, 9 * 256 * 256 * 4) == DEFAULT_BATCH
+    assert choose_batch(cpu, probed, 2**24) == 4  # 64 MB of answers
+    assert choose_batch(cpu, probed, 2**40) == 1
     assert Predictor(Says(0.5, 0.3, 0.2), PLAIN, NAMES).batch_slices == DEFAULT_BATCH
+    large = PLAIN.model_copy(update={"image_size": (512, 512)})
+    assert Predictor(Says(0.5, 0.5), large, ("x",) * 144).batch_slices == 1
 
 
 @pytest.mark.gpu
@@ -263,6 +269,28 @@ def test_probabilities_exist_for_a_few_slices_only(monkeypatch):
     apply = Predictor(Says(*[1 / classes] * classes), PLAIN, ("x",) * classes, batch_slices=16)
     apply(picture(shape=shape))
     assert sizes == [3, 3, 3, 3, 3, 1] * 2 + [3, 3, 2]
+
+
+def test_classes_come_some_at_a_time_where_one_slice_of_them_is_too_much(monkeypatch):
+    """Of 30 classes never more than 7 lie on a case's own grid, and the labels are the same."""
+    classes, size = 30, (96, 80)
+    torch.manual_seed(0)
+    model = nn.Conv2d(1, classes, 3, padding=1)
+    apply = Predictor(model, PLAIN, ("x",) * classes, batch_slices=4)
+    whole = apply(picture(shape=(5, *size))).labels
+    assert len(np.unique(whole)) > 5
+    monkeypatch.setattr("msa2net.inference.engine._BLOCK_BYTES", 7 * 4 * math.prod(size) + 1)
+    shapes = []
+    mean_on_grid = Engine._mean_on_grid
+
+    def watched(*arguments):
+        found = mean_on_grid(*arguments)
+        shapes.append(tuple(found.shape[:2]))
+        return found
+
+    monkeypatch.setattr(Engine, "_mean_on_grid", watched)
+    assert np.array_equal(apply(picture(shape=(5, *size))).labels, whole)
+    assert shapes == [(1, 7), (1, 7), (1, 7), (1, 7), (1, 2)] * 5
 
 
 def test_a_volume_is_let_go_before_the_next_is_read():

@@ -10,7 +10,7 @@ import hashlib
 import importlib
 import json
 import mmap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from msa2net.data.preprocessing import Placement, Preprocessing
 from msa2net.errors import ConfigError, WeightsError
 from msa2net.inference.confidence import Answers
 from msa2net.inference.engine import Engine
-from msa2net.inference.groups import DEFAULT_BATCH, Mode
+from msa2net.inference.groups import Mode, usual_batch
 from msa2net.inference.predictor import Segmenter
 from msa2net.inference.run_folder import ModelFacts, parse_facts
 
@@ -61,7 +61,8 @@ class OnnxPredictor(Segmenter):
             ConfigError: no slices in a batch.
         """
         networks = OnnxNetwork(session, facts.preprocessing)
-        super().__init__(Engine((networks,), batch_slices), facts.label_names, facts.usual)
+        engine = Engine((networks,), len(facts.label_names), batch_slices)
+        super().__init__(engine, facts.label_names, facts.usual)
         self.facts = facts
 
     @classmethod
@@ -72,7 +73,8 @@ class OnnxPredictor(Segmenter):
 
         Args:
             file: ends in `.onnx`.
-            batch_slices: slices that go through the network at once; None is 16.
+            batch_slices: slices that go through the network at once; None is 16, of
+                many classes fewer.
             threads: on which the network computes; None lets onnxruntime take all cores.
 
         Raises:
@@ -129,18 +131,28 @@ class OnnxNetwork:
         """Return the sum of two answers."""
         return one + other
 
-    def most_probable(self, values_BKHW: Float) -> NDArray[np.uint8]:
-        """Return the classes (B, H, W) with the largest values."""
-        return values_BKHW.argmax(axis=1).astype(np.uint8)
+    def most_probable(self, parts_BkHW: Iterable[Float]) -> NDArray[np.uint8]:
+        """Return the classes (B, H, W) with the largest values, the first of equals."""
+        count, largest_BHW, labels_BHW = 0, np.empty(0), np.empty(0, np.uint8)
+        for values_BkHW in parts_BkHW:
+            own_BHW = values_BkHW.max(axis=1)
+            class_BHW = values_BkHW.argmax(axis=1).astype(np.uint8) + np.uint8(count)
+            if count:
+                exceeds_BHW = own_BHW > largest_BHW
+                class_BHW = np.where(exceeds_BHW, class_BHW, labels_BHW)
+                own_BHW = np.where(exceeds_BHW, own_BHW, largest_BHW)
+            count += values_BkHW.shape[1]
+            largest_BHW, labels_BHW = own_BHW, class_BHW
+        return labels_BHW
 
     def probe(self, count: int) -> None:
         """Send that many slices of nothing through the network."""
         p = self.preprocessing
         self.probabilities(np.zeros((count, p.channels, *p.image_size), np.float32))
 
-    def choose_batch(self, _run: Callable[[int], object]) -> int:
-        """Return `DEFAULT_BATCH`: nothing is measured on a CPU."""
-        return DEFAULT_BATCH
+    def choose_batch(self, _run: Callable[[int], object], slice_bytes: int) -> int:
+        """Return `usual_batch`: nothing is measured on a CPU."""
+        return usual_batch(slice_bytes)
 
     def smaller_batch(self, batch: int) -> int:
         """Return half a batch.

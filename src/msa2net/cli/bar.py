@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning as L
@@ -15,6 +15,8 @@ from msa2net.training.progress import Progress as TrainingProgress
 from msa2net.training.task import SegmentationTask
 
 FETCH_EVERY_S = 2.0  # a loss that is shown makes a GPU wait
+BAR_WIDTH = 16
+DISPENSABLE = ("step", "speed", "loss", "dice")  # the first goes first where a line is too short
 
 
 class TrainingBar(ProgressBar):
@@ -30,7 +32,7 @@ class TrainingBar(ProgressBar):
         super().__init__()
         self.bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=BAR_WIDTH),
             TextColumn("{task.fields[facts]}"),
             console=console,
             transient=True,
@@ -77,21 +79,24 @@ class TrainingBar(ProgressBar):
         task, progress = trainer.lightning_module, self._recorder.progress
         assert isinstance(task, SegmentationTask)
         done, seconds = progress.step - self._first_step, time.monotonic() - self._began
-        facts = [f"step {progress.step}/{task.total_steps}"]
+        facts = {"step": f"step {progress.step}/{task.total_steps}"}
         if loss := self._latest_loss():
-            facts.append(f"loss {loss}")
+            facts["loss"] = f"loss {loss}"
         if scored := progress.scores(task.config.monitor):
-            facts.append(f"Dice {scored[-1]:.3f}, best {max(scored):.3f}")
+            facts["dice"] = f"Dice {scored[-1]:.3f}, best {max(scored):.3f}"
         if done:
             speed = done * self._recorder.images_per_step / seconds
             left = _seconds_left(progress, task, self._first_step, seconds)
-            facts += [f"{speed:.3g} images/s", f"{as_time(left)} left"]
+            facts |= {"speed": f"{speed:.3g} images/s", "left": f"{as_time(left)} left"}
+        if doing:
+            facts["doing"] = doing
+        epoch = f"epoch {min(progress.epoch + 1, task.config.epochs)}/{task.config.epochs}"
         self.bar.update(
             self.line,
-            description=f"epoch {min(progress.epoch + 1, task.config.epochs)}/{task.config.epochs}",
+            description=epoch,
             completed=progress.step,
             total=task.total_steps,
-            facts=" · ".join([*facts, doing] if doing else facts),
+            facts=fitting(facts, self.bar.console.width - len(epoch) - BAR_WIDTH - 2),
             visible=True,
         )
 
@@ -144,6 +149,15 @@ def _seconds_left(
 ) -> float:
     """Return how long the rest takes, going by the seconds since `first_step`."""
     return (task.total_steps - progress.step) * seconds / (progress.step - first_step)
+
+
+def fitting(facts: Mapping[str, str], width: int) -> str:
+    """Join facts to a line of so many characters; what is too much is left out as `DISPENSABLE`."""
+    kept = dict(facts)
+    for name in DISPENSABLE:
+        if len(" · ".join(kept.values())) > width:
+            kept.pop(name, None)
+    return " · ".join(kept.values())
 
 
 def as_time(seconds: float) -> str:

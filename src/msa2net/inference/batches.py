@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from msa2net.errors import ConfigError
-from msa2net.inference.groups import DEFAULT_BATCH
+from msa2net.inference.groups import usual_batch
 
 LARGEST = 64
 """More gain nothing that could be measured, on any device."""
@@ -14,17 +14,18 @@ _SHARE = 0.8  # of the free memory: what comes after the network needs some too
 _PROBE = 4
 
 
-def choose_batch(device: torch.device, run: Callable[[int], object]) -> int:
-    """Choose a batch size for a device: on CUDA by measuring, elsewhere `DEFAULT_BATCH`.
+def choose_batch(device: torch.device, run: Callable[[int], object], slice_bytes: int) -> int:
+    """Choose a batch size for a device: on CUDA by measuring, elsewhere `usual_batch`.
 
     Measuring resets CUDA's record of the highest memory use.
 
     Args:
         device: where the network computes.
         run: sends that many slices through the network.
+        slice_bytes: of the answer to one of them.
     """
     if device.type != "cuda":
-        return DEFAULT_BATCH
+        return usual_batch(slice_bytes)
     try:
         run(1)  # libraries allocate their workspaces at the first call
         one, several = _peak(device, run, 1), _peak(device, run, _PROBE)

@@ -1,8 +1,9 @@
 """Slices through networks and back: batches, windows, and what to do when memory runs out.
 
-Axes: C channels, Z slices, H rows, W columns, K classes; h, w are rows and columns of what a
-network looks at. Z, H and W are those of the training orientation (see `orientation`): a case that
-lies otherwise is looked at along its axes, and its labels are written through the same view.
+Axes: C channels, Z slices, H rows, W columns, K classes, k some of them; h, w are rows and
+columns of what a network looks at. Z, H and W are those of the training orientation (see
+`orientation`): a case that lies otherwise is looked at along its axes, and its labels are written
+through the same view.
 """
 
 import math
@@ -75,6 +76,7 @@ class Engine:
 
     Attributes:
         groups: their probabilities are averaged, every network with the same weight.
+        classes: that they tell apart.
         mode: see `Predictor`.
         overlap: of neighbouring windows, as a share of their sides.
     """
@@ -82,6 +84,7 @@ class Engine:
     def __init__(
         self,
         groups: tuple[Networks, ...],
+        classes: int,
         batch_slices: int | None = None,
         mode: Mode = "resize",
         overlap: float = 0.5,
@@ -98,6 +101,7 @@ class Engine:
         if batch_slices is not None and batch_slices < 1:
             raise ConfigError(f"a batch of {batch_slices} slices is none; use 1 or more")
         self.groups = groups
+        self.classes = classes
         self.mode = mode
         self.overlap = overlap
         self._batch = batch_slices
@@ -108,7 +112,9 @@ class Engine:
         """Windows that go through a network at once; a resized slice is one window."""
         with self._lock:
             if self._batch is None:
-                self._batch = self.groups[0].choose_batch(self._probe)
+                size = self.groups[0].preprocessing.image_size
+                slice_bytes = 4 * self.classes * math.prod(size)
+                self._batch = self.groups[0].choose_batch(self._probe, slice_bytes)
             return self._batch
 
     def begin(self, case: Case, ways: tuple[WayBack, ...]) -> Pending:
@@ -204,23 +210,28 @@ class Engine:
         """Return labels (Z, H, W) of the case's size (H, W)."""
         size, first = (owner.image.shape[2], owner.image.shape[3]), self.groups[0]
         if way == "labels":
-            labels_Zhw = first.most_probable(found_ZKhw[0])
+            labels_Zhw = first.most_probable(found_ZKhw[:1])
             return first.preprocessing.invert_labels(labels_Zhw, size, owner.placements[0])
         total, classes = found_ZKhw[0].shape[:2]
-        at_once = max(1, _BLOCK_BYTES // (4 * classes * math.prod(size)))
+        a_class = 4 * math.prod(size)
+        slices = max(1, _BLOCK_BYTES // (a_class * classes))
+        some = max(1, _BLOCK_BYTES // a_class)  # all classes, where one slice of them has room
         blocks = [
             first.most_probable(
-                self._mean_on_grid([found[z : z + at_once] for found in found_ZKhw], size, owner)
+                self._mean_on_grid(
+                    [found[z : z + slices, k : k + some] for found in found_ZKhw], size, owner
+                )
+                for k in range(0, classes, some)
             )
-            for z in range(0, total, at_once)
+            for z in range(0, total, slices)
         ]
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
-    def _mean_on_grid(self, found_ZKhw: list[Any], size: tuple[int, int], owner: Pending) -> Any:
-        """Return the sum over all networks, (Z, K, H, W); the largest stays so undivided."""
+    def _mean_on_grid(self, found_Zkhw: list[Any], size: tuple[int, int], owner: Pending) -> Any:
+        """Return the sum over all networks, (Z, k, H, W); the largest stays so undivided."""
         sum_ZKHW = None
         for group, own_ZKhw, placement in zip(
-            self.groups, found_ZKhw, owner.placements, strict=True
+            self.groups, found_Zkhw, owner.placements, strict=True
         ):
             weight = group.count if len(self.groups) > 1 else 1
             own_ZKHW = group.on_grid(own_ZKhw, size, placement, weight)

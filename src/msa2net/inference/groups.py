@@ -1,10 +1,10 @@
 """What the engine asks of networks, whatever computes them: torch, or the ONNX runtime.
 
-Axes: B slices, C channels, K classes; h, w are rows and columns of the network's input, H and W of
-a case.
+Axes: B slices, C channels, K classes, k some of them; h, w are rows and columns of the network's
+input, H and W of a case.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -24,6 +24,18 @@ PredictionPrecision = Literal["float32", "bfloat16"]
 
 DEFAULT_BATCH = 16
 """Slices at once where memory is not measured: larger batches are no faster on a CPU."""
+
+ANSWER_BYTES = 64 * 2**20
+"""What a network may answer at once there: with many classes fewer slices have room in it."""
+
+
+def usual_batch(slice_bytes: int) -> int:
+    """Return how many slices go through a network at once where memory is not measured.
+
+    Args:
+        slice_bytes: of the answer to one slice, (K, h, w) float32.
+    """
+    return max(1, min(DEFAULT_BATCH, ANSWER_BYTES // slice_bytes))
 
 
 def require_precision(precision: str) -> None:
@@ -75,17 +87,22 @@ class Networks(Protocol):
     def add(self, one: Any, other: Any, /) -> Any:
         """Return the sum of two answers on one grid; the other may be another group's."""
 
-    def most_probable(self, values_BKHW: Any, /) -> NDArray[np.uint8]:
-        """Return the classes (B, H, W) with the largest values."""
+    def most_probable(self, parts_BkHW: Iterable[Any], /) -> NDArray[np.uint8]:
+        """Return the classes (B, H, W) with the largest values, the first of equals.
+
+        Args:
+            parts_BkHW: the values of the first classes, of the next ones, and so on.
+        """
 
     def probe(self, count: int, /) -> None:
         """Send that many slices of nothing through the networks."""
 
-    def choose_batch(self, run: Callable[[int], object], /) -> int:
+    def choose_batch(self, run: Callable[[int], object], slice_bytes: int, /) -> int:
         """Return how many slices may go through all networks at once.
 
         Args:
             run: sends that many slices through all of them, for measuring.
+            slice_bytes: of the answer to one of them.
         """
 
     def smaller_batch(self, batch: int, /) -> int:

@@ -1,11 +1,11 @@
 """Networks that see the same inputs, and the mean of what they find probable.
 
-Axes: B slices, C channels, K classes; h, w are rows and columns of the network's input, or of the
-whole slice at the input's scale where windows slide over it.
+Axes: B slices, C channels, K classes, k some of them; h, w are rows and columns of the network's
+input, or of the whole slice at the input's scale where windows slide over it.
 """
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -144,15 +144,24 @@ class Group:
         return one + other.to(one.device)
 
     @torch.inference_mode()
-    def most_probable(self, values_BKHW: Tensor) -> NDArray[np.uint8]:
+    def most_probable(self, parts_BkHW: Iterable[Tensor]) -> NDArray[np.uint8]:
         """Return the classes (B, H, W) with the largest values, the first of equals."""
-        largest_BHW = values_BKHW.max(dim=1).indices  # on CPUs up to six times as fast as argmax
-        labels_BHW: NDArray[np.uint8] = largest_BHW.to(torch.uint8).cpu().numpy()
-        return labels_BHW
+        count, largest_BHW, labels_BHW = 0, torch.empty(0), torch.empty(0)
+        for values_BkHW in parts_BkHW:
+            own_BHW, index_BHW = values_BkHW.max(dim=1)  # on CPUs up to six times as fast as argmax
+            class_BHW = index_BHW.to(torch.uint8) + count
+            if count:
+                exceeds_BHW = own_BHW > largest_BHW
+                class_BHW = torch.where(exceeds_BHW, class_BHW, labels_BHW)
+                own_BHW = torch.where(exceeds_BHW, own_BHW, largest_BHW)
+            count += values_BkHW.shape[1]
+            largest_BHW, labels_BHW = own_BHW, class_BHW
+        found_BHW: NDArray[np.uint8] = labels_BHW.cpu().numpy()
+        return found_BHW
 
-    def choose_batch(self, run: Callable[[int], object]) -> int:
+    def choose_batch(self, run: Callable[[int], object], slice_bytes: int) -> int:
         """Return how many slices may go through all networks at once; see `batches`."""
-        return choose_batch(self.device, run)
+        return choose_batch(self.device, run, slice_bytes)
 
     def smaller_batch(self, batch: int) -> int:
         """Return half a batch; see `batches`."""

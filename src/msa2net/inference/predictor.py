@@ -228,7 +228,8 @@ class Predictor(Segmenter):
             sliding_window_inference()  # missing, it is said before anything is read
         first = Member(model, preprocessing, flips, usual, precision, compile=compile)
         groups = group_members([first, *others])
-        super().__init__(Engine(groups, batch_slices, mode, overlap), label_names, usual)
+        engine = Engine(groups, len(label_names), batch_slices, mode, overlap)
+        super().__init__(engine, label_names, usual)
         self.model = first.model
         self.flips = flips
         self.mode = mode
