@@ -128,7 +128,7 @@ def repeated(call: Callable[[], object], count: int) -> Callable[[], object]:
 def prediction(options: argparse.Namespace) -> Iterator[Row]:
     """Time a slice and memory of a series: by its slices, their side, and classes."""
     usual = {"slices": 64, "size": 256, "classes": 9}
-    changes = [("slices", (64, 256, 1024)), ("size", (128, 256, 512)), ("classes", (2, 9, 36))]
+    changes = [("slices", (64, 256, 1024)), ("size", (128, 256, 512)), ("classes", (2, 9, 36, 144))]
     for name, values in changes:
         found: dict[int, list[Row]] = {value: [] for value in values}
         for _ in range(options.rounds):
