@@ -1,7 +1,7 @@
 """How the cost of each part grows with what a user may change, as a table.
 
-    python benchmarks/growth.py [--only prediction,processes] [--repeats 5] [--threads 2]
-        [--out FILE.json]
+    python benchmarks/growth.py [--only prediction,processes] [--repeats 5] [--rounds 3]
+        [--threads 2] [--out FILE.json]
 
 One thing changes at a time: the side of the network's input, the number of slices, their side, the
 number of classes, the number of processes. Networks are untrained. Prediction is
@@ -67,7 +67,7 @@ def line(row: Row) -> str:
     """Return a row of a Markdown table."""
     low, high = min(row["times"]), max(row["times"])
     memory = f"{row['memory_mb']:.0f} MB" if "memory_mb" in row else ""
-    time = f"{statistics.median(row['times']):.3g} ({low:.3g}–{high:.3g}) {row['unit']}"
+    time = f"{statistics.median(row['times']):.3g} ({low:.3g}–{high:.3g}) ms"
     return f"| {row['part']} | {row['value']} {row['by']} | {time} | {memory} |"
 
 
@@ -77,7 +77,7 @@ def network(options: argparse.Namespace) -> Iterator[Row]:
         settings = replace(settings_for(CPU, model=NETWORK), image_size=side)
         image_BChw, _ = parts.draw_batch(settings, BATCH)
         call = parts.forward_call(settings, parts.build_model(settings), image_BChw)
-        yield row(options, f"{NETWORK}, a slice", "pixels a side", side, call, BATCH)
+        yield timed(options, f"{NETWORK}, a slice", "pixels a side", side, call, BATCH)
 
 
 def augmentation(options: argparse.Namespace) -> Iterator[Row]:
@@ -85,7 +85,7 @@ def augmentation(options: argparse.Namespace) -> Iterator[Row]:
     for side in (128, 256, 512):
         sample = parts.augment_call(replace(settings_for(CPU), image_size=side))
         call = repeated(sample, 50)
-        yield row(options, "augmentation, a sample", "pixels a side", side, call, 50)
+        yield timed(options, "augmentation, a sample", "pixels a side", side, call, 50)
 
 
 def loss(options: argparse.Namespace) -> Iterator[Row]:
@@ -95,7 +95,7 @@ def loss(options: argparse.Namespace) -> Iterator[Row]:
         _, label_Bhw = parts.draw_batch(settings, BATCH)
         logits_BKhw = torch.randn(BATCH, classes, *label_Bhw.shape[1:])
         call = parts.loss_call(logits_BKhw, label_Bhw % classes)
-        yield row(options, "Boundary-DoU, a slice of 224²", "classes", classes, call, BATCH)
+        yield timed(options, "Boundary-DoU, a slice of 224²", "classes", classes, call, BATCH)
 
 
 def evaluation(options: argparse.Namespace) -> Iterator[Row]:
@@ -103,10 +103,10 @@ def evaluation(options: argparse.Namespace) -> Iterator[Row]:
     for slices in (32, 64, 128):
         case = parts.draw_volume(replace(settings_for(CPU), slices=slices, side=256))
         call = parts.evaluate_call(case)
-        yield row(options, "scores of 256² slices, a slice", "slices", slices, call, slices)
+        yield timed(options, "scores of 256² slices, a slice", "slices", slices, call, slices)
 
 
-def row(
+def timed(
     options: argparse.Namespace,
     part: str,
     by: str,
@@ -117,7 +117,7 @@ def row(
     """Time a call that does something `count` times, in milliseconds each."""
     seconds = measure(call, options.repeats, CPU).seconds
     times = [1e3 * one / count for one in seconds]
-    return {"part": part, "by": by, "value": value, "unit": "ms", "times": times}
+    return {"part": part, "by": by, "value": value, "times": times}
 
 
 def repeated(call: Callable[[], object], count: int) -> Callable[[], object]:
@@ -139,7 +139,6 @@ def prediction(options: argparse.Namespace) -> Iterator[Row]:
                 "part": "prediction, a slice",
                 "by": {"size": "pixels a side"}.get(name, name),
                 "value": value,
-                "unit": "ms",
                 "times": [one["per_slice_ms"] for one in runs],
                 "memory_mb": statistics.median(
                     one["peak_mb"] - one["image_mb"] - one["labels_mb"] for one in runs
@@ -171,7 +170,6 @@ def processes(options: argparse.Namespace) -> Iterator[Row]:
             "part": f"training of {NETWORK} at 128², a slice",
             "by": "processes",
             "value": count,
-            "unit": "ms",
             "times": [1e3 * one for one in seconds],
         }
 

@@ -11,6 +11,7 @@ import torch
 from msa2net.data.phantom import abdomen
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, DataError
+from msa2net.inference.engine import most_probable
 from msa2net.inference.networks import Group, Member
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.reduced import computing_in, reduced
@@ -145,9 +146,9 @@ def test_the_first_of_equals_is_the_most_probable():
         laid_out = values.to(memory_format=layout)
         for some in (6, 4, 1):
             parts = laid_out.split(some, dim=1)
-            found = group.most_probable(parts)
+            found = most_probable(group, parts)
             assert found.dtype == np.uint8
             assert np.array_equal(found, values.numpy().argmax(axis=1))
-            exported = OnnxNetwork(None, preprocessing).most_probable(p.numpy() for p in parts)
+            exported = most_probable(OnnxNetwork(None, preprocessing), (p.numpy() for p in parts))
             assert exported.dtype == np.uint8
             assert np.array_equal(found, exported)

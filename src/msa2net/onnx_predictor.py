@@ -10,7 +10,7 @@ import hashlib
 import importlib
 import json
 import mmap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +73,8 @@ class OnnxPredictor(Segmenter):
 
         Args:
             file: ends in `.onnx`.
-            batch_slices: slices that go through the network at once; None is 16, of
-                many classes fewer.
+            batch_slices: slices that go through the network at once; None is 16, or fewer where
+                there are many classes.
             threads: on which the network computes; None lets onnxruntime take all cores.
 
         Raises:
@@ -131,18 +131,12 @@ class OnnxNetwork:
         """Return the sum of two answers."""
         return one + other
 
-    def most_probable(self, parts_BkHW: Iterable[Float]) -> NDArray[np.uint8]:
-        """Return the classes (B, H, W) with the largest values, the first of equals."""
-        count, largest_BHW, labels_BHW = 0, np.empty(0), np.empty(0, np.uint8)
-        for values_BkHW in parts_BkHW:
-            own_BHW = values_BkHW.max(axis=1)
-            class_BHW = values_BkHW.argmax(axis=1).astype(np.uint8) + np.uint8(count)
-            if count:
-                exceeds_BHW = own_BHW > largest_BHW
-                class_BHW = np.where(exceeds_BHW, class_BHW, labels_BHW)
-                own_BHW = np.where(exceeds_BHW, own_BHW, largest_BHW)
-            count += values_BkHW.shape[1]
-            largest_BHW, labels_BHW = own_BHW, class_BHW
+    def largest(self, values_BkHW: Float) -> tuple[Float, NDArray[np.uint8]]:
+        """Return the largest values (B, H, W), and as uint8 which they are, the first of equals."""
+        return values_BkHW.max(axis=1), values_BkHW.argmax(axis=1).astype(np.uint8)
+
+    def as_array(self, labels_BHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return labels as they are."""
         return labels_BHW
 
     def probe(self, count: int) -> None:

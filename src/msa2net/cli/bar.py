@@ -96,7 +96,7 @@ class TrainingBar(ProgressBar):
             description=epoch,
             completed=progress.step,
             total=task.total_steps,
-            facts=fitting(facts, self.bar.console.width - len(epoch) - BAR_WIDTH - 2),
+            facts=fitting(facts, self.bar.console.width - len(f"{epoch}  ") - BAR_WIDTH),
             visible=True,
         )
 

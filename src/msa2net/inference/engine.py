@@ -8,7 +8,7 @@ through the same view.
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
@@ -210,18 +210,21 @@ class Engine:
         """Return labels (Z, H, W) of the case's size (H, W)."""
         size, first = (owner.image.shape[2], owner.image.shape[3]), self.groups[0]
         if way == "labels":
-            labels_Zhw = first.most_probable(found_ZKhw[:1])
+            labels_Zhw = most_probable(first, found_ZKhw[:1])
             return first.preprocessing.invert_labels(labels_Zhw, size, owner.placements[0])
         total, classes = found_ZKhw[0].shape[:2]
         a_class = 4 * math.prod(size)
         slices = max(1, _BLOCK_BYTES // (a_class * classes))
         some = max(1, _BLOCK_BYTES // a_class)  # all classes, where one slice of them has room
         blocks = [
-            first.most_probable(
-                self._mean_on_grid(
-                    [found[z : z + slices, k : k + some] for found in found_ZKhw], size, owner
-                )
-                for k in range(0, classes, some)
+            most_probable(
+                first,
+                (
+                    self._mean_on_grid(
+                        [found[z : z + slices, k : k + some] for found in found_ZKhw], size, owner
+                    )
+                    for k in range(0, classes, some)
+                ),
             )
             for z in range(0, total, slices)
         ]
@@ -242,6 +245,25 @@ class Engine:
         """Send slices of nothing through every network, to measure the memory it takes."""
         for group in self.groups:
             group.probe(count)
+
+
+def most_probable(networks: Networks, parts_BkHW: Iterable[Any]) -> NDArray[np.uint8]:
+    """Return the classes (B, H, W) with the largest values, the first of equals.
+
+    Args:
+        networks: of whose answers the values are.
+        parts_BkHW: those of the first classes, of the next ones, and so on.
+    """
+    count, largest_BHW, labels_BHW = 0, None, None
+    for values_BkHW in parts_BkHW:
+        own_BHW, index_BHW = networks.largest(values_BkHW)
+        if count:
+            exceeds_BHW = own_BHW > largest_BHW
+            index_BHW = (index_BHW + count) * exceeds_BHW + labels_BHW * ~exceeds_BHW
+            own_BHW = own_BHW.clip(min=largest_BHW)
+        count += values_BkHW.shape[1]
+        largest_BHW, labels_BHW = own_BHW, index_BHW
+    return networks.as_array(labels_BHW)
 
 
 def _first_windows(queue: list[Slice], batch: int) -> list[Slice]:

@@ -4,7 +4,7 @@ Axes: B slices, C channels, K classes, k some of them; h, w are rows and columns
 input, H and W of a case.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -87,12 +87,11 @@ class Networks(Protocol):
     def add(self, one: Any, other: Any, /) -> Any:
         """Return the sum of two answers on one grid; the other may be another group's."""
 
-    def most_probable(self, parts_BkHW: Iterable[Any], /) -> NDArray[np.uint8]:
-        """Return the classes (B, H, W) with the largest values, the first of equals.
+    def largest(self, values_BkHW: Any, /) -> tuple[Any, Any]:
+        """Return the largest values (B, H, W), and as uint8 which they are, the first of equals."""
 
-        Args:
-            parts_BkHW: the values of the first classes, of the next ones, and so on.
-        """
+    def as_array(self, labels_BHW: Any, /) -> NDArray[np.uint8]:
+        """Return labels in the computer's own memory."""
 
     def probe(self, count: int, /) -> None:
         """Send that many slices of nothing through the networks."""

@@ -5,7 +5,7 @@ input, or of the whole slice at the input's scale where windows slide over it.
 """
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -144,20 +144,15 @@ class Group:
         return one + other.to(one.device)
 
     @torch.inference_mode()
-    def most_probable(self, parts_BkHW: Iterable[Tensor]) -> NDArray[np.uint8]:
-        """Return the classes (B, H, W) with the largest values, the first of equals."""
-        count, largest_BHW, labels_BHW = 0, torch.empty(0), torch.empty(0)
-        for values_BkHW in parts_BkHW:
-            own_BHW, index_BHW = values_BkHW.max(dim=1)  # on CPUs up to six times as fast as argmax
-            class_BHW = index_BHW.to(torch.uint8) + count
-            if count:
-                exceeds_BHW = own_BHW > largest_BHW
-                class_BHW = torch.where(exceeds_BHW, class_BHW, labels_BHW)
-                own_BHW = torch.where(exceeds_BHW, own_BHW, largest_BHW)
-            count += values_BkHW.shape[1]
-            largest_BHW, labels_BHW = own_BHW, class_BHW
-        found_BHW: NDArray[np.uint8] = labels_BHW.cpu().numpy()
-        return found_BHW
+    def largest(self, values_BkHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the largest values (B, H, W), and as uint8 which they are, the first of equals."""
+        found = values_BkHW.max(dim=1)  # on CPUs up to six times as fast as argmax
+        return found.values, found.indices.to(torch.uint8)
+
+    def as_array(self, labels_BHW: Tensor) -> NDArray[np.uint8]:
+        """Return labels in the computer's own memory."""
+        array_BHW: NDArray[np.uint8] = labels_BHW.cpu().numpy()
+        return array_BHW
 
     def choose_batch(self, run: Callable[[int], object], slice_bytes: int) -> int:
         """Return how many slices may go through all networks at once; see `batches`."""
