@@ -7,10 +7,12 @@
 Slices of 512² in TransUNet's layout, drawn from a phantom, become images of 224². The reference
 reads, augments and resizes each in a loader's worker and takes a float32 step. Ours is `train` with
 the same network, loss and optimiser, its own augmentation, and `train.compile` if asked for; the
-first epoch, in which it compiles, is not counted, nor is the writing of checkpoints. Both get the
-same number of workers. At the end the same step is repeated on one batch, without loaders and loop
-around it; on a GPU a profile says of both how much of the time it is busy, and with what. Of a
-compiled step it is told, too, how many bytes its kernels read and write, as the compiler counts.
+first epoch, in which it compiles, is not counted, nor is the writing of checkpoints. Nor is the
+reference's first step of an epoch, which waits for its workers to start; ours wait, and it counts.
+Both get the same number of workers. At the end the same step is repeated on one batch, without
+loaders and loop around it; on a GPU a profile says of both how much of the time it is busy, and
+with what. Of a compiled step it is told, too, how many bytes its kernels read and write, as the
+compiler counts.
 """
 
 import argparse
@@ -66,6 +68,8 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="a setting of ours")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    if options.slices < 2 * options.batch or options.epochs < 2:
+        parser.error("two epochs of two steps are the least: use more --slices or --epochs")
     device = choose_device(options.device)
     settings = settings_for(device, model=options.network, batch=options.batch)
     result: dict[str, Any] = {"machine": machine(settings), "command": sys.argv[1:]}
@@ -353,7 +357,7 @@ def ours(options: argparse.Namespace, folder: Path, device: torch.device) -> dic
         "first_step_seconds": round(epochs[0][0], 1),
         "training_seconds": round(whole, 1),
         "waiting_share": result.waiting_share,
-        "compiled_bytes": metrics.num_bytes_accessed,  # 0 without compilation, or from its cache
+        "compiled_bytes": metrics.num_bytes_accessed,  # 0 if nothing was compiled
         **watch.found,
     }
 

@@ -36,7 +36,7 @@ HERE = Path(__file__).parent
 NETWORK = "msa2net_pico"
 BATCH = 4
 ROUNDS = 3
-"""Of prediction and training, each round over all values, so that a slow minute is nobody's."""
+"""Of prediction and training, each over all values: a slow minute is not all one value's."""
 
 Row = dict[str, Any]
 
@@ -50,11 +50,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    if unknown := set(options.only.split(",")) - set(PARTS):
+        parser.error(f"there is no part {', '.join(unknown)}; use {', '.join(PARTS)}")
     torch.set_num_threads(options.threads)
     keep_touched_memory()
     about = machine(settings_for(CPU))
     print(about)
     rows: list[Row] = []
+    print("| part | what changes | time | memory |", "|---|---|---|---|", sep="\n")
     for part in options.only.split(","):
         for row in PARTS[part](options):
             rows.append(row)
@@ -128,22 +131,24 @@ def repeated(call: Callable[[], object], count: int) -> Callable[[], object]:
 def prediction(options: argparse.Namespace) -> Iterator[Row]:
     """Time a slice and memory of a series: by its slices, their side, and classes."""
     usual = {"slices": 64, "size": 256, "classes": 9}
-    changes = [("slices", (64, 256, 1024)), ("size", (128, 256, 512)), ("classes", (2, 9, 36, 144))]
-    for name, values in changes:
-        found: dict[int, list[Row]] = {value: [] for value in values}
-        for _ in range(options.rounds):
-            for value in values:
-                found[value].append(predicted(options.threads, usual | {name: value}))
-        for value, runs in found.items():
-            yield {
-                "part": "prediction, a slice",
-                "by": {"size": "pixels a side"}.get(name, name),
-                "value": value,
-                "times": [one["per_slice_ms"] for one in runs],
-                "memory_mb": statistics.median(
-                    one["peak_mb"] - one["image_mb"] - one["labels_mb"] for one in runs
-                ),
-            }
+    changes: list[dict[str, int]] = [{}]
+    changes += [{"slices": count} for count in (256, 1024)]
+    changes += [{"size": side} for side in (128, 512)]
+    changes += [{"classes": count} for count in (2, 36, 144)]
+    found: list[list[Row]] = [[] for _ in changes]
+    for _ in range(options.rounds):
+        for changed, runs in zip(changes, found, strict=True):
+            runs.append(predicted(options.threads, usual | changed))
+    for changed, runs in zip(changes, found, strict=True):
+        yield {
+            "part": "prediction, a slice",
+            "by": "slices of {size}² in {classes} classes".format_map(usual | changed),
+            "value": (usual | changed)["slices"],
+            "times": [one["per_slice_ms"] for one in runs],
+            "memory_mb": statistics.median(
+                one["peak_mb"] - one["image_mb"] - one["labels_mb"] for one in runs
+            ),
+        }
 
 
 def predicted(threads: int, changes: dict[str, int]) -> Row:

@@ -51,7 +51,7 @@ SEEN = {"augment": 58e-3, "resize": 9e-3, "network": 1.8}
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", help="parts, separated by commas")
+    parser.add_argument("--only", help="parts, separated by commas", default=",".join(PARTS))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--bfloat16", action="store_true", help="ours computes in bfloat16")
     parser.add_argument(
@@ -71,6 +71,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="tiny: only to see that it runs")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    chosen = options.only.split(",")
+    if unknown := set(chosen) - set(PARTS):
+        parser.error(f"there is no part {', '.join(unknown)}; use {', '.join(PARTS)}")
     if options.threads:
         torch.set_num_threads(options.threads)
     keep_touched_memory()  # as all our commands do; here it is the reference's gain as well
@@ -78,14 +81,13 @@ def main() -> None:
     if options.weights is None:
         name = f"side_by_side_{settings.image_size}_{options.steps}.safetensors"
         options.weights = Path(tempfile.gettempdir()) / name
-    chosen = options.only.split(",") if options.only else list(PARTS)
     result: dict[str, Any] = {"machine": machine(settings), "command": sys.argv[1:]}
     print(result["machine"])
     for name in chosen:
         result[name] = PARTS[name](settings, options)
         print_part(name, result[name])
-    if options.out:
-        write_json(options.out, result)
+        if options.out:
+            write_json(options.out, result)
 
 
 def build_settings(options: argparse.Namespace) -> Settings:
@@ -125,7 +127,7 @@ def spread(seconds: list[float]) -> str:
 
 
 def compared(theirs: list[float], ours: list[float], **facts: object) -> dict[str, Any]:
-    """Put times and their ratio together; being faster at something else is no ratio."""
+    """Put times and their ratio together; no ratio where results differ."""
     agrees = facts.get("agrees", True)
     ratio = statistics.median(theirs) / statistics.median(ours) if agrees else None
     return {"reference": theirs, "ours": ours, "ratio": ratio, **facts}

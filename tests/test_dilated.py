@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from msa2net.models.dilated import dilated_depthwise
+from msa2net.models.dilated import dilated_depthwise, pays
 from msa2net.models.lka import DilatedDepthwiseConv2d
 
 
@@ -36,6 +36,22 @@ def test_the_module_takes_it_and_keeps_channels_last():
     traced = torch.jit.trace(module, x)
     assert "reshape" not in str(traced.graph)
     torch.testing.assert_close(traced(x), plain)
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "kernel", "expected"),
+    [
+        ("cpu", torch.float32, 3, True),
+        ("cpu", torch.bfloat16, 7, True),
+        ("cuda", torch.bfloat16, 7, True),
+        ("cuda", torch.bfloat16, 3, False),
+        ("cuda", torch.float32, 7, False),
+        ("mps", torch.bfloat16, 7, False),
+    ],
+)
+def test_it_is_taken_where_it_was_faster(device, dtype, kernel, expected):
+    """The table of docs/performance.md."""
+    assert pays(device, dtype, kernel) == expected
 
 
 def test_without_a_bias():

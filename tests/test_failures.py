@@ -420,6 +420,8 @@ def test_the_batch_that_would_fit_is_said(monkeypatch):
     said = training_sentence("cuda", (24, 1), lambda: 2e9)
     assert "turn on train.gradient_checkpointing, raise train.accumulate to 2" in said
     assert "lower train.batch_size to 16 or less (16 at once fit into the 40 GB" in said
+    said = training_sentence("cuda", (24, 1), lambda: 2e9, compile=True)  # does not allow both
+    assert "; turn off train.compile and turn on train.gradient_checkpointing, raise" in said
 
 
 def test_what_fits_is_said_of_the_whole_batch(monkeypatch):
@@ -435,8 +437,11 @@ def test_out_of_memory_while_validating_names_another_setting(
     workplace: Path, tmp_path: Path, monkeypatch
 ):
     monkeypatch.setattr(Predictor, "segment", mock.Mock(side_effect=MemoryError))
-    with pytest.raises(ConfigError, match=r"while validating: 4 slices .*lower batch_slices"):
+    with pytest.raises(ConfigError, match=r"while validating: 4 slices .*batch_slices below 4"):
         resumed.train(workplace, tmp_path / "run")
+    alone = str(memory.validation_sentence(torch.device("cpu"), 1, 144, (512, 512)))
+    assert "a single slice needs 0.15 GB" in alone
+    assert "batch_slices" not in alone
 
 
 def test_other_errors_stay_what_they_are(workplace: Path, tmp_path: Path):

@@ -367,6 +367,24 @@ def test_many_criteria_together_keep_the_target(train, val):
     assert np.mean(shares) <= TARGET, shares
 
 
+def test_images_of_training_and_validation_say_together_what_is_rare():
+    """The same values as brightness, of images, and as place, of labels and answers, apart."""
+    image, answer = "intensity:q50:0", "place:rows:a"
+    limits, flagged = [], []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+
+        def draw(count, rng=rng):
+            return [{image: float(v), answer: float(v)} for v in rng.normal(size=count)]
+
+        usual = learn(draw(50), draw(50))
+        limits.append((usual.limits["intensity"], usual.limits["place"]))
+        flagged += ["intensity" in judge_bare(one, usual) for one in draw(1000)]
+    together, apart = np.mean(limits, axis=0)
+    assert together < 0.9 * apart  # the tail of 100 is drawn out less far than that of 50
+    assert 0.001 < np.mean(flagged) < 0.006  # its share is meant to be 0.003
+
+
 def judge_bare(features, usual):
     found = largest(deviations(features, usual.ranges))
     return [name for name, value in found.items() if value > usual.limits[name]]

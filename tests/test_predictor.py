@@ -233,12 +233,24 @@ def test_the_batch_is_chosen_by_what_slices_take():
     assert fitting_batch(one=100, several=280, free=0) == 1
     assert fitting_batch(one=100, several=100, free=10**9) == LARGEST
     cpu, probed = torch.device("cpu"), lambda _: pytest.fail("probed")
-    assert choose_batch(cpu, probed, 9 * 256 * 256 * 4) == DEFAULT_BATCH
-    assert choose_batch(cpu, probed, 2**24) == 4  # 64 MB of answers
-    assert choose_batch(cpu, probed, 2**40) == 1
+    assert choose_batch(cpu, probed, 9 * 256 * 256 * 4, None) == DEFAULT_BATCH
+    assert choose_batch(cpu, probed, 2**24, None) == 4  # 64 MB of answers
+    assert choose_batch(cpu, probed, 2**40, None) == 1
     assert Predictor(Says(0.5, 0.3, 0.2), PLAIN, NAMES).batch_slices == DEFAULT_BATCH
     large = PLAIN.model_copy(update={"image_size": (512, 512)})
-    assert Predictor(Says(0.5, 0.5), large, ("x",) * 144).batch_slices == 1
+    for asked in (None, 16):  # a configuration allows so many, whatever the number of classes
+        assert Predictor(Says(0.5, 0.5), large, ("x",) * 144, asked).batch_slices == 1
+    assert choose_batch(cpu, probed, 2**24, most=3) == 3
+    # A GPU says what is too much.
+    assert choose_batch(torch.device("cuda"), probed, 2**40, most=7) == 7
+
+
+@pytest.mark.parametrize("sizes", [(64, 512), (512, 64)])
+def test_the_largest_network_of_an_ensemble_bounds_the_batch(sizes):
+    first, second = (PLAIN.model_copy(update={"image_size": (one, one)}) for one in sizes)
+    names, model = ("x",) * 36, Says(*[1 / 36] * 36)
+    others = [Member(model, second)]
+    assert Predictor(model, first, names, 16, others=others).batch_slices == 1
 
 
 @pytest.mark.gpu
@@ -280,12 +292,14 @@ def test_classes_come_some_at_a_time_where_one_slice_of_them_is_too_much(monkeyp
     whole = apply(picture(shape=(5, *size))).labels
     assert len(np.unique(whole)) > 5
     monkeypatch.setattr("msa2net.inference.engine._BLOCK_BYTES", 7 * 4 * math.prod(size) + 1)
-    shapes = []
+    shapes, alive = [], []
     mean_on_grid = Engine._mean_on_grid
 
     def watched(*arguments):
+        assert not any(earlier() is not None for earlier in alive)
         found = mean_on_grid(*arguments)
         shapes.append(tuple(found.shape[:2]))
+        alive.append(weakref.ref(found))
         return found
 
     monkeypatch.setattr(Engine, "_mean_on_grid", watched)

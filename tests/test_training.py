@@ -261,14 +261,21 @@ def test_optimisers_are_fused_where_no_scaler_stands_between(name: str):
         assert fused == (precision != "16-mixed")
 
 
-def test_a_state_of_a_fused_optimiser_fits_one_that_is_not():
+@pytest.mark.parametrize(("before", "after"), [("16-mixed", "32-true"), ("32-true", "16-mixed")])
+def test_a_state_goes_on_in_an_optimiser_of_the_other_kind(before: str, after: str):
     """torch would place the steps of AdamW by the saved flag, for kernels that the other lacks."""
     network, config = torch.nn.Linear(4, 3), TrainConfig(**TINY, optimizer="adamw")
-    saved = create_optimizer(network, config, "16-mixed").state_dict()
-    own = create_optimizer(network, config, "32-true")
-    state = with_own_options(saved, own)
-    assert [group["fused"] for group in state["param_groups"]] == [True, True]
-    assert [group["fused"] for group in saved["param_groups"]] == [False, False]
+    earlier, own = (create_optimizer(network, config, one) for one in (before, after))
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    earlier.step()
+    saved = earlier.state_dict()
+    own.load_state_dict(with_own_options(saved, own))
+    fused = after != "16-mixed"
+    assert [group["fused"] for group in own.param_groups] == [fused, fused]
+    assert [group["fused"] for group in saved["param_groups"]] == [not fused, not fused]
+    own.step()
+    assert {int(state["step"]) for state in own.state.values()} == {2}
 
 
 def test_an_empty_split_is_found_before_training(workplace: Path, tmp_path: Path):

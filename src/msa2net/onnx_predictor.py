@@ -3,7 +3,8 @@
 Needs onnxruntime, numpy, scipy, pydantic and the readers of the file formats (Pillow, nibabel,
 h5py). Slices are cut, scaled, batched and brought back by the same code as `Predictor`'s.
 
-Axes: B slices, K classes; h, w are rows and columns of the network's input, H and W of a case.
+Axes: B slices, K classes, k some of them; h, w are rows and columns of the network's input, H and W
+of a case.
 """
 
 import hashlib
@@ -73,8 +74,8 @@ class OnnxPredictor(Segmenter):
 
         Args:
             file: ends in `.onnx`.
-            batch_slices: slices that go through the network at once; None is 16, or fewer where
-                there are many classes.
+            batch_slices: slices that go through the network at once, fewer where their answers
+                would take more than 64 MB; None allows 16.
             threads: on which the network computes; None lets onnxruntime take all cores.
 
         Raises:
@@ -121,11 +122,11 @@ class OnnxNetwork:
         return found_BKhw
 
     def on_grid(
-        self, values_BKhw: Float, size: tuple[int, int], placement: Placement, weight: int
+        self, values_Bkhw: Float, size: tuple[int, int], placement: Placement, weight: int
     ) -> Float:
         """Resample probabilities to a case's (H, W), and multiply them with the weight."""
-        resized_BKHW: Float = self.preprocessing.invert(values_BKhw, size, placement=placement)
-        return resized_BKHW if weight == 1 else resized_BKHW * np.float32(weight)
+        resized_BkHW: Float = self.preprocessing.invert(values_Bkhw, size, placement=placement)
+        return resized_BkHW if weight == 1 else resized_BkHW * np.float32(weight)
 
     def add(self, one: Float, other: Float) -> Float:
         """Return the sum of two answers."""
@@ -144,9 +145,11 @@ class OnnxNetwork:
         p = self.preprocessing
         self.probabilities(np.zeros((count, p.channels, *p.image_size), np.float32))
 
-    def choose_batch(self, _run: Callable[[int], object], slice_bytes: int) -> int:
+    def choose_batch(
+        self, _run: Callable[[int], object], slice_bytes: int, most: int | None
+    ) -> int:
         """Return `usual_batch`: nothing is measured on a CPU."""
-        return usual_batch(slice_bytes)
+        return usual_batch(slice_bytes, most)
 
     def smaller_batch(self, batch: int) -> int:
         """Return half a batch.

@@ -152,7 +152,7 @@ def _seconds_left(
 
 
 def fitting(facts: Mapping[str, str], width: int) -> str:
-    """Join facts to a line of so many characters; what is too much is left out as `DISPENSABLE`."""
+    """Join facts; while they are longer than `width`, those of `DISPENSABLE` go, in that order."""
     kept = dict(facts)
     for name in DISPENSABLE:
         if len(" · ".join(kept.values())) > width:

@@ -234,7 +234,8 @@ class Config(SectionModel):
     batch_slices: int = Field(
         16,
         ge=1,
-        description="slices that go through the network at once in validation and prediction",
+        description="slices that go through the network at once in validation and prediction; "
+        "on a CPU fewer where the answers would take more than 64 MB (many classes, large inputs)",
     )
     model: ModelConfig = ModelConfig()
     data: DataConfig

@@ -14,8 +14,10 @@ _SHARE = 0.8  # of the free memory: what comes after the network needs some too
 _PROBE = 4
 
 
-def choose_batch(device: torch.device, run: Callable[[int], object], slice_bytes: int) -> int:
-    """Choose a batch size for a device: on CUDA by measuring, elsewhere `usual_batch`.
+def choose_batch(
+    device: torch.device, run: Callable[[int], object], slice_bytes: int, most: int | None
+) -> int:
+    """Choose a batch size: on CUDA `most`, or by measuring if it is None; else `usual_batch`.
 
     Measuring resets CUDA's record of the highest memory use.
 
@@ -23,9 +25,12 @@ def choose_batch(device: torch.device, run: Callable[[int], object], slice_bytes
         device: where the network computes.
         run: sends that many slices through the network.
         slice_bytes: of the answer to one of them.
+        most: slices that somebody allows; CUDA says when they are too many.
     """
     if device.type != "cuda":
-        return usual_batch(slice_bytes)
+        return usual_batch(slice_bytes, most)
+    if most is not None:
+        return most
     try:
         run(1)  # libraries allocate their workspaces at the first call
         one, several = _peak(device, run, 1), _peak(device, run, _PROBE)

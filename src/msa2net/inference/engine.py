@@ -1,9 +1,9 @@
 """Slices through networks and back: batches, windows, and what to do when memory runs out.
 
-Axes: C channels, Z slices, H rows, W columns, K classes, k some of them; h, w are rows and
-columns of what a network looks at. Z, H and W are those of the training orientation (see
-`orientation`): a case that lies otherwise is looked at along its axes, and its labels are written
-through the same view.
+Axes: B slices of a batch, C channels, Z slices of a case, H rows, W columns, K classes, k some of
+them; h, w are rows and columns of what a network looks at. Z, H and W are those of the training
+orientation (see `orientation`): a case that lies otherwise is looked at along its axes, and its
+labels are written through the same view.
 """
 
 import math
@@ -76,7 +76,6 @@ class Engine:
 
     Attributes:
         groups: their probabilities are averaged, every network with the same weight.
-        classes: that they tell apart.
         mode: see `Predictor`.
         overlap: of neighbouring windows, as a share of their sides.
     """
@@ -91,6 +90,13 @@ class Engine:
     ) -> None:
         """Make an engine.
 
+        Args:
+            groups: see above.
+            classes: that the networks tell apart.
+            batch_slices: windows at once, at most; None chooses for the device.
+            mode: see above.
+            overlap: see above.
+
         Raises:
             ConfigError: no such mode, an overlap outside [0, 1), or no slices in a batch.
         """
@@ -101,10 +107,11 @@ class Engine:
         if batch_slices is not None and batch_slices < 1:
             raise ConfigError(f"a batch of {batch_slices} slices is none; use 1 or more")
         self.groups = groups
-        self.classes = classes
+        self._classes = classes
         self.mode = mode
         self.overlap = overlap
-        self._batch = batch_slices
+        self._most = batch_slices
+        self._batch: int | None = None
         self._lock = threading.RLock()
 
     @property
@@ -112,9 +119,9 @@ class Engine:
         """Windows that go through a network at once; a resized slice is one window."""
         with self._lock:
             if self._batch is None:
-                size = self.groups[0].preprocessing.image_size
-                slice_bytes = 4 * self.classes * math.prod(size)
-                self._batch = self.groups[0].choose_batch(self._probe, slice_bytes)
+                pixels = max(math.prod(one.preprocessing.image_size) for one in self.groups)
+                slice_bytes = 4 * self._classes * pixels
+                self._batch = self.groups[0].choose_batch(self._probe, slice_bytes, self._most)
             return self._batch
 
     def begin(self, case: Case, ways: tuple[WayBack, ...]) -> Pending:
@@ -232,14 +239,14 @@ class Engine:
 
     def _mean_on_grid(self, found_Zkhw: list[Any], size: tuple[int, int], owner: Pending) -> Any:
         """Return the sum over all networks, (Z, k, H, W); the largest stays so undivided."""
-        sum_ZKHW = None
-        for group, own_ZKhw, placement in zip(
+        sum_ZkHW = None
+        for group, own_Zkhw, placement in zip(
             self.groups, found_Zkhw, owner.placements, strict=True
         ):
             weight = group.count if len(self.groups) > 1 else 1
-            own_ZKHW = group.on_grid(own_ZKhw, size, placement, weight)
-            sum_ZKHW = own_ZKHW if sum_ZKHW is None else self.groups[0].add(sum_ZKHW, own_ZKHW)
-        return sum_ZKHW
+            own_ZkHW = group.on_grid(own_Zkhw, size, placement, weight)
+            sum_ZkHW = own_ZkHW if sum_ZkHW is None else self.groups[0].add(sum_ZkHW, own_ZkHW)
+        return sum_ZkHW
 
     def _probe(self, count: int) -> None:
         """Send slices of nothing through every network, to measure the memory it takes."""
@@ -263,6 +270,7 @@ def most_probable(networks: Networks, parts_BkHW: Iterable[Any]) -> NDArray[np.u
             own_BHW = own_BHW.clip(min=largest_BHW)
         count += values_BkHW.shape[1]
         largest_BHW, labels_BHW = own_BHW, index_BHW
+        del values_BkHW  # or it would stay while the next part is made
     return networks.as_array(labels_BHW)
 
 

@@ -23,19 +23,22 @@ PredictionPrecision = Literal["float32", "bfloat16"]
 """What networks compute in. Softmax, resampling and averages are always float32."""
 
 DEFAULT_BATCH = 16
-"""Slices at once where memory is not measured: larger batches are no faster on a CPU."""
+"""Slices at once in the computer's own memory: larger batches are no faster on a CPU."""
 
 ANSWER_BYTES = 64 * 2**20
-"""What a network may answer at once there: with many classes fewer slices have room in it."""
+"""What a network may answer at once there: of many classes, or large inputs, fewer slices."""
 
 
-def usual_batch(slice_bytes: int) -> int:
-    """Return how many slices go through a network at once where memory is not measured.
+def usual_batch(slice_bytes: int, most: int | None) -> int:
+    """Return how many slices go through a network at once in the computer's own memory.
+
+    That memory is bounded instead of measured: a program that takes too much of it is killed.
 
     Args:
         slice_bytes: of the answer to one slice, (K, h, w) float32.
+        most: slices that somebody allows; None is `DEFAULT_BATCH`.
     """
-    return max(1, min(DEFAULT_BATCH, ANSWER_BYTES // slice_bytes))
+    return max(1, min(most or DEFAULT_BATCH, ANSWER_BYTES // slice_bytes))
 
 
 def require_precision(precision: str) -> None:
@@ -80,7 +83,7 @@ class Networks(Protocol):
         """
 
     def on_grid(
-        self, values_BKhw: Any, size: tuple[int, int], placement: Placement, weight: int, /
+        self, values_Bkhw: Any, size: tuple[int, int], placement: Placement, weight: int, /
     ) -> Any:
         """Resample an answer to a case's (H, W), and multiply it with the weight."""
 
@@ -96,12 +99,15 @@ class Networks(Protocol):
     def probe(self, count: int, /) -> None:
         """Send that many slices of nothing through the networks."""
 
-    def choose_batch(self, run: Callable[[int], object], slice_bytes: int, /) -> int:
+    def choose_batch(
+        self, run: Callable[[int], object], slice_bytes: int, most: int | None, /
+    ) -> int:
         """Return how many slices may go through all networks at once.
 
         Args:
             run: sends that many slices through all of them, for measuring.
             slice_bytes: of the answer to one of them.
+            most: slices that somebody allows.
         """
 
     def smaller_batch(self, batch: int, /) -> int:

@@ -131,12 +131,12 @@ class Group:
 
     @torch.inference_mode()
     def on_grid(
-        self, values_BKhw: Tensor, size: tuple[int, int], placement: Placement, weight: int
+        self, values_Bkhw: Tensor, size: tuple[int, int], placement: Placement, weight: int
     ) -> Tensor:
         """Resample an answer to a case's (H, W), and multiply it with the weight."""
-        convert = partial(torch.tensor, device=values_BKhw.device)
-        resized_BKHW: Tensor = self.preprocessing.invert(values_BKhw, size, convert, placement)
-        return resized_BKHW if weight == 1 else resized_BKHW * weight
+        convert = partial(torch.tensor, device=values_Bkhw.device)
+        resized_BkHW: Tensor = self.preprocessing.invert(values_Bkhw, size, convert, placement)
+        return resized_BkHW if weight == 1 else resized_BkHW * weight
 
     @torch.inference_mode()
     def add(self, one: Tensor, other: Tensor) -> Tensor:
@@ -154,9 +154,9 @@ class Group:
         array_BHW: NDArray[np.uint8] = labels_BHW.cpu().numpy()
         return array_BHW
 
-    def choose_batch(self, run: Callable[[int], object], slice_bytes: int) -> int:
+    def choose_batch(self, run: Callable[[int], object], slice_bytes: int, most: int | None) -> int:
         """Return how many slices may go through all networks at once; see `batches`."""
-        return choose_batch(self.device, run, slice_bytes)
+        return choose_batch(self.device, run, slice_bytes, most)
 
     def smaller_batch(self, batch: int) -> int:
         """Return half a batch; see `batches`."""

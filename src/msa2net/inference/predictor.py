@@ -205,7 +205,8 @@ class Predictor(Segmenter):
             preprocessing: how images become its inputs.
             label_names: one name per class, background first.
             batch_slices: slices (or windows) that go through a network at once, perhaps of
-                several cases; None chooses for the device.
+                several cases; None chooses for the device. Except on CUDA, fewer where
+                their answers would take more than 64 MB.
             flips: mirrored copies of an input whose answers are averaged with the plain one's.
             others: networks with the same classes and channels, averaged with the first.
             mode: see the class.

@@ -7,10 +7,13 @@ deviation is its distance from the centre in units of that range, and of a crite
 Few cases say little about rare ones, so limits go beyond what was seen: an exponential tail fitted
 to the highest deviations gives them, and no range is narrower than what is known to be harmless
 (`FLOORS`). Ranges learnt from a part of the training cases are asked about the rest, and about the
-validation cases; the limit is that of the larger deviations. At last limits move, so that several
-criteria flag no more than one would: with many validation cases down together, or up where one
-flags too many, to where so many cases are flagged that, with 95 % confidence, no more than `TARGET`
-of further ones are; with few up to where none of them is.
+validation cases. Values and grids are measured alike in both, so theirs is the tail of all these
+cases together: the more cases, the less far it has to be drawn out. Structures are labels in one
+and answers in the other, and training cases have a part in the mean thumbnail: there the limit is
+that of the larger deviations. At last limits move, so that several criteria flag no more than one
+would: with many validation cases down together, or up where one flags too many, to where so many
+cases are flagged that, with 95 % confidence, no more than `TARGET` of further ones are; with few up
+to where none of them is.
 
 What is there or not has no limit to move: where it flags too many, the one feature in question is
 judged no more. That nothing at all was found is judged whatever the validation cases say, as long
@@ -61,6 +64,9 @@ FLOORS = {
 
 OF_VALIDATION = ("confidence", "disagreement")
 """Criteria about answers alone, of which training cases would say too much good."""
+
+OF_IMAGES = ("intensity", "noise", "colour", "spacing")
+"""Criteria about images alone, which are measured alike in training and validation cases."""
 
 # Which feature → its floor, where it is not its criterion's: standard deviations, logarithms.
 _FLOORS = {f"{axis} among all": 0.5 for axis in AXES} | {"dark": 0.7, "bright": 0.7}
@@ -185,6 +191,8 @@ def learn(
         ]
         if name in _YES_OR_NO:
             known = []  # one deviation says it all, and the limit stays there
+        elif name in OF_IMAGES:
+            known = [known[0] + known[1]]
         limits[name] = max([1.0, *(upper_limit(part, rate) for part in known if part)])
     flagged = _keep_target(val_deviations, limits, ranges)
     if errors:

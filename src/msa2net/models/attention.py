@@ -21,7 +21,7 @@ def unfuse(network: nn.Module) -> list[Any]:
 
 @contextmanager
 def unfused(network: nn.Module) -> Iterator[None]:
-    """Do it for a while."""
+    """Unfuse the attention inside the `with`, and fuse again after it what was."""
     attentions = unfuse(network)
     try:
         yield

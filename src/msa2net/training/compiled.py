@@ -27,10 +27,14 @@ class CompiledStep:
         loss: of that and labels (B, h, w).
         graphs: whether gradients may lie in memory that the next step uses again. That rules out
             several parts of a batch, and several processes: then the network alone is compiled.
+
+    Attributes:
+        recorded: whether it consists of CUDA graphs, which keep their memory.
     """
 
     def __init__(self, network: nn.Module, loss: nn.Module, *, graphs: bool) -> None:
         self.network, self.loss, self.graphs = network, loss, graphs
+        self.recorded = False
         self._call: Callable[[Tensor, Tensor], Tensor] | None = None
         unfuse(network)
 
@@ -41,7 +45,8 @@ class CompiledStep:
         return self._call(image_BChw, label_Bhw).clone()  # the next step's is written over it
 
     def _compile(self, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
-        if device.type == "cuda" and self.graphs:
+        self.recorded = device.type == "cuda" and self.graphs
+        if self.recorded:
             return torch.compile(self._plain, dynamic=False, mode="reduce-overhead")
         forward = torch.compile(self.network.forward, dynamic=False)
         return lambda image_BChw, label_Bhw: self.loss(forward(image_BChw), label_Bhw)

@@ -63,7 +63,7 @@ def explain(
         torch.cuda.empty_cache()
     if validating:
         classes = len(task.predictor.label_names)
-        raise validation_sentence(device, config.batch_slices, classes, size) from error
+        raise validation_sentence(device, task.predictor.batch_slices, classes, size) from error
 
     def measure() -> float:
         image_Chw = dataset[(0, 0)]["image"].to(device)
@@ -190,7 +190,7 @@ def training_sentence(
         need = f"{base} are needed, and not even {SAMPLES} samples fit beside them"
         remedy = "choose a smaller network or image_size, and begin a new run with --out"
         if not train.gradient_checkpointing:
-            remedy = f"turn on train.gradient_checkpointing, or {remedy}"
+            remedy = f"{turn_on_checkpointing(train)}, or {remedy}"
     else:
         need = (
             f"{at_once} samples at once need about {(fixed + at_once * each) / GB:.1f} GB ({base}, "
@@ -215,8 +215,14 @@ def _remedies(at_once: int, number: int, fits: int, train: TrainConfig) -> str:
         each = train.batch_size // processes  # of a process
         more = f" to {next(n for n in range(1, each + 1) if each % n == 0 and each // n <= fits)}"
         lower = f" to {fits * number} or less"
-    twice = "" if train.gradient_checkpointing else "turn on train.gradient_checkpointing, "
+    twice = "" if train.gradient_checkpointing else f"{turn_on_checkpointing(train)}, "
     return f"{twice}raise train.accumulate{more}, or lower train.batch_size{lower}"
+
+
+def turn_on_checkpointing(train: TrainConfig) -> str:
+    """Name the settings to change so that blocks are computed twice; compiled, they cannot be."""
+    off = "turn off train.compile and " if train.compile else ""
+    return f"{off}turn on train.gradient_checkpointing"
 
 
 def validation_sentence(
@@ -224,10 +230,14 @@ def validation_sentence(
 ) -> ConfigError:
     """Say what a validation batch needs, and what to lower."""
     logits = 4 * slices * classes * size[0] * size[1]
+    what, remedy = "a single slice needs", "end what else runs there"
+    if slices > 1:
+        what = f"{slices} slices at once need"
+        remedy = f"set batch_slices below {slices}"
     return ConfigError(
-        f"not enough memory on {device.type} while validating: {slices} slices at once need "
-        f"{logits / GB:.2f} GB for their class probabilities alone; lower batch_slices, then go on "
-        "from the last checkpoint with --resume --accept-changes"
+        f"not enough memory on {device.type} while validating: {what} {logits / GB:.2f} GB for "
+        f"class probabilities alone; {remedy}, then go on from the last checkpoint with --resume"
+        f"{' --accept-changes' if slices > 1 else ''}"
     )
 
 

@@ -8,7 +8,13 @@ from msa2net.config import Config
 from msa2net.data.check.findings import WHOLE, Finding, Level
 from msa2net.data.store import Store
 from msa2net.losses import create_loss
-from msa2net.training.memory import GB, SAMPLES, bytes_per_sample, fixed_bytes
+from msa2net.training.memory import (
+    GB,
+    SAMPLES,
+    bytes_per_sample,
+    fixed_bytes,
+    turn_on_checkpointing,
+)
 from msa2net.training.setup import create_network, create_preprocessing, supervise
 
 
@@ -46,7 +52,7 @@ def check_memory(config: Config, store: Store) -> list[Finding]:
     what = f"the {owner} has less memory than training needs"
     advice = "lower train.batch_size or image_size, or choose a smaller network"
     if not train.gradient_checkpointing:
-        advice = f"turn on train.gradient_checkpointing, raise train.accumulate, {advice}"
+        advice = f"{turn_on_checkpointing(train)}, raise train.accumulate, {advice}"
     level: Level = "error" if owner == "machine" else "warning"
     return [Finding(level, WHOLE, what, advice, f"{detail}, it has {total / GB:.1f} GB")]
 

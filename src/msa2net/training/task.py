@@ -76,6 +76,15 @@ class SegmentationTask(L.LightningModule):
     def _encoder(self) -> nn.Module:
         return self.model.get_submodule("encoder")
 
+    def configure_model(self) -> None:
+        """Make the compiled step before anything is validated: it changes how attention rounds.
+
+        A validation that was interrupted is repeated before the first step. May be called twice.
+        """
+        if self.config.compile and self._compiled is None:
+            alone = self.config.accumulate == self.trainer.world_size == 1
+            self._compiled = CompiledStep(self.network, self.loss, graphs=alone)
+
     def training_step(self, batch: dict[str, Any]) -> Tensor:
         """Return the loss of a batch of slices (B, C, h, w) with labels (B, h, w).
 
@@ -84,9 +93,6 @@ class SegmentationTask(L.LightningModule):
         """
         if self.config.freeze_encoder and self._encoder.training:
             self._encoder.eval()  # batch norm keeps its statistics, dropout is off
-        if self.config.compile and self._compiled is None:
-            alone = self.config.accumulate == self.trainer.world_size == 1
-            self._compiled = CompiledStep(self.network, self.loss, graphs=alone)
         if self._compiled is None:
             loss: Tensor = self.loss(self.network(batch["image"]), batch["label"])
         else:
@@ -96,9 +102,13 @@ class SegmentationTask(L.LightningModule):
         return loss
 
     def forget_compiled(self) -> None:
-        """Give back what a compiled step keeps: on a GPU the memory of its graphs."""
-        if self._compiled is not None:
-            self._compiled = None
+        """Give back the memory of a compiled step's graphs.
+
+        Where there are any, everything that this process has compiled is forgotten.
+        """
+        recorded = self._compiled is not None and self._compiled.recorded
+        self._compiled = None
+        if recorded:
             torch.compiler.reset()
 
     def look_at_losses(self) -> None:
@@ -240,7 +250,7 @@ def create_optimizer(model: nn.Module, config: TrainConfig, precision: str) -> O
 def with_own_options(state: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
     """Return an optimiser's saved state under this optimiser's rates, decays and kind of kernels.
 
-    Not put right after it is loaded: torch decides by the state's `fused` where its tensors lie.
+    Before it is loaded, because by the state's own `fused` torch decides where to put its tensors.
     """
     groups = [
         own | {"params": saved["params"]}
