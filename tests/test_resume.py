@@ -117,6 +117,30 @@ def test_cut_off_after_the_last_epoch(workplace: Path, tmp_path: Path, whole: Pa
     assert (run / "MODEL_CARD.md").read_text() == (whole / "MODEL_CARD.md").read_text()
 
 
+def test_a_compiled_training_validates_alike_when_it_goes_on(
+    workplace: Path, tmp_path: Path, monkeypatch
+):
+    """Attention rounds otherwise in it, also where no step comes before the validation."""
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    config = resumed.settings(workplace, **{"train.compile": True})
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    resumed.train(workplace, whole, tiny=False, config=config)
+
+    def die(_, network: torch.nn.Module) -> None:
+        assert not any(vars(module).get("fused_attn") for module in network.modules())
+        raise CutOffError
+
+    for moment in ("on_validation_start", "on_validation_end"):
+        callback = L.Callback()
+        setattr(callback, moment, die)
+        with pytest.raises(CutOffError):
+            resumed.train(
+                workplace, run, tiny=False, config=config, callbacks=[callback], resume=run.exists()
+            )
+    resumed.train(workplace, run, tiny=False, config=config, resume=True)
+    assert_same_run(run, whole)
+
+
 EVERY_BATCH, EPOCH_ENDS = 1e-9, 0
 
 

@@ -18,9 +18,10 @@ class CompiledStep:
     one, thousands of small kernels take the host longer than the GPU. On a CPU the loss stays as it
     is, written by hand for its caches.
 
-    The network's attention is unfused from here on. In MaxViT torch 2.11 would hand its fused
-    kernel, in the backward pass, the relative position bias in an order in memory that it refuses
-    ("last dimension must be contiguous").
+    The network's attention is unfused from here on, in validation too: so this must be there before
+    one that was interrupted is repeated, or it would round otherwise. In MaxViT torch 2.11 would
+    hand its fused kernel, in the backward pass, the relative position bias in an order in memory
+    that it refuses ("last dimension must be contiguous").
 
     Args:
         network: (B, C, h, w) → what `loss` takes.

@@ -22,6 +22,7 @@ from msa2net.inference.run_folder import choose_device, save_run
 from msa2net.training.averaging import WeightAverage
 from msa2net.training.callbacks import LAST, EpochListener, Recorder, kept_model, set_loader_reuse
 from msa2net.training.checkpoint import sync_folder
+from msa2net.training.compiled import CompiledStep
 from msa2net.training.datamodule import SegmentationData
 from msa2net.training.folder import check_run_folder, prepare_run_folder
 from msa2net.training.memory import explain
@@ -167,9 +168,12 @@ class _Session:
             average = WeightAverage(predictor, config.batch_slices, config.train.ema)
         classes = len(predictor.label_names)
         network, loss = supervise(predictor.model, self.plan.loss, config.train, classes)
-        watch = self._watch(network, loss)
+        watch, compiled = self._watch(network, loss), None
+        if config.train.compile:
+            alone = config.train.accumulate == self.processes.size == 1
+            compiled = CompiledStep(network, loss, graphs=alone)
         return SegmentationTask(
-            predictor, network, loss, config.train, self.total_steps, watch, average
+            predictor, network, loss, config.train, self.total_steps, watch, average, compiled
         )
 
     def write_start(self) -> None:

@@ -35,6 +35,7 @@ class SegmentationTask(L.LightningModule):
         total_steps: of the whole training, on which the schedule depends.
         watch: looks at every loss; None if nobody does.
         average: follows the predictor's network; None if nothing does.
+        compiled: takes network and loss together; None if they are called as they are.
 
     Attributes:
         rows: the scores of the last validation, one row per case and class.
@@ -52,6 +53,7 @@ class SegmentationTask(L.LightningModule):
         total_steps: int,
         watch: LossWatch | None = None,
         average: WeightAverage | None = None,
+        compiled: CompiledStep | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -65,7 +67,7 @@ class SegmentationTask(L.LightningModule):
         self.average_rows: list[CaseRow] = []
         self.pictures: dict[str, NDArray[np.uint8]] = {}
         self.at: Step | None = None
-        self._compiled: CompiledStep | None = None
+        self._compiled = compiled
 
     @property
     def model(self) -> nn.Module:
@@ -75,15 +77,6 @@ class SegmentationTask(L.LightningModule):
     @property
     def _encoder(self) -> nn.Module:
         return self.model.get_submodule("encoder")
-
-    def configure_model(self) -> None:
-        """Make the compiled step before anything is validated: it changes how attention rounds.
-
-        A validation that was interrupted is repeated before the first step. May be called twice.
-        """
-        if self.config.compile and self._compiled is None:
-            alone = self.config.accumulate == self.trainer.world_size == 1
-            self._compiled = CompiledStep(self.network, self.loss, graphs=alone)
 
     def training_step(self, batch: dict[str, Any]) -> Tensor:
         """Return the loss of a batch of slices (B, C, h, w) with labels (B, h, w).
