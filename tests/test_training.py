@@ -403,6 +403,14 @@ def test_the_end_is_told_with_the_next_command(workplace: Path, tmp_path: Path):
     assert re.fullmatch(r"best Dice while training 0\.\d{4} \(mean .*\), in epoch 1", lines[-3])
     assert lines[-1] == "next: msa2net evaluate 'my run'"
     assert "0/0" not in result.stdout
+    known = read_facts(tmp_path / "my run").training
+    assert (known["best_epoch"], known["epochs_run"], known["epochs"]) == (1, 2, 9)
+    with (tmp_path / "my run" / "timing.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    spent = sum(float(row["train_seconds"]) + float(row["validation_seconds"]) for row in rows)
+    assert known["seconds"] > spent - 0.1  # of both epochs; weights are written on top
+    card = (tmp_path / "my run" / "MODEL_CARD.md").read_text()
+    assert "2 of 9 epochs" in card
 
 
 @pytest.mark.parametrize(("share", "said"), [(None, False), (0.04, False), (0.31, True)])

@@ -184,8 +184,7 @@ def _training_time(run: RunContent) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     text = f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-    # model.json is written with the kept weights; only a count of epochs tells how far that is.
-    if epochs is None:
+    if epochs is None:  # runs of older versions: model.json was written with the kept weights
         return f"{text} to the kept weights"
     return f"{text} for {epochs} epoch{'' if epochs == 1 else 's'}"
 

@@ -25,8 +25,8 @@ class TrainingFacts(_Layout):
         trained_on: the splits whose cases were trained on.
         flips: the directions in which samples were mirrored.
         epochs: planned.
-        epochs_run: done when the file was written.
-        seconds: of training until the file was written.
+        epochs_run: done when the training ended, or when weights were kept if it was cut off.
+        seconds: of training until then.
         precision: what `auto` came to.
         imported_from: file name of published weights.
         sha256: of that file.

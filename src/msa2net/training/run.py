@@ -18,7 +18,7 @@ from msa2net.errors import ConfigError
 from msa2net.evaluation.card import write_card
 from msa2net.files import write_json
 from msa2net.inference.predictor import Predictor
-from msa2net.inference.run_folder import choose_device, save_run
+from msa2net.inference.run_folder import choose_device, read_facts, save_run, write_facts
 from msa2net.training.averaging import WeightAverage
 from msa2net.training.callbacks import LAST, EpochListener, Recorder, kept_model, set_loader_reuse
 from msa2net.training.checkpoint import sync_folder
@@ -199,13 +199,11 @@ class _Session:
     def save(self, model: nn.Module, reached: dict[str, Any]) -> None:
         """Write a network, and what it reached, to the run folder."""
         config = self.config
-        training = reached | {
-            "epochs": config.train.epochs,
-            "epochs_run": self.progress.epoch,
+        training = reached | self._so_far()
+        training |= {
             "precision": self.plan.precision,
             "seed": config.train.seed,
             "device": self.target.type,
-            "seconds": round(self.progress.seconds, 1),
             "trained_on": list(self.splits),
             "flips": config.augment.flips,
         }
@@ -213,6 +211,14 @@ class _Session:
             training["slices_with_class"] = self.data.count_holders()
         save_run(self.run, model, self.model_facts.model_copy(update={"training": training}))
         sync_folder(self.run)
+
+    def _so_far(self) -> dict[str, Any]:
+        """Tell how far the training is, and how long it took."""
+        return {
+            "epochs": self.config.train.epochs,
+            "epochs_run": self.progress.epoch,
+            "seconds": round(self.progress.seconds, 1),
+        }
 
     def run_all(self) -> TrainingResult:
         """Train to the end, or until something stops it."""
@@ -235,7 +241,7 @@ class _Session:
         if finished and progress.best_dice is None and self.processes.first:
             self._save_last()  # the last weights are wanted, or all there is
         if finished and self.processes.first:
-            self._note_usual()
+            self._note_end()
         if not finished and self.plan.stop.signum is not None:
             raise TrainingInterrupted(
                 self.run, self.plan.stop.signum, progress.epoch, progress.step
@@ -254,8 +260,14 @@ class _Session:
             self.start,
         )
 
-    def _note_usual(self) -> None:
-        """Add to the weights what is usual of their training's cases."""
+    def _note_end(self) -> None:
+        """Add to the weights how long all of it took, and what is usual of their training's cases.
+
+        They may be those of an earlier epoch, and were written then.
+        """
+        facts = read_facts(self.run)
+        training = facts.training | self._so_far()
+        write_facts(self.run, facts.model_copy(update={"training": training}))
         predictor, slices = self.task.predictor, self.config.batch_slices
         predictor.model.to(self.target)  # Lightning took it off the device
         note_usual(self.run, predictor, slices, self.data.store, self.splits)
