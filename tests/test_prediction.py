@@ -139,10 +139,14 @@ def test_interruption_is_one_sentence_and_130(run, tmp_path: Path, monkeypatch):
 def test_ctrl_c_in_a_process_of_its_own(run, tmp_path: Path):
     photographs(tmp_path / "in", 300)
     words = ["predict", run, "in", "--out", "out", "--threads", "1"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "msa2net", *map(str, words)],
-        cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "msa2net", *map(str, words)],
+            cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGINT, before)
     while process.poll() is None and len(list((tmp_path / "out").glob("*.png"))) < 20:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
