@@ -292,7 +292,7 @@ def test_phantom_prepare_and_check_count_alike(tmp_path: Path):
     said = msa2net("phantom", "raw", "--format", "acdc", "--cases", "3", cwd=tmp_path).stdout
     assert said.startswith(f"{count} in raw, each a synthetic volume\n")
     said = msa2net("prepare", "acdc", "raw", "prepared", cwd=tmp_path).stdout
-    assert said.startswith(f"{count} (4 train, 0 val, 2 test cases) in prepared\n")
+    assert said.startswith(f"{count} (2 train, 2 val, 2 test cases) in prepared\n")
     assert msa2net("check", "prepared", cwd=tmp_path).stdout.endswith(f" in {count}\n")
 
 

@@ -320,6 +320,14 @@ def test_acdc_s_hundred_patients_are_cut_group_by_group(tmp_path: Path):
     assert {case.id: case.split for case in source.cases}["patient150_frame12"] == "test"
 
 
+def test_other_numbers_of_acdc_s_patients_are_drawn(tmp_path: Path):
+    """What lies in testing/ is test, and training/ then gives none away for it."""
+    acdc_nifti(tmp_path, "training", range(1, 17))
+    assert counts(opened("acdc", tmp_path)) == {"train": 22, "val": 4, "test": 6}
+    acdc_nifti(tmp_path, "testing", [101])
+    assert counts(opened("acdc", tmp_path)) == {"train": 28, "val": 4, "test": 2}
+
+
 def test_phases_are_named_by_info_or_by_order(tmp_path: Path):
     acdc_nifti(tmp_path, "training", [1, 2], frames=(4, 11))
     acdc_nifti(tmp_path, "training", [3], frames=(1,))

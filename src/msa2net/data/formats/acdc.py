@@ -55,9 +55,9 @@ def open_acdc(data: DataConfig) -> Source:
     """Open the data set; intensities are scaled by each volume's 0.5–99.5 percentiles.
 
     Splits are by patient. HDF5: the folders say. NIfTI: of every 20 of the 100 training patients
-    the first 14 train, the next 2 validate, the last 4 test; of any other number of patients,
-    70, 10 and 20 % drawn once and for all. `testing/` is always test. Lists in
-    `splits/{train,val,test}.txt` go before either.
+    the first 14 train, the next 2 validate, the last 4 test; any other number of patients is drawn
+    once and for all, 70, 10 and 20 %, or 7 to 1 beside a `testing/`, which is always test. Lists
+    in `splits/{train,val,test}.txt` go before either.
 
     Raises:
         ConfigError: no folder given.
@@ -146,9 +146,8 @@ def _nifti_cases(root: Path) -> tuple[SourceCase, ...]:
         )
     patients = _patients((image for image, _ in pairs.values()), NIFTI_ENDINGS)
     training = sorted(patient for patient, folder in where.items() if folder == "training")
-    default = _split_training(training) | {
-        patient: "test" for patient, folder in where.items() if folder == "testing"
-    }
+    testing = {patient: "test" for patient, folder in where.items() if folder == "testing"}
+    default = _split_training(training, has_test=bool(testing)) | testing
     splits = splits_of_cases(root, patients, default)
     phases = _phases_by_order(patients) | _phases_by_info(pairs)
     return tuple(
@@ -240,9 +239,9 @@ def _patients(paths: Iterable[Path], endings: tuple[str, ...]) -> dict[str, str]
     return patients
 
 
-def _split_training(patients: list[str]) -> dict[str, str]:
+def _split_training(patients: list[str], *, has_test: bool) -> dict[str, str]:
     if len(patients) != TRAINING_PATIENTS:
-        return split_patients(patients)
+        return split_patients(patients, SPLITS[:2] if has_test else SPLITS)
     names = [SPLITS[0]] * GROUP_TRAIN + [SPLITS[1]] * GROUP_VAL
     names += [SPLITS[2]] * (GROUP - len(names))
     return {patient: names[index % GROUP] for index, patient in enumerate(patients)}
