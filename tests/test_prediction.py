@@ -411,8 +411,13 @@ def test_patterns_that_the_shell_left_alone(tmp_path: Path):
 
 def test_folders_without_images(tmp_path: Path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty holds no image .*, and no DICOM"):
+    with pytest.raises(DataError, match=r"empty holds no image .*, and no DICOM .* below$"):
         find_images([tmp_path / "empty"])
+    photographs(tmp_path / "all[1]" / "a", 2)
+    with pytest.raises(DataError, match="name those in the folders below by a pattern") as said:
+        find_images([tmp_path / "all[1]"])
+    pattern = str(said.value).split("'")[-2]
+    assert [image.name for image in find_images([pattern])] == ["p0000", "p0001"]
     with pytest.raises(DataError, match="cannot look for .*: File name too long"):
         find_images([tmp_path / ("x" * 300)])
     photographs(tmp_path / "in", 1)

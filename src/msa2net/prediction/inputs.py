@@ -11,7 +11,7 @@ from typing import TypeAlias
 from msa2net.data.case import Case
 from msa2net.data.dicom import Series, choose_series, list_series, load_series
 from msa2net.data.dicom_files import holds_dicom, is_dicom, parsing, require
-from msa2net.data.nifti import is_nifti
+from msa2net.data.nifti import NIFTI_SUFFIXES, is_nifti
 from msa2net.data.readers import (
     IMAGE_SUFFIXES,
     list_images,
@@ -189,9 +189,20 @@ def _pictures(folder: Path) -> list[Path]:
     except DataError as error:
         if _may_hold_dicom(folder):
             return []
-        raise DataError(f"{error}, and no DICOM in it or the folders below") from error
+        raise DataError(
+            f"{error}, and no DICOM in it or the folders below{_pattern_for(folder)}"
+        ) from error
     names = {stem(path) for path in found}
     return [path for path in found if stem(path).removesuffix("_gt") not in names - {stem(path)}]
+
+
+def _pattern_for(folder: Path) -> str:
+    """Say how images in the folders below are named, if there are any."""
+    for suffix in IMAGE_SUFFIXES + NIFTI_SUFFIXES:
+        if next(folder.rglob(f"*{suffix}"), None) is not None:
+            pattern = f"{glob.escape(str(folder))}/**/*{suffix}"
+            return f"; name those in the folders below by a pattern, such as '{pattern}'"
+    return ""
 
 
 def _is_bare_dicom(path: Path) -> bool:
