@@ -16,6 +16,7 @@ from PIL import Image
 
 from commands import assert_one_sentence, msa2net, script
 from golden_weights import published_state
+from msa2net import __version__
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.inference.run_folder import ModelFacts, NetworkFacts, read_facts, save_run
@@ -294,6 +295,12 @@ def test_phantom_prepare_and_check_count_alike(tmp_path: Path):
     said = msa2net("prepare", "acdc", "raw", "prepared", cwd=tmp_path).stdout
     assert said.startswith(f"{count} (2 train, 2 val, 2 test cases) in prepared\n")
     assert msa2net("check", "prepared", cwd=tmp_path).stdout.endswith(f" in {count}\n")
+
+
+def test_the_version_is_told(tmp_path: Path):
+    said = process("--version", cwd=tmp_path)
+    assert (said.returncode, said.stdout) == (0, f"msa2net {__version__}\n")
+    assert "Research use only" in process(cwd=tmp_path).stdout  # without a command, the help
 
 
 def test_help_comes_at_once(tmp_path: Path):

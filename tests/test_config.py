@@ -54,6 +54,7 @@ def test_overrides_reach_every_depth(minimal: Path):
         ("train.epoch=5", "there is no setting 'train.epoch'; did you mean 'train.epochs'?"),
         ("train.fit=pad", "did you mean 'data.fit'?"),
         ("epochs=5", "did you mean 'train.epochs'?"),
+        ("train.lr=5", "did you mean 'train.learning_rate'?"),
         ("qqq=5", "there are image_size"),
         ("train.epochs=many", "'train.epochs' is 'many'"),
         ("train.epochs=0", "greater than or equal to 1"),

@@ -414,7 +414,7 @@ def test_pictures_of_one_patient_never_part(tmp_path: Path):
     [
         ({"folds": 2, "hold_out": False}, "hold_out=false that nobody does"),
         ({"split_ratios": [0.7, 0.3, float("nan")]}, "add up to 1"),
-        ({"fold": 1}, "folds count from 0"),
+        ({"fold": 1}, "fold is 1, but there are no folds; set data.folds=5"),
         ({"folds": 3, "fold": 3}, "folds count from 0"),
         ({"split_ratios": [0.5, 0.5, 0.5]}, "add up to 1"),
         ({"crop": 0}, "greater than 0"),

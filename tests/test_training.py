@@ -367,7 +367,7 @@ def test_a_fold_is_an_option(workplace: Path, tmp_path: Path):
     small_config(workplace)
     words = ["train", workplace / "small.yaml", "--set", "train.max_steps=1", "--fold", "1"]
     refused = commands.msa2net(*words, cwd=tmp_path)
-    commands.assert_one_sentence(refused, "fold is 1, folds is None")
+    commands.assert_one_sentence(refused, "fold is 1, but there are no folds")
     words += ["--set", "data.folds=2"]
     for out, name in (("run", "run-fold1"), ("other-fold1", "other-fold1")):
         result = commands.msa2net(*words, "--out", out, cwd=tmp_path)

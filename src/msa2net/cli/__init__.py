@@ -6,9 +6,11 @@ Exit codes: 0 done, 1 our fault (with a traceback), 2 the user can mend it (one 
 import errno
 import sys
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
+from msa2net import __version__
 from msa2net.cli.benchmark import benchmark
 from msa2net.cli.check import check
 from msa2net.cli.compare import compare
@@ -38,9 +40,21 @@ app = typer.Typer(
     cls=Group,
     help="MSA²Net segments medical images. Research use only, not a medical device.",
     no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def about(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Do what comes before any command."""
+    if version:
+        typer.echo(f"msa2net {__version__}")
+        raise typer.Exit
+
 
 _DATA = (demo, models, settings, phantom, prepare, check)
 _RUNS = (train, evaluate, compare, predict, export, benchmark)

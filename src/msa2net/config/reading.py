@@ -14,6 +14,9 @@ from msa2net.errors import ConfigError
 
 Section = TypeVar("Section", bound=SectionModel)
 
+OTHER_NAMES = {"lr": "learning_rate"}
+"""What users of other programs call a setting, where it is not like its name here."""
+
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 takes 11:30:00 for a number to the base of 60; here it stays text."""
@@ -103,6 +106,7 @@ def _describe(error: ValidationError) -> str:
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         last = key.rsplit(".", 1)[-1]
+        last = OTHER_NAMES.get(last, last)
         close = [known for known in known_keys() if known.rsplit(".", 1)[-1] == last]
         if not close:  # not just the right name in the wrong section
             close = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.5)

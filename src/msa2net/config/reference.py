@@ -11,6 +11,7 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from msa2net.config.fields import Kind, SectionModel
+from msa2net.config.reading import OTHER_NAMES
 from msa2net.config.sections import Config
 from msa2net.errors import ConfigError
 
@@ -193,7 +194,8 @@ def _default(info: FieldInfo) -> str:
 def _unknown(chosen: str, sections: Sequence[SettingsOfSection]) -> str:
     names = [section.name for section in sections]
     keys = [setting.key for section in sections for setting in section.settings]
-    close = [key for key in keys if key.endswith(f".{chosen}")]
+    last = chosen.rsplit(".", 1)[-1]
+    close = [key for key in keys if key.endswith(f".{OTHER_NAMES.get(last, last)}")]
     close += difflib.get_close_matches(chosen, [*names, *keys], n=1)
     hint = f"did you mean '{close[0]}'?" if close else f"the sections are {', '.join(names)}"
     return f"there is no section or setting '{chosen}'; {hint}"

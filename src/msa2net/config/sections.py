@@ -140,6 +140,8 @@ class DataConfig(SectionModel):
 
     @model_validator(mode="after")
     def _fold_exists(self) -> Self:
+        if self.fold and self.folds is None:
+            raise ValueError(f"fold is {self.fold}, but there are no folds; set data.folds=5, say")
         if self.fold >= (self.folds or 1):
             raise ValueError(
                 f"fold is {self.fold}, folds is {self.folds}: folds count from 0, to folds - 1"

@@ -97,7 +97,8 @@ class Checkpoints:
             damaged.append(f"the checkpoint {path} is damaged ({reason}); the one before is taken")
         if not damaged:
             raise WeightsError(
-                f"{self.folder.parent} holds no checkpoint to go on from; start without --resume"
+                f"{self.folder.parent} holds no checkpoint to go on from; name the run's folder "
+                "with --out, or start without --resume"
             )
         raise WeightsError(
             f"every checkpoint in {self.folder} is damaged ({len(damaged)} of them); start again "
