@@ -67,7 +67,7 @@ def test_overrides_reach_every_depth(minimal: Path):
         ("data.hold_out=false", "so no val cases are left to score"),
         ("train.select_on_test=true", "has no effect without train.monitor=test"),
         ("train.monitor=test", "choosing weights by the test split flatters every score"),
-        ("data.fold=2", "fold is 2, folds is None"),
+        ("data.fold=2", "fold is 2, but there are no folds"),
         ("data.split_ratios=[1, 0, 0]", "three numbers above 0 that add up to 1"),
         ("augment.scale=[2, 1]", "the smaller first"),
     ],

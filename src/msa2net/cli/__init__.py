@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from msa2net import __version__
 from msa2net.cli.benchmark import benchmark
 from msa2net.cli.check import check
 from msa2net.cli.compare import compare
@@ -52,7 +51,9 @@ def about(
 ) -> None:
     """Do what comes before any command."""
     if version:
-        typer.echo(f"msa2net {__version__}")
+        from importlib.metadata import version as installed
+
+        typer.echo(f"msa2net {installed('msa2net')}")
         raise typer.Exit
 
 
