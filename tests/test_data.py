@@ -93,6 +93,8 @@ def test_broken_pictures_are_one_sentence(tmp_path: Path):
         ("empty.jpg", "not a picture"),
         ("none.png", "there is no file"),
         ("scan.dcm", "there is no file"),
+        ("scans", "there is no file or folder"),
+        ("scans.d", "there is no file or folder"),
         ("case0001.npy.h5", "become a data set with msa2net prepare synapse"),
     ):
         with pytest.raises(DataError, match=message) as caught:

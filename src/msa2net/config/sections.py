@@ -142,7 +142,7 @@ class DataConfig(SectionModel):
     def _fold_exists(self) -> Self:
         if self.fold and self.folds is None:
             raise ValueError(f"fold is {self.fold}, but there are no folds; set data.folds=5, say")
-        if self.fold >= (self.folds or 1):
+        if self.folds is not None and self.fold >= self.folds:
             raise ValueError(
                 f"fold is {self.fold}, folds is {self.folds}: folds count from 0, to folds - 1"
             )

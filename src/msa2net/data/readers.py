@@ -92,6 +92,8 @@ def read_path(path: Path) -> Case:
         return read_image(path)
     if path.is_dir() or path.suffix.lower() in DICOM_SUFFIXES or is_dicom(path):
         return read_series(path)
+    if not path.exists():
+        raise DataError(f"there is no file or folder {path}")
     raise DataError(
         f"{path} is no DICOM, and files ending in '{path.suffix}' are not read; supported are "
         f"{', '.join(IMAGE_SUFFIXES + NIFTI_SUFFIXES)}"
