@@ -371,6 +371,7 @@ def test_volumes_are_read_by_path_and_saved_in_their_own_layout(tmp_path: Path):
     assert_array_equal(array, VALUES % 3)
     assert header["sform_code"] == 2
     assert_array_equal(nibabel.load(saved).affine, nibabel.load(path).affine)
+    (tmp_path / "x.mha").write_text("ObjectType = Image")
     refused(read_path, tmp_path / "x.mha", r"supported are \.png, .*\.nii, \.nii\.gz$")
     assert [is_nifti(Path(name)) for name in ("A.NII", "a.nii.gz", "a.gz")] == [True, True, False]
 
