@@ -29,6 +29,7 @@ LAYERS = [
     {"config"},
     {"files"},
     {"errors"},
+    {"text"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

@@ -4,9 +4,18 @@ Each message is one sentence that says what is wrong, where, and what to do. The
 prints it without a traceback and leaves with exit code 2; any other exception is our fault.
 """
 
+from msa2net.text import printable
+
 
 class Msa2NetError(ValueError):
-    """Something outside the program is wrong and the person at the keyboard can mend it."""
+    """Something outside the program is wrong and the person at the keyboard can mend it.
+
+    Names of files, and what other libraries say of them, are foreign text: the sentence is made
+    printable and bounded here, once for terminals, tables and records.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class ConfigError(Msa2NetError):
