@@ -3,12 +3,61 @@
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
+
+# Package → the first version without its known advisories, and which these are. One without a fixed
+# release is left out: torch's CVE-2025-3000, of `torch.jit.script`, which is not used here.
+SAFE_FROM = {
+    "filelock": ("3.20.3", "CVE-2025-68146, CVE-2026-22701: a lock that is a link"),
+    "h5py": ("3.13", "CVE-2026-26200, of HDF5 before 1.14.4-2, which earlier wheels hold"),
+    "jinja2": ("3.1.6", "CVE-2025-27516: out of the sandbox"),
+    "lightning": (
+        "2.6.6",
+        "CVE-2026-58659: code from a checkpoint; 2.6.2 and 2.6.3 were malicious",
+    ),
+    "mkdocs-material": ("9.7.7", "CVE-2026-73295: scripts by a search"),
+    "mlflow-skinny": ("3.13", "CVE-2026-2635, CVE-2026-8147: of its server"),
+    "monai": ("1.6", "CVE-2025-58755 to 58757, GHSA-89gg-p5r5-q6r4: code from pickles, paths"),
+    "onnx": ("1.21", "CVE-2026-34445, CVE-2026-27489: files outside of the network's folder"),
+    "pillow": ("12.3", "CVE-2026-25990, CVE-2026-40192, CVE-2026-55379, CVE-2026-59203"),
+    "pydicom": ("3.0.2", "CVE-2026-32711: paths of a DICOMDIR"),
+    "pytest": ("9.0.3", "CVE-2025-71176: foreseeable temporary folders"),
+    "torch": ("2.10", "CVE-2025-32434, CVE-2026-24747: past weights_only"),
+    "wandb": ("0.19.1", "CVE-2024-45337: of its service process"),
+}
+
+
+def requirements() -> list[Requirement]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [line for lines in project["optional-dependencies"].values() for line in lines]
+    return [Requirement(line) for line in [*project["dependencies"], *extras]]
+
+
+def test_lower_bounds_leave_out_known_advisories():
+    bounds = {}
+    for requirement in requirements():
+        (lowest,) = [one.version for one in requirement.specifier if one.operator == ">="]
+        bounds.setdefault(requirement.name, []).append(Version(lowest))
+    assert SAFE_FROM.keys() <= bounds.keys()
+    too_low = [name for name, (safe, _) in SAFE_FROM.items() if min(bounds[name]) < Version(safe)]
+    assert too_low == []
+
+
+def test_the_versions_that_are_tested_with_are_within_the_bounds():
+    pinned = dict(
+        line.lower().split("==") for line in (ROOT / "constraints.txt").read_text().split()
+    )
+    for requirement in requirements():
+        version = pinned.get(requirement.name.lower())
+        assert version is None or requirement.specifier.contains(version), requirement
 
 
 @pytest.fixture(scope="module")

@@ -67,10 +67,12 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name from its home on first use."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'msa2net' has no attribute '{name}'")
-    from importlib import import_module
+if not TYPE_CHECKING:  # of a module with this, type checkers believe that it has any name
 
-    return getattr(import_module(_HOME[name]), name)
+    def __getattr__(name: str) -> Any:
+        """Import a public name from its home on first use."""
+        if name not in _HOME:
+            raise AttributeError(f"module 'msa2net' has no attribute '{name}'")
+        from importlib import import_module
+
+        return getattr(import_module(_HOME[name]), name)

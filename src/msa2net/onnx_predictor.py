@@ -186,7 +186,8 @@ def runtime() -> Any:
         return importlib.import_module("onnxruntime")
     except ImportError as error:
         raise ConfigError(
-            "exported networks need onnxruntime; install it with pip install onnxruntime"
+            'exported networks need onnxruntime; pip install ".[onnx]" in msa2net\'s folder, or '
+            "pip install onnxruntime where torch is not wanted"
         ) from error
 
 
