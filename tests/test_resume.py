@@ -447,6 +447,18 @@ def test_changed_settings_are_named_with_both_values(workplace: Path, stopped: P
     assert "going on although loss.dice was 1.0" in notices[0]
 
 
+def test_samples_that_an_older_version_would_draw_otherwise_are_named(
+    workplace: Path, stopped: Path
+):
+    checkpoints = Checkpoints(stopped)
+    state, _ = checkpoints.load()
+    del state["sampling"]
+    checkpoints.save(state, state["progress"]["epoch"], state["progress"]["step"])
+    with pytest.raises(ConfigError, match=r"drew its samples from another hash.*--accept-changes"):
+        resumed.train(workplace, stopped, resume=True)
+    resumed.train(workplace, stopped, resume=True, accept_changes=True)
+
+
 def test_accepted_rates_are_used_at_once(workplace: Path, stopped: Path):
     rates = []
 

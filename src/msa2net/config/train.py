@@ -97,6 +97,7 @@ class TrainConfig(SectionModel):
     seed: int = Field(
         1234,
         ge=0,
+        lt=2**63,
         description="seed of the first weights, order of samples, augmentation and dropout",
     )
     workers: int = Field(

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from msa2net.config import Config
+from msa2net.data.augment import SAMPLING
 from msa2net.data.store import Store
 from msa2net.errors import ConfigError
 from msa2net.inference.run_folder import software_versions
@@ -54,6 +55,7 @@ def training_facts(
         "device": device,
         "processes": processes,
         "versions": software_versions(),
+        "sampling": SAMPLING,
     }
 
 
@@ -76,6 +78,11 @@ def check_same_training(
         keys.remove(EPOCHS)
     changes = {key: f"{key} was {old.get(key)} and is {new.get(key)}" for key in keys}
     changes |= _data_changes(then["data"], now["data"])
+    if then.get("sampling") != now["sampling"] and progress.epoch < new[EPOCHS]:
+        changes["sampling"] = (
+            "an older msa2net drew its samples from another hash, so those still to come will be "
+            f"others (msa2net {then['versions'].get('msa2net')} goes on exactly)"
+        )
     text = "; ".join(changes.values())
     if fixed := FIXED & set(changes):
         raise ConfigError(
