@@ -28,6 +28,7 @@ LAYERS = [
     {"metrics"},
     {"config"},
     {"files"},
+    {"parsing"},
     {"errors"},
     {"text"},
 ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from msa2net.errors import DataError, Msa2NetError
+from msa2net.parsing import MAX_BYTES, parse_json
 
 
 @contextlib.contextmanager
@@ -86,17 +87,17 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
+    """Read a JSON file, see `parse_json`.
 
     Raises:
-        DataError: the file is missing or is not JSON.
+        DataError: the file is missing, is not JSON, or is beyond what is read.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise DataError(f"{path} is not valid JSON, restore or delete it: {error}") from error
+    return parse_json(content, str(path))
 
 
 def read_lines(path: Path) -> list[str]:
