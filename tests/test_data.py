@@ -16,6 +16,7 @@ from msa2net.config import AugmentConfig, DataConfig
 from msa2net.data import prepare as prepare_module
 from msa2net.data.augment import Augmentation
 from msa2net.data.case import Case, Geometry, Segmentation
+from msa2net.data.display import class_color
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.prepare import prepare, reduce_photograph
 from msa2net.data.preprocessing import Preprocessing
@@ -119,9 +120,30 @@ def test_masks_with_colours_or_fractions_are_refused(tmp_path: Path):
     colour[0, 0] = 1, 2, 3
     with pytest.raises(DataError, match="colour picture, not a mask"):
         read_mask(save(tmp_path / "c.png", colour))
-    Image.fromarray(np.full((2, 2), 0.5, np.float32)).save(tmp_path / "f.tif")
-    with pytest.raises(DataError, match="whole class indices"):
+    Image.fromarray(np.full((2, 2), 0.99, np.float32)).save(tmp_path / "f.tif")
+    with pytest.raises(DataError, match=r"such as 0.9900000\d+; a label holds whole class indices"):
         read_mask(tmp_path / "f.tif")
+    Image.fromarray(np.full((2, 2), np.nan, np.float32)).save(tmp_path / "n.tif")
+    with pytest.raises(DataError, match="4 of 4 values are NaN"):
+        read_mask(tmp_path / "n.tif")
+
+
+def test_values_that_were_rounded_are_the_number_that_was_meant(tmp_path: Path):
+    Image.fromarray(np.array([[0, 0.9999999, 2.0009]], np.float32)).save(tmp_path / "f.tif")
+    assert read_mask(tmp_path / "f.tif").tolist() == [[0, 1, 2]]
+
+
+def test_no_other_kind_is_opened_whatever_a_file_is_called(tmp_path: Path, monkeypatch):
+    """Pillow's reader of EPS starts a program, Ghostscript, that may do what the file says."""
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("started"))
+    (tmp_path / "photo.png").write_text(
+        "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\nshowpage\n%%EOF\n"
+    )
+    Image.new("L", (4, 4)).save(tmp_path / "animation.png", format="GIF")
+    for name in ("photo.png", "animation.png"):
+        for read in (read_image, read_mask):
+            with pytest.raises(DataError, match=f"{name} is not a picture that can be read"):
+                read(tmp_path / name)
 
 
 def test_empty_and_missing_folders(tmp_path: Path):
@@ -157,8 +179,21 @@ def test_segmentations_are_written_and_read_back(tmp_path: Path):
 
     binary = Segmentation("a", np.array([[[0, 1]]], np.uint8), ("background", "x"))
     assert read_mask(binary.save(tmp_path / "b.png")).tolist() == [[0, 255]]
-    several = Segmentation("a", np.array([[[0, 2]]], np.uint8), ("background", "x", "y"))
-    assert read_mask(several.save(tmp_path / "m.png")).tolist() == [[0, 2]]
+
+
+@pytest.mark.parametrize("names", [("background", "x"), ("background", "x", "y")])
+def test_class_indices_are_written_with_colours_and_255_stays(tmp_path: Path, names):
+    """Anybody who reads the indices gets them, and who looks sees something."""
+    labels = np.array([[[0, 1, 255, len(names) - 1]]], np.uint8)
+    path = Segmentation("a", labels, names).save(tmp_path / "m.png")
+    assert read_mask(path).tolist() == labels[0].tolist()
+    with Image.open(path) as picture:
+        assert picture.mode == "P"
+        assert np.asarray(picture).tolist() == labels[0].tolist()
+        shown = np.asarray(picture.convert("RGB"))[0]
+    assert [tuple(pixel) for pixel in shown.tolist()] == [
+        (0, 0, 0), class_color(1), class_color(0), class_color(len(names) - 1),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -439,6 +439,21 @@ def test_published_synapse_files_have_float_labels_and_no_geometry(tmp_path: Pat
     assert opened("synapse", tmp_path, labels="btcv").encoding == "btcv"
 
 
+def test_labels_that_were_rounded_are_the_class_that_was_meant(tmp_path: Path):
+    """The same in every kind of file; and what is no rounding is shown with digits that tell."""
+    almost = np.full((4, 5), 0.9999999, np.float32)
+    npz(tmp_path / "s", "case0005_slice000", label=almost)
+    case = Case("patient001_frame01", np.zeros((1, 2, 4, 5)), np.full((2, 4, 5), 3.0004))
+    acdc_hdf5(tmp_path / "a", "train", case)
+    describe(tmp_path)
+    nnunet_case(tmp_path, "a", label=np.full((3, 4, 5), 0.9999999, np.float32))
+    for format, root, value in (("synapse", "s", 1), ("acdc", "a", 3), ("nnunet", ".", 1)):
+        assert (opened(format, tmp_path / root).cases[0].read().label == value).all()
+    nnunet_case(tmp_path, "a", label=np.full((3, 4, 5), 0.9989999, np.float32))
+    with pytest.raises(DataError, match=r"fractions in 60 of 60 voxels, such as 0.9989999\d*; a"):
+        opened("nnunet", tmp_path).cases[0].read()
+
+
 def test_slices_that_are_missing_are_named(tmp_path: Path):
     npz(tmp_path, "case0005_slice000")
     npz(tmp_path, "case0007_slice001")

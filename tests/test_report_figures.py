@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from msa2net.data.display import display_image
+from msa2net.data.display import PALETTE, class_color, display_image
 from msa2net.errors import ConfigError, DataError
 from msa2net.report.figures import (
-    PALETTE,
     Curve,
-    class_color,
     curve_chart,
     image_uri,
     outline_path,

@@ -27,6 +27,7 @@ DEFLATE_RATIO = 1032
 _BLOCK = 4 * 2**20  # elements or bytes looked at in one go, so that checking takes little memory
 _PADDING = 64 * 2**20  # bytes after the data that are read to reach the end, and then ignored
 _LARGEST_LABEL = 2**31 - 1
+_LABEL_TOLERANCE = 1e-3  # from a whole number
 
 
 class Readable(Protocol):
@@ -179,13 +180,14 @@ def check_finite(path: Path, array: NDArray[Any]) -> None:
         )
 
 
-def whole_labels(path: Path, array: NDArray[Any], tolerance: float = 0.0) -> NDArray[Any]:
-    """Turn label values into integers; floats must be whole numbers.
+def whole_labels(path: Path, array: NDArray[Any]) -> NDArray[Any]:
+    """Turn label values into integers; floats must be whole numbers, as nearly as 1e-3.
+
+    Programs that scale, resample or average labels leave 0.9999999 where 1 was meant.
 
     Args:
         path: for the sentence.
         array: contiguous, boolean, integer, or float without NaN.
-        tolerance: how far from a whole number a float may lie.
 
     Returns:
         Integers of the same shape; integers come back unchanged, floats in the smallest type of
@@ -200,14 +202,14 @@ def whole_labels(path: Path, array: NDArray[Any], tolerance: float = 0.0) -> NDA
         return array
     low, high, wrong, example = 0.0, 0.0, 0, 0.0
     for block in blocks(array):
-        fraction = np.abs(block - np.rint(block)) > tolerance
+        fraction = np.abs(block - np.rint(block)) > _LABEL_TOLERANCE
         if not wrong and fraction.any():
             example = float(block[fraction][0])
         wrong += int(fraction.sum())
         low, high = min(low, float(block.min())), max(high, float(block.max()))
     if wrong:
         raise DataError(
-            f"{path} holds fractions in {wrong} of {array.size} voxels, such as {example:g}; "
+            f"{path} holds fractions in {wrong} of {array.size} voxels, such as {example:.9g}; "
             "a label holds whole class indices"
         )
     if max(-low, high) > _LARGEST_LABEL:

@@ -55,7 +55,6 @@ _UNITS = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}
 _QFORM_FIELDS = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
 _LARGEST_FORM_CODE = 5  # "template"
 _SCALED = np.dtype(np.float32)  # what values become that the header scales
-_SCALED_LABEL_TOLERANCE = 1e-3
 _MM_RANGE = 1e-6, 1e6  # of voxel sizes; beyond lie damaged headers only
 _FARTHEST_MM = 1e9
 _FLATTEST = 1e-3  # volume of a voxel over that of a box with its edges; a gantry tilt has 0.8
@@ -124,8 +123,7 @@ def read_nifti_label(path: Path) -> tuple[NDArray[Any], Geometry]:
                 f"{path} holds {header.shape[3]} volumes; a label holds one, with one class index "
                 "per voxel"
             )
-        # Writers that scale integers leave 0.99998 where 1 was meant; others have no excuse.
-        labels = whole_labels(path, flat, _SCALED_LABEL_TOLERANCE if header.scaled else 0.0)
+        labels = whole_labels(path, flat)
         file_XYZ = labels.reshape(header.shape[:3], order="F")
         labels_ZHW = to_training(file_XYZ, header.layout.orientation)
         return np.ascontiguousarray(labels_ZHW), Geometry.from_layout(header.layout)

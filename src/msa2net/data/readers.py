@@ -15,10 +15,12 @@ from msa2net.data.case import Case
 from msa2net.data.dicom import read_series
 from msa2net.data.dicom_files import DICOM_SUFFIXES, is_dicom
 from msa2net.data.grids import require_same_grid
+from msa2net.data.guards import check_finite, whole_labels
 from msa2net.data.nifti import NIFTI_SUFFIXES, is_nifti, read_nifti_image
 from msa2net.errors import DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # Pillow guesses by content, and starts programs for some
 
 
 def read_image(path: Path, case_id: str | None = None) -> Case:
@@ -47,9 +49,10 @@ def read_mask(path: Path) -> NDArray[Any]:
     """Read a mask picture's raw values as (H, W) integers.
 
     A palette's indices are the values. An RGB mask is read only when its channels are equal.
+    Floats within 1e-3 of a whole number are that number.
 
     Raises:
-        DataError: unreadable, or a coloured picture rather than a mask.
+        DataError: unreadable, a coloured picture rather than a mask, fractions, NaN or infinities.
     """
     with _opened(path) as picture:
         array = np.asarray(picture)
@@ -63,11 +66,8 @@ def read_mask(path: Path) -> NDArray[Any]:
                 "palette PNG"
             )
         array = array[..., 0]
-    if array.dtype.kind == "f":
-        if not (array == np.round(array)).all():
-            raise DataError(f"{path} holds fractions; a mask holds whole class indices")
-        array = array.astype(np.int64)
-    return array
+    check_finite(path, array)
+    return whole_labels(path, array)
 
 
 def read_path(path: Path) -> Case:
@@ -157,7 +157,7 @@ _DAMAGE = (TypeError, LookupError, AttributeError, ArithmeticError, EOFError, st
 
 def _open(path: Path) -> Image.Image:
     try:
-        return Image.open(path)
+        return Image.open(path, formats=_FORMATS)
     except _DAMAGE as error:
         raise DataError(f"{path} cannot be read, it may be damaged: {error}") from error
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from msa2net.data.case import Case, Segmentation
 from msa2net.data.dicom_files import require
 from msa2net.data.dicom_seg import Kind, write_segmentation
-from msa2net.data.display import display_image
+from msa2net.data.display import class_color, display_image
 from msa2net.data.writers import write_jpeg
 from msa2net.errors import ConfigError, DataError, Msa2NetError
 from msa2net.evaluation.masks import LABELS_FILE
@@ -27,7 +27,7 @@ from msa2net.prediction.jobs import Existing, Job, Plan, SegKind, make_jobs, mak
 from msa2net.prediction.records import Maker, Record, hash_outputs, write_record
 from msa2net.prediction.sources import Source, open_source
 from msa2net.prediction.tables import FAILURES_FILE, structure_rows, write_tables
-from msa2net.report.figures import class_color, overlay
+from msa2net.report.figures import overlay
 
 JobProgress = Callable[[Iterable[Job], int], Iterable[Job]]
 

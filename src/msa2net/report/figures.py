@@ -15,25 +15,11 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
+from msa2net.data.display import class_color
 from msa2net.errors import ConfigError, DataError
 
 IGNORED = 255
 """The label of pixels that count for nothing; it is never painted."""
-
-PALETTE: tuple[str, ...] = (
-    *("#2D96F0", "#FFB400", "#F04BA5", "#699600", "#873CC3", "#00F0A5", "#964B3C", "#E1B4FF"),
-    *("#E18778", "#008778", "#5AC3C3", "#5A5A96", "#6969FF"),
-)
-"""Colours of class 1, 2, …, found by search: the first eight stay apart (OKLab distance > 0.09)
-for deuteranopes, protanopes and tritanopes, and all show on a black scan and on a white page."""
-
-
-def class_color(index: int) -> tuple[int, int, int]:
-    """Return the RGB colour (0–255) of a class; background is grey, and the palette repeats."""
-    if index == 0:
-        return (128, 128, 128)
-    code = PALETTE[(index - 1) % len(PALETTE)]
-    return (int(code[1:3], 16), int(code[3:5], 16), int(code[5:7], 16))
 
 
 def overlay(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msa2net.data.display import PALETTE
 from msa2net.evaluation.columns import reference_rows, selection_note, subset_note
 from msa2net.files import write_text
 from msa2net.metrics.protocol import CaseRow
@@ -21,7 +22,6 @@ from msa2net.report.content import Example, RunContent, read_example, read_run
 from msa2net.report.facts import headline_tiles, run_facts
 from msa2net.report.figures import (
     IGNORED,
-    PALETTE,
     Curve,
     curve_chart,
     image_uri,
