@@ -128,7 +128,7 @@ def test_a_shift_by_two_voxels_is_two_spacings(tmp_path: Path, axis: int):
     save_nifti(tmp_path / "predictions" / "a.nii", np.roll(cube, 2, axis=axis))
     summary = msa2net.evaluate(tmp_path / "predictions", tmp_path / "labels")
     assert summary["label_names"] == ["background", "foreground"]
-    for metric in ("hd95_mm", "hd_mm", "hd95_directed_mm"):
+    for metric in ("hd95_mm", "hd_mm", "hd95_directed_max_mm"):
         expected = pytest.approx(2 * SPACING[axis], abs=1e-6)  # headers hold 32-bit floats
         assert figure(summary, "foreground", metric)["mean"] == expected
     assert figure(summary, "foreground", "hd95_voxels")["mean"] == 2
@@ -589,6 +589,10 @@ def test_the_folder_holds_everything_and_nothing_of_the_one_before(tmp_path: Pat
         "examples/worst-case0.npz", "examples/median-case1.npz", "examples/best-case3.npz",
     }  # fmt: skip
     assert read_summary(out / "summary.json") == json.loads(json.dumps(summary))
+    older = tmp_path / "older.json"  # as keys were called once
+    older.write_text((out / "summary.json").read_text().replace("directed_max", "directed"))
+    assert '"hd95_directed_mm"' in older.read_text()
+    assert read_summary(older) == json.loads(json.dumps(summary))
     with np.load(out / "examples" / "worst-case0.npz") as example:
         assert example["image"].shape == (*example["truth"].shape, 3)
         assert not example["image"].any()

@@ -44,8 +44,11 @@ SITUATIONS = {
 }
 
 
-MM = ("hd_mm", "hd95_mm", "hd95_directed_mm", "assd_mm", "surface_dice_2mm")
-VOXELS = ("hd_voxels", "hd95_voxels", "hd95_directed_voxels", "assd_voxels", "surface_dice_2voxels")
+MM = ("hd_mm", "hd95_mm", "hd95_directed_max_mm", "assd_mm", "surface_dice_2mm")
+VOXELS = (
+    *("hd_voxels", "hd95_voxels", "hd95_directed_max_voxels", "assd_voxels"),
+    "surface_dice_2voxels",
+)
 UNJUDGED = {"flags": "", "suspicion": None}
 NO_DISTANCES = dict.fromkeys([*MM, *VOXELS, "hd95_voxels_transunet"])
 
@@ -55,6 +58,10 @@ def lesion(case, true, predicted, **options):
     truth.ravel()[true] = 1
     prediction.ravel()[predicted] = 1
     return case_rows(case, prediction, truth, NAMES, **options)
+
+
+def became(outcome):
+    return {"outcome": outcome, "outcome_transunet": outcome}
 
 
 def four_cases(**options):
@@ -78,7 +85,7 @@ def test_outcome(counts, expected):
 def test_row_of_every_situation_by_hand():
     half, missed, false_positive, absent = four_cases()
     assert half == {
-        **{"case": "half", "class": "lesion", "group": "", "outcome": "scored", **UNJUDGED},
+        **{"case": "half", "class": "lesion", "group": "", **became("scored"), **UNJUDGED},
         **{"tp": 2, "fp": 2, "fn": 2, "tn": 4},
         **{"dice": 0.5, "iou": 2 / 6, "sensitivity": 0.5, "specificity": 4 / 6},
         **{"precision": 0.5, "accuracy": 0.6, "dice_transunet": 0.5},
@@ -86,7 +93,7 @@ def test_row_of_every_situation_by_hand():
         **NO_DISTANCES,
     }
     assert missed == {
-        **{"case": "missed", "class": "lesion", "group": "", "outcome": "missed", **UNJUDGED},
+        **{"case": "missed", "class": "lesion", "group": "", **became("missed"), **UNJUDGED},
         **{"tp": 0, "fp": 0, "fn": 2, "tn": 8},
         **{"dice": 0.0, "iou": 0.0, "sensitivity": 0.0, "specificity": 1.0},
         **{"precision": None, "accuracy": 0.8, "dice_transunet": 0.0},
@@ -94,13 +101,8 @@ def test_row_of_every_situation_by_hand():
         **NO_DISTANCES,
     }
     assert false_positive == {
-        **{
-            "case": "false positive",
-            "class": "lesion",
-            "group": "",
-            "outcome": "false_positive",
-            **UNJUDGED,
-        },
+        **{"case": "false positive", "class": "lesion", "group": ""},
+        **{**became("false_positive"), **UNJUDGED},
         **{"tp": 0, "fp": 3, "fn": 0, "tn": 7},
         **{"dice": 0.0, "iou": 0.0, "sensitivity": None, "specificity": 0.7},
         **{"precision": 0.0, "accuracy": 0.7, "dice_transunet": 1.0},
@@ -108,7 +110,7 @@ def test_row_of_every_situation_by_hand():
         **NO_DISTANCES,
     }
     assert absent == {
-        **{"case": "both empty", "class": "lesion", "group": "", "outcome": "absent", **UNJUDGED},
+        **{"case": "both empty", "class": "lesion", "group": "", **became("absent"), **UNJUDGED},
         **{"tp": 0, "fp": 0, "fn": 0, "tn": 10},
         **{"dice": None, "iou": None, "sensitivity": None, "specificity": 1.0},
         **{"precision": None, "accuracy": 1.0, "dice_transunet": 0.0},
@@ -119,11 +121,11 @@ def test_row_of_every_situation_by_hand():
 
 def test_columns_are_the_documented_ones():
     documented = (
-        "case,class,group,outcome,flags,suspicion,tp,fp,fn,tn,"
+        "case,class,group,outcome,outcome_transunet,flags,suspicion,tp,fp,fn,tn,"
         "dice,iou,sensitivity,specificity,precision,accuracy,"
         "volume_difference_percent,dice_transunet,"
-        "hd_mm,hd95_mm,hd95_directed_mm,assd_mm,surface_dice_2mm,"
-        "hd_voxels,hd95_voxels,hd95_directed_voxels,assd_voxels,surface_dice_2voxels,"
+        "hd_mm,hd95_mm,hd95_directed_max_mm,assd_mm,surface_dice_2mm,"
+        "hd_voxels,hd95_voxels,hd95_directed_max_voxels,assd_voxels,surface_dice_2voxels,"
         "hd95_voxels_transunet"
     )
     assert ",".join(COLUMNS) == documented
@@ -381,7 +383,7 @@ def test_distances_of_every_situation_by_hand():
     assert half["hd95_voxels"] == half["hd95_voxels_transunet"] == 1
     assert half["hd95_mm"] == pytest.approx(1 + 0.65 * 2, abs=1e-12)
     # There 0, 0, 0.5 and 3, rank 0.95·3 = 2.85; back the largest is 1.
-    assert half["hd95_directed_mm"] == pytest.approx(0.5 + 0.85 * 2.5, abs=1e-12)
+    assert half["hd95_directed_max_mm"] == pytest.approx(0.5 + 0.85 * 2.5, abs=1e-12)
     assert (half["hd_mm"], half["assd_mm"], half["surface_dice_2mm"]) == (3, 5 / 8, 7 / 8)
     assert [half[column] for column in VOXELS] == [1, 1, 1, 0.5, 1]
     # The image's diagonal: one row and four columns on; the grid is (1, 2, 5).
@@ -427,7 +429,7 @@ def test_published_distance_agrees_with_the_reference(name):
         for unit, stored_as in (("voxels", "voxel"), ("mm", "mm")) if "monai" in stored else ():
             # float32: why this much, test_metrics_surface.py says
             expected = pytest.approx(stored["monai"][f"hd95_{stored_as}"], rel=2e-7, abs=9e-6)
-            assert row[f"hd95_directed_{unit}"] == expected
+            assert row[f"hd95_directed_max_{unit}"] == expected
 
 
 def test_every_direction_is_measured_once_a_unit(monkeypatch):
@@ -470,7 +472,7 @@ def test_failed_distance_in_the_summary(way, mean, n, not_applicable):
     protocol = standard_protocol(way)
     summary = summarise(rows, NAMES, protocol)
     counts = {"n": n, "not_applicable": not_applicable, "missed": 1, "false_positives": 1}
-    for column in ("hd_voxels", "hd95_voxels", "hd95_directed_voxels"):
+    for column in ("hd_voxels", "hd95_voxels", "hd95_directed_max_voxels"):
         figure = summary["classes"]["lesion"][column]
         assert figure["mean"] == summary["mean"][column] == pytest.approx(mean, rel=1e-15)
         assert {name: figure[name] for name in counts} == summary["mean_counts"][column] == counts
@@ -523,8 +525,38 @@ def test_published_labels_change_the_published_columns_only():
             source = theirs if column.endswith("_transunet") else ours
             assert row[column] == source[column], column
     # What the published path missed counts as it does there, though `outcome` says scored.
-    assert mixed[1]["outcome"] == "scored"
+    assert (mixed[1]["outcome"], mixed[1]["outcome_transunet"]) == ("scored", "missed")
     assert (mixed[1]["dice_transunet"], mixed[1]["hd95_voxels_transunet"]) == (0.0, 0.0)
+    for name, rows in (("standard", of_prediction), ("transunet", of_published)):
+        assert summarise(mixed, ABC, name) == summarise(rows, ABC, name)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(*[st.lists(st.integers(0, 2), min_size=5, max_size=5)] * 3), max_size=4))
+def test_every_protocol_counts_the_masks_that_it_scores(tmp_path_factory, cases):
+    names, rows, of_published = ABC[:3], [], []
+    for index, masks in enumerate(cases):
+        prediction, truth, published = (np.array([[mask]], np.uint8) for mask in masks)
+        about = {"label_names": names, "distances": True}
+        rows += case_rows(f"{index}", prediction, truth, published=published, **about)
+        of_published += case_rows(f"{index}", published, truth, published=published, **about)
+    figures = summarise(rows, names, "transunet", intervals=False)
+    assert figures == summarise(of_published, names, "transunet", intervals=False)
+    # A table from before this column says it by its scores.
+    path = tmp_path_factory.mktemp("csv") / "cases.csv"
+    write_cases_csv(path, rows)
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    path.write_text("".join(",".join(line[:4] + line[5:]) + "\n" for line in lines))
+    assert read_cases_csv(path) == rows
+
+
+def test_older_names_of_columns_are_read(tmp_path):
+    path = tmp_path / "cases.csv"
+    rows = four_cases(distances=True, spacing_mm=(1, 1, 1))
+    write_cases_csv(path, rows)
+    path.write_text(path.read_text().replace("hd95_directed_max_", "hd95_directed_"))
+    assert "hd95_directed_mm,assd_mm" in path.read_text()
+    assert read_cases_csv(path) == rows
 
 
 def test_ignored_voxels_are_outside_both_masks():
@@ -567,7 +599,7 @@ def test_rules_about_distances_stand_in_both_volume_protocols():
         {s: rule for s, rule in PROTOCOLS[name].rules if s.startswith("distance: ")}
         for name in ("standard", "transunet")
     ]
-    further = {f"distance: {m}" for m in ("hd", "hd95_directed", "assd", "surface_dice")}
+    further = {f"distance: {m}" for m in ("hd", "hd95_directed_max", "assd", "surface_dice")}
     assert [situation for situation in about[0] if situation not in further] == list(about[1])
     assert len(about[1]) == 6
     assert further < {*about[0]}
@@ -694,6 +726,7 @@ def test_protocol_table_is_consistent():
         assert situations[0] == "both empty"
         if protocol.aggregation == "per_case":
             assert {metric + protocol.suffix for metric in protocol.metrics} <= set(COLUMNS)
+        assert f"outcome{protocol.suffix}" in COLUMNS
 
 
 # --- cases.csv -----------------------------------------------------------------------------
@@ -719,7 +752,7 @@ def test_csv_text(tmp_path):
     write_cases_csv(path, lesion("missed", *SITUATIONS["missed"]))
     assert path.read_bytes().decode() == (
         ",".join(COLUMNS)
-        + "\nmissed,lesion,,missed,,,0,0,2,8,0.0,0.0,0.0,1.0,,0.8,-100.0,0.0,,,,,,,,,,,\n"
+        + "\nmissed,lesion,,missed,missed,,,0,0,2,8,0.0,0.0,0.0,1.0,,0.8,-100.0,0.0,,,,,,,,,,,\n"
     )
 
 
@@ -737,11 +770,11 @@ def test_csv_saved_by_a_spreadsheet(tmp_path):
 
 HEADER = ",".join(COLUMNS)
 GOOD = (
-    "a,lesion,early,scored,,0.1,2,2,2,4,0.5,0.33,0.5,0.66,0.5,0.6,12.5,0.5,"
+    "a,lesion,early,scored,scored,,0.1,2,2,2,4,0.5,0.33,0.5,0.66,0.5,0.6,12.5,0.5,"
     "9.5,3.5,3.75,1.5,0.875,8.5,2.5,2.75,1.25,0.75,2.25"
 )
 MISSED = (
-    "a,lesion,early,missed,'no lesion',9,0,0,2,4,0,0,0,1,,0.66,-100,0,"
+    "a,lesion,early,missed,missed,'no lesion',9,0,0,2,4,0,0,0,1,,0.66,-100,0,"
     "inf,inf,inf,inf,0,inf,inf,inf,inf,0,0"
 )
 
@@ -751,8 +784,8 @@ MISSED = (
     [
         ("", "the columns are missing"),
         ("case,dice\na,0.5\n", "the columns are case,dice, not case,class"),
-        (f"{HEADER}\n{GOOD}\n{GOOD[:41]}", "line 3 has 12 cells, expected 29"),
-        (f"{HEADER}\n{GOOD},1\n", "line 2 has 30 cells"),
+        (f"{HEADER}\n{GOOD}\n{GOOD[:48]}", "line 3 has 13 cells, expected 30"),
+        (f"{HEADER}\n{GOOD},1\n", "line 2 has 31 cells"),
         (f"{HEADER.replace(',class', '')}\n", "the columns are case,group,outcome"),
         (f"{HEADER.replace(',group', ',group,group')}\n", "the columns are case,class,group,g"),
         (f"{HEADER.replace('class,group', 'group,class')}\n", "the columns are case,group,cla"),
@@ -770,7 +803,11 @@ MISSED = (
         (f"{HEADER}\n{GOOD.replace('2,2,2', '2,-2,2')}\n", "line 2: fp is '-2'"),
         (f"{HEADER}\n{GOOD.replace('2,2,2', '2,2.5,2')}\n", r"line 2: fp is '2\.5'"),
         (f"{HEADER}\n{GOOD.replace('2,2,2', '2,,2')}\n", "line 2: fp is ''"),
-        (f"{HEADER}\n{GOOD.replace('scored', 'missed')}\n", "'missed' but .* 'scored'"),
+        (f"{HEADER}\n{GOOD.replace('scored', 'missed', 1)}\n", "'missed' but .* 'scored'"),
+        (
+            f"{HEADER}\n{GOOD.replace('scored,,', 'missed,,')}\n",
+            "outcome_transunet is 'missed' but .* 'scored'",
+        ),
         (f'{HEADER}\n"{GOOD}\n', "unexpected end of data"),
         (b"\x89PNG\r\n\x1a\n\xff\xfe", "can't decode"),
     ],

@@ -346,6 +346,17 @@ def test_evaluations_from_before_distances_still_render(runs, tmp_path):
     assert "stomach missed" in ours
 
 
+def test_an_evaluation_with_older_names_of_metrics_has_the_same_page(runs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs["volume"], run)
+    page = write_report(run).read_text()
+    assert "HD95 directed max" in page
+    for name in ("summary.json", "cases.csv"):
+        path = run / "evaluation" / name
+        path.write_text(path.read_text().replace("directed_max", "directed"))
+    assert write_report(run).read_text() == page
+
+
 def test_schema_1_has_no_intervals_and_says_nothing_of_them(runs, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(runs["volume"], run)
@@ -418,8 +429,8 @@ def test_further_distances_are_folded(pages, runs):
     stomach = summary["protocols"]["standard"]["classes"]["stomach"]
     for unit, suffix, tolerance in (("millimetres", "mm", "2mm"), ("voxels", "voxels", "2voxels")):
         table = text[text.index(f"In {unit}") :]
-        assert "Class HD HD95 directed ASSD Surface Dice 2 aorta" in table
-        metrics = ("hd", "hd95_directed", "assd")
+        assert "Class HD HD95 directed max ASSD Surface Dice 2 aorta" in table
+        metrics = ("hd", "hd95_directed_max", "assd")
         distances = [stomach[f"{name}_{suffix}"]["mean"] for name in metrics]
         pattern = " ".join(f"{value:.2f} \\S+" for value in distances)
         share = stomach[f"surface_dice_{tolerance}"]["mean"]

@@ -517,11 +517,11 @@ def test_further_figures(measured, photographs):
     text = markdown_table(measured)
     header, _, *lines = table_after(text, "## Further")
     assert header == [
-        *("class", "HD mm", "HD95 directed mm", "ASSD mm", "surface DSC 2 mm", "precision"),
+        *("class", "HD mm", "HD95 directed max mm", "ASSD mm", "surface DSC 2 mm", "precision"),
         *("volume diff. %", "n"),
     ]
     figures = measured["protocols"]["standard"]["classes"]["spleen"]
-    keys = ("hd_mm", "hd95_directed_mm", "assd_mm")
+    keys = ("hd_mm", "hd95_directed_max_mm", "assd_mm")
     assert lines[0][1:4] == [f"{figures[key]['mean']:.2f}" for key in keys]
     assert lines[0][4] == f"{figures['surface_dice_2mm']['mean']:.4f}"
     difference = figures["volume_difference_percent"]
@@ -531,7 +531,7 @@ def test_further_figures(measured, photographs):
     assert lines[-1][1] == f"**{mean['hd_mm']:.2f}**"
     n = int(lines[-1][-1].strip("*"))
     assert lines[-1][6] == f"**{mean['volume_difference_percent']:+.1f} ({n - 1})**"
-    assert "HD: the largest surface distance of both directions. HD95 directed: 95th" in text
+    assert "HD: the largest surface distance of both directions. HD95 directed max: 95th" in text
     assert "Volume difference: signed, in % of the truth's volume" in text
 
     text = markdown_table(photographs)
@@ -539,7 +539,7 @@ def test_further_figures(measured, photographs):
     assert table_after(text, "## Further")[2] == ["lesion", "0.5000 (3)", "-44.4 (3)", "4"]
     assert "surface" not in text
     voxels = table_after(markdown_table(random_volumes(ORGANS, distances=True)), "## Further")
-    assert voxels[0][1:5] == ["HD vox", "HD95 directed vox", "ASSD vox", "surface DSC 2 vox"]
+    assert voxels[0][1:5] == ["HD vox", "HD95 directed max vox", "ASSD vox", "surface DSC 2 vox"]
 
 
 def test_worst_cases_are_listed(photographs):

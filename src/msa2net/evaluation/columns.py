@@ -34,13 +34,13 @@ NOT_OF_VOLUMES = ("specificity", "accuracy")
 # The same for the table of further figures. Distances in voxels are for want of millimetres.
 _FURTHER_MM = {
     "hd_mm": "HD mm",
-    "hd95_directed_mm": "HD95 directed mm",
+    "hd95_directed_max_mm": "HD95 directed max mm",
     "assd_mm": "ASSD mm",
     "surface_dice_2mm": f"surface DSC {SURFACE_TOLERANCE:g} mm",
 }
 _FURTHER_VOXELS = {
     "hd_voxels": "HD vox",
-    "hd95_directed_voxels": "HD95 directed vox",
+    "hd95_directed_max_voxels": "HD95 directed max vox",
     "assd_voxels": "ASSD vox",
     "surface_dice_2voxels": f"surface DSC {SURFACE_TOLERANCE:g} vox",
 }

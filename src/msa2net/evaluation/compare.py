@@ -16,7 +16,13 @@ from msa2net.evaluation.columns import DISCLAIMER, NOT_APPLICABLE, selection_not
 from msa2net.evaluation.markdown import lay_out
 from msa2net.files import read_json, write_json, write_text
 from msa2net.metrics.comparison import compare
-from msa2net.metrics.protocol import DISTANCES_MM, DISTANCES_VOXELS, CaseRow
+from msa2net.metrics.protocol import (
+    DISTANCES_MM,
+    DISTANCES_VOXELS,
+    RENAMED,
+    CaseRow,
+    get_protocol,
+)
 from msa2net.metrics.summary import failed_distances, read_cases_csv
 
 CASES, SUMMARY = "cases.csv", "summary.json"
@@ -54,6 +60,7 @@ def compare_evaluations(
     """
     if len(folders) < 2:
         raise ConfigError("one evaluation has nothing to be compared with; give two or more")
+    metric = RENAMED.get(metric, metric)
     tables = [_cases_file(Path(folder)) for folder in folders]
     names = _short_names([table.parent for table in tables])
     rows = dict(zip(names, map(read_cases_csv, tables), strict=True))
@@ -139,7 +146,9 @@ def _failures(rows: Mapping[str, Sequence[CaseRow]], protocol: str) -> Iterator[
     if protocol == "standard" and set().union(*ways.values()) == {"nan"}:
         flatters = "not at all"
     for name, of_one in rows.items():
-        failed = sum(row["outcome"] in ("missed", "false_positive") for row in of_one)
+        failed = sum(
+            get_protocol(protocol).outcome(row) in ("missed", "false_positive") for row in of_one
+        )
         if flatters and failed:
             plural = "" if failed == 1 else "s"
             yield (

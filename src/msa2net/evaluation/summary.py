@@ -28,6 +28,7 @@ from msa2net.metrics import (
     worst_of_classes,
     write_cases_csv,
 )
+from msa2net.metrics.protocol import RENAMED
 
 SCHEMA = 2  # 1 had no spread and intervals, hashes, worst cases; and it was always of a run
 SEED = 0  # of the intervals' bootstrap
@@ -174,7 +175,7 @@ def write_evaluation(
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """Read a summary.json of any schema; "Infinity" is a number again.
+    """Read a summary.json of any schema; "Infinity" is a number again, and keys are today's.
 
     Raises:
         DataError: missing, no JSON, or no summary.
@@ -182,10 +183,16 @@ def read_summary(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict) or "protocols" not in content:
         raise DataError(f"{path} is not a summary of `msa2net evaluate`; evaluate again to get one")
+    content = as_named_today(content)
     return {
         **content,
         **{part: _with_infinity(content[part]) for part in _SCORES if part in content},
     }
+
+
+def as_named_today(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a summary.json with older names of metrics and rules replaced."""
+    return {**content, **{part: _renamed(content[part]) for part in _SCORES if part in content}}
 
 
 def _groups(
@@ -200,6 +207,14 @@ def _groups(
         }
         for group in next(iter(by_protocol.values()))
     }
+
+
+def _renamed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {RENAMED.get(key, key): _renamed(own) for key, own in value.items()}
+    if isinstance(value, list):
+        return [_renamed(own) for own in value]
+    return RENAMED.get(value, value) if isinstance(value, str) else value
 
 
 def _without_infinity(value: Any) -> Any:

@@ -201,7 +201,7 @@ def _about_further(summary: Mapping[str, Any], distances: bool) -> str:
     rules = dict((summary["protocols"].get("standard") or {"rules": ()})["rules"])
     terms = {
         "distance: hd": "HD",
-        "distance: hd95_directed": "HD95 directed",
+        "distance: hd95_directed_max": "HD95 directed max",
         "distance: assd": "ASSD",
         "distance: surface_dice": "Surface DSC",
     }

@@ -53,7 +53,7 @@ def intervals_of(
 
 
 def _per_case_figures(rows: Sequence[CaseRow], protocol: Protocol) -> Figures:
-    failures = _failures(rows)
+    failures = _failures(rows, protocol)
     return {
         metric: {**spread(_scores(rows, metric, protocol)), **failures}
         for metric in protocol.metrics
@@ -62,7 +62,7 @@ def _per_case_figures(rows: Sequence[CaseRow], protocol: Protocol) -> Figures:
 
 def _pooled_figures(rows: Sequence[CaseRow], protocol: Protocol) -> Figures:
     pooled = overlap_metrics(**{name: sum(_count(row, name) for row in rows) for name in _COUNTS})
-    failures = _failures(rows)
+    failures = _failures(rows, protocol)
     figures: Figures = {}
     for metric in protocol.metrics:
         value = applicable(pooled[metric])
@@ -122,6 +122,7 @@ def _count(row: CaseRow, name: str) -> int:
     return cast("int", row.get(name))
 
 
-def _failures(rows: Sequence[CaseRow]) -> dict[str, int]:
-    outcomes = Counter(row["outcome"] for row in rows)
+def _failures(rows: Sequence[CaseRow], protocol: Protocol) -> dict[str, int]:
+    """Count those of the masks that the protocol scores."""
+    outcomes = Counter(protocol.outcome(row) for row in rows)
     return {"missed": outcomes["missed"], "false_positives": outcomes["false_positive"]}

@@ -8,7 +8,7 @@ one to trust: a failure counts 0 and what cannot be scored is counted, not avera
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, TypedDict
+from typing import Literal, TypeAlias, TypedDict, cast
 
 import numpy as np
 
@@ -26,7 +26,8 @@ SURFACE_TOLERANCE = 2.0
 
 # One row per case and class; the keys are the columns of cases.csv, in order. Metric columns come
 # last, None where not applicable or not computed; a metric joins by a key here and a value in
-# scoring.py. `group` is "" for a case without one. `flags` says of the case in words why to look at
+# scoring.py. What ends in a protocol's suffix is of the masks that this protocol scores. `group`
+# is "" for a case without one. `flags` says of the case in words why to look at
 # it first, "" if nothing speaks for it, and `suspicion` sorts cases by it, see inference/flags.py.
 # What is in millimetres is None where the spacing is not known; what is in voxels is measured as if
 # every voxel were a cube with sides of 1.
@@ -37,6 +38,7 @@ CaseRow = TypedDict(
         "class": str,
         "group": str,
         "outcome": Outcome,
+        "outcome_transunet": Outcome,
         "flags": str,
         "suspicion": float | None,
         "tp": int,
@@ -53,12 +55,12 @@ CaseRow = TypedDict(
         "dice_transunet": float | None,
         "hd_mm": float | None,
         "hd95_mm": float | None,
-        "hd95_directed_mm": float | None,
+        "hd95_directed_max_mm": float | None,
         "assd_mm": float | None,
         "surface_dice_2mm": float | None,
         "hd_voxels": float | None,
         "hd95_voxels": float | None,
-        "hd95_directed_voxels": float | None,
+        "hd95_directed_max_voxels": float | None,
         "assd_voxels": float | None,
         "surface_dice_2voxels": float | None,
         "hd95_voxels_transunet": float | None,
@@ -67,8 +69,16 @@ CaseRow = TypedDict(
 
 
 # Those that have no value by definition where a class was missed or is a false positive.
-DISTANCES_MM = ("hd_mm", "hd95_mm", "hd95_directed_mm", "assd_mm")
-DISTANCES_VOXELS = ("hd_voxels", "hd95_voxels", "hd95_directed_voxels", "assd_voxels")
+DISTANCES_MM = ("hd_mm", "hd95_mm", "hd95_directed_max_mm", "assd_mm")
+DISTANCES_VOXELS = ("hd_voxels", "hd95_voxels", "hd95_directed_max_voxels", "assd_voxels")
+
+
+# Columns, metrics and situations of rules by the names that they had in older evaluations.
+RENAMED = {
+    "hd95_directed_mm": "hd95_directed_max_mm",
+    "hd95_directed_voxels": "hd95_directed_max_voxels",
+    "distance: hd95_directed": "distance: hd95_directed_max",
+}
 
 
 @dataclass(frozen=True)
@@ -83,7 +93,8 @@ class Protocol:
         metrics: names of the figures given.
         rules: (situation, what is counted) in plain English. A situation is worded alike in every
             protocol that has it, so that two protocols can be compared line by line.
-        suffix: a metric's column in the rows is its name plus this (`per_case` only).
+        suffix: a metric's column in the rows is its name plus this (`per_case` only), and so is
+            that of the outcome, by which missed classes and false positives are counted.
         failed_distance: what its rules say that a distance counts where a class was missed or is a
             false positive; None where its columns know only one way.
     """
@@ -95,6 +106,10 @@ class Protocol:
     rules: tuple[tuple[str, str], ...]
     suffix: str = ""
     failed_distance: FailedDistance | None = None
+
+    def outcome(self, row: CaseRow) -> Outcome:
+        """Return what became of a class in a case, in the masks that this protocol scores."""
+        return cast("Outcome", row.get(f"outcome{self.suffix}"))
 
 
 # How `standard` may count the distance of a failure, in words; see `standard_protocol`.
@@ -135,7 +150,7 @@ _DISTANCES = (
 _ONE_SLICE = f"{DISTANCE}a volume of one slice"
 _FURTHER_DISTANCES = (
     (f"{DISTANCE}hd", "the largest surface distance of both directions"),
-    (f"{DISTANCE}hd95_directed", "95th percentile of each direction alone, then the larger"),
+    (f"{DISTANCE}hd95_directed_max", "95th percentile of each direction alone, then the larger"),
     (f"{DISTANCE}assd", "mean of the surface distances of both directions together"),
     (
         f"{DISTANCE}surface_dice",

@@ -43,7 +43,7 @@ class _Standard(NamedTuple):
 
     hd: float | None = None
     hd95: float | None = None
-    hd95_directed: float | None = None
+    hd95_directed_max: float | None = None
     assd: float | None = None
     surface_dice: float | None = None
 
@@ -79,8 +79,8 @@ def case_rows(
         label_names: one name per class, background first.
         published: the labels of the same case by the published way back to its grid (the most
             probable class at the network's size, then nearest neighbour): the columns that end in
-            `_transunet` are computed from it. Everything else, counts and outcome too, is of
-            `prediction`. None: of `prediction` as well.
+            `_transunet` are computed from it. Everything else, tp to tn too, is of `prediction`.
+            None: of `prediction` as well.
         spacing_mm: of the voxels along each axis, in the order of the axes (Z, H, W). None: not
             known, so no distance in millimetres.
         distances: compute the distance columns; they cost time and are None otherwise.
@@ -151,6 +151,7 @@ def _class_row(
         "class": class_name,
         "group": about["group"],
         "outcome": outcome(tp, fp, fn),
+        "outcome_transunet": outcome(*published_counts[:3]),
         "flags": about["flags"],
         "suspicion": about["suspicion"],
         "tp": tp,
@@ -167,12 +168,12 @@ def _class_row(
         "dice_transunet": transunet_dice(*published_counts[:3]),
         "hd_mm": measured.mm.hd,
         "hd95_mm": measured.mm.hd95,
-        "hd95_directed_mm": measured.mm.hd95_directed,
+        "hd95_directed_max_mm": measured.mm.hd95_directed_max,
         "assd_mm": measured.mm.assd,
         "surface_dice_2mm": measured.mm.surface_dice,
         "hd_voxels": measured.voxels.hd,
         "hd95_voxels": measured.voxels.hd95,
-        "hd95_directed_voxels": measured.voxels.hd95_directed,
+        "hd95_directed_max_voxels": measured.voxels.hd95_directed_max,
         "assd_voxels": measured.voxels.assd,
         "surface_dice_2voxels": measured.voxels.surface_dice,
         "hd95_voxels_transunet": measured.hd95_voxels_transunet,

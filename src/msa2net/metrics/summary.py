@@ -3,7 +3,7 @@
 import csv
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -17,6 +17,7 @@ from msa2net.metrics.protocol import (
     DISTANCES_MM,
     DISTANCES_VOXELS,
     PROTOCOLS,
+    RENAMED,
     UNITS,
     CaseRow,
     FailedDistance,
@@ -28,7 +29,7 @@ from msa2net.metrics.protocol import (
 from msa2net.metrics.statistics import WORST, worst_cases
 
 COLUMNS: tuple[str, ...] = tuple(CaseRow.__annotations__)
-_TEXTS = ("case", "class", "group", "outcome", "flags")
+_TEXTS = ("case", "class", "group", "outcome", "outcome_transunet", "flags")
 _COUNTS = ("tp", "fp", "fn", "tn")
 _FAILED = ("missed", "false_positive")
 _MAY_BE_INFINITE = (*DISTANCES_MM, *DISTANCES_VOXELS)  # where a class failed; see FAILED_DISTANCES
@@ -83,7 +84,8 @@ def summarise(
         `classes`: class → metric → `n` (cases in the figure), `not_applicable` (cases not in it;
         the two add up to all cases), `mean`, `sd`, `lower_quartile`, `median`, `upper_quartile`
         (all but the mean None where pooled), `missed` and `false_positives` (cases of the class
-        with that outcome, whether in the figure or not) and, with `intervals`, `interval` (of the
+        with that outcome in the masks that the protocol scores, whether in the figure or not)
+        and, with `intervals`, `interval` (of the
         mean, or of the pooled figure: lower and upper end, or None) and `warning`, see
         `metrics/bootstrap.py`;
         `mean`: metric → mean over the classes whose figure is not None;
@@ -219,7 +221,7 @@ def read_cases_csv(path: Path) -> list[CaseRow]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
-            header = tuple(next(reader, []))
+            header = tuple(RENAMED.get(column, column) for column in next(reader, []))
             if header != tuple(c for c in COLUMNS if c in header or c in _FIRST_COLUMNS):
                 raise DataError(f"the columns are {_shown(header)}, not {','.join(COLUMNS)}")
             return [_parse(header, cells, reader.line_num) for cells in reader]
@@ -349,7 +351,31 @@ def _parse(header: tuple[str, ...], cells: list[str], line: int) -> CaseRow:
     became = outcome(row["tp"], row["fp"], row["fn"])
     if row["outcome"] != became:
         raise DataError(f"line {line}: outcome is {row['outcome']!r} but the counts say {became!r}")
+    published = _published_outcome(row)
+    if (row["outcome_transunet"] or published) != published:
+        raise DataError(
+            f"line {line}: outcome_transunet is {row['outcome_transunet']!r} but the scores say "
+            f"{published!r}"
+        )
+    row["outcome_transunet"] = published
     return cast("CaseRow", row)
+
+
+def _published_outcome(row: Mapping[str, Any]) -> Outcome:
+    """Tell the outcome of the published protocol's masks from its scores, as in older tables.
+
+    The truth is that of the counts. Of what it holds, masks without a common voxel have a Dice of
+    0 as a missed one has, but a distance.
+    """
+    dice, distance = row["dice_transunet"], row["hd95_voxels_transunet"]
+    own: Outcome = row["outcome"]
+    if dice is None:
+        return own
+    if own in ("false_positive", "absent"):
+        return "false_positive" if dice else "absent"
+    if dice or distance:
+        return "scored"
+    return own if distance is None else "missed"
 
 
 def _count(cell: str) -> int:

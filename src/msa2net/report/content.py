@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from msa2net.config import Config, ModelConfig, dump_config, load_config
 from msa2net.errors import DataError
 from msa2net.evaluation.examples import RANKS
+from msa2net.evaluation.summary import as_named_today
 from msa2net.files import read_json
 from msa2net.inference.run_folder import (
     CONFIG_FILE,
@@ -211,7 +212,7 @@ def _read_summary(path: Path) -> Summary | None:
             f"{' and '.join(map(str, SUMMARY_SCHEMAS))}; evaluate again with the version that "
             "writes the report"
         )
-    return _checked(Summary, content, path)
+    return _checked(Summary, as_named_today(content), path)
 
 
 def _checked(layout: type[Layout], content: object, path: Path) -> Layout:

@@ -35,7 +35,7 @@ _IN_MAIN_TABLE = ("dice", *DISTANCES)
 # Folded away: (heading, column in millimetres, the same in voxels).
 FURTHER_DISTANCES = (
     ("HD", "hd_mm", "hd_voxels"),
-    ("HD95 directed", "hd95_directed_mm", "hd95_directed_voxels"),
+    ("HD95 directed max", "hd95_directed_max_mm", "hd95_directed_max_voxels"),
     ("ASSD", "assd_mm", "assd_voxels"),
     (f"Surface Dice {SURFACE_TOLERANCE:g}", "surface_dice_2mm", "surface_dice_2voxels"),
 )
