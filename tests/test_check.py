@@ -355,6 +355,16 @@ def test_orientations(tmp_path: Path):
     assert found(make(tmp_path / "b", alike), "run in different directions") == []
 
 
+def test_scans_that_are_cut_across_their_slices(tmp_path: Path):
+    """Sagittal: the file's axes run to the back, the feet and the left."""
+    for name, mm, level in (("thick", 4.0, "warning"), ("cubes", 1.0, "note")):
+        affine = np.array([[0, 0, -mm, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1.0]])
+        store = make(tmp_path / name, three(geometry=from_file(affine)))
+        finding = the(store, "is sagittal, and training cuts it across its slices, into axial ones")
+        assert (finding.level, finding.where) == (level, "case0")
+        assert finding.detail == f"pixels of 1×{mm:g} mm"
+
+
 @pytest.mark.parametrize(("degrees", "reported"), [(15, False), (25, True), (-40, True)])
 def test_oblique_slices(tmp_path: Path, degrees: float, reported: bool):
     angle = np.radians(degrees)

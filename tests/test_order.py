@@ -136,7 +136,7 @@ def test_shares_are_a_partition(length: int, seed: int, epoch: int, world: int, 
 
 
 def test_seeds_are_fixed_for_all_time():
-    """By an independent BLAKE2b: `printf '1234 0 0' | b2sum -l 64` gives the bytes, lowest first."""
+    """By an independent BLAKE2b: `printf '1234 0 0' | b2sum -l 64`, lowest byte first."""
     assert mix(1234, 0, 0) == 8610309683349878882
     assert mix(1, 23) != mix(12, 3) != mix(1, 2, 3)
     assert len({mix(a, b, c) for a in range(20) for b in range(20) for c in range(20)}) == 8000

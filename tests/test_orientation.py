@@ -5,12 +5,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
-from msa2net.data.geometry import Geometry, to_training, training_orientation
+from msa2net.data.geometry import FileLayout, Geometry, to_training, training_orientation
 from msa2net.data.orientation import (
     common_orientation,
+    describe_recut,
+    is_isotropic,
     note_on_slices,
     orientation_code,
+    slice_axis,
     view_along,
 )
 from msa2net.errors import DataError
@@ -76,6 +80,55 @@ def test_a_sagittal_scan_by_hand():
     assert note_on_slices(geometry, "ASR") is None  # the same slices, turned
     assert note_on_slices(geometry, None) is None
     assert note_on_slices(Geometry(), "LPS") is None
+
+
+PLANES = {  # file axes (X, Y, Z) of scans whose slices follow along Z → array axis of the slices
+    "axial": ("RAS", 0, None),
+    "axial, head first": ("LPI", 0, None),
+    "coronal": ("RSA", 1, "coronal"),
+    "sagittal": ("PIL", 2, "sagittal"),
+}
+
+
+def scan(axes: str, spacing_mm: tuple[float, float, float], turn: float = 0.0) -> Geometry:
+    """A scan's geometry as its file gives it; `turn` in degrees about the patient's long axis."""
+    ways = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0)}
+    ways |= {"S": (0, 0, 1), "I": (0, 0, -1)}
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([ways[letter] for letter in axes]).T * spacing_mm
+    affine[:3, :3] = Rotation.from_euler("z", turn, degrees=True).as_matrix() @ affine[:3, :3]
+    orientation = training_orientation(affine)
+    return Geometry.from_layout(FileLayout((4, 4, 4), affine, orientation, 1, 1, "mm"))
+
+
+@pytest.mark.parametrize("turn", [0, 30])
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (0.5, 0.7, 4.0), (0.9, 0.9, 1.0)])
+@pytest.mark.parametrize("plane", PLANES)
+def test_a_file_s_own_slices_are_known_after_it_was_turned(plane: str, spacing_mm, turn: float):
+    axes, axis, recut = PLANES[plane]
+    geometry = scan(axes, spacing_mm, turn)
+    assert orientation_code(geometry.affine) == "LPS"
+    assert slice_axis(geometry) == axis
+    note = note_on_slices(geometry, "LPS")
+    if recut is None:
+        assert note is None
+        assert describe_recut(geometry) is None
+    else:
+        own = {1: "front and back", 2: "left and right"}[axis]
+        assert f"the scan's slices follow one another between {own}, and those the network" in note
+        assert describe_recut(geometry)[0] == recut
+        assert note_on_slices(geometry, {1: "RSA", 2: "PIL"}[axis]) is None  # a network of such
+    assert note_on_slices(geometry, None) == note  # unknown: cut as the array lies
+
+
+def test_thick_slices_are_told_whatever_a_file_s_order():
+    """Programs that turn a sagittal scan to RAS leave its slices 4 mm apart, along X now."""
+    turned = scan("RAS", (4.0, 0.5, 0.7))
+    assert (slice_axis(turned), describe_recut(turned)) == (2, ("sagittal", "0.5×4 mm"))
+    assert note_on_slices(turned, "LPS").endswith("of 0.5×4 mm pixels")
+    assert slice_axis(scan("PIL", (4.0, 4.0, 1.0))) == 2  # two coarse axes say nothing
+    assert not is_isotropic(turned)
+    assert is_isotropic(scan("PIL", (1.0, 0.9, 1.1)))
 
 
 def test_without_an_affine_or_a_code_arrays_stay_as_they_lie():

@@ -15,9 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import dicom_files
 from msa2net.config import Config, dump_config
 from msa2net.data.case import Case, Geometry
 from msa2net.data.preprocessing import Preprocessing
+from msa2net.data.readers import read_path
 from msa2net.errors import ConfigError, DataError
 from msa2net.inference.batches import LARGEST, choose_batch, fitting_batch
 from msa2net.inference.engine import Engine
@@ -387,6 +389,27 @@ def test_a_scan_that_is_cut_across_its_slices_is_noted():
     flat = Geometry((1.0, 1.0, 1.0), np.diag([1.0, 0.0, 1.0, 1.0]))
     with pytest.raises(DataError, match="f: the affine .* does not place voxels in space"):
         apply(Case("f", picture(0, (1, 5, 6, 7)), geometry=flat))
+
+
+@pytest.mark.parametrize("way", ["NIfTI", "DICOM"])
+def test_the_note_holds_for_files_which_readers_turn(tmp_path: Path, way: str):
+    """A network is trained on the one orientation that all files are turned to."""
+    apply = Predictor(Says(0.5, 0.3, 0.2), PLAIN.model_copy(update={"orientation": "LPS"}), NAMES)
+    values = np.random.default_rng(0).integers(0, 99, (5, 12, 14)).astype(np.int16)
+    notes = {}
+    for plane in ("AXIAL", "SAGITTAL", "CORONAL"):
+        grid = {"orientation": getattr(dicom_files, plane), "step_mm": 4.0}
+        path = tmp_path / plane
+        if way == "DICOM":
+            dicom_files.save(path, dicom_files.headers(values, **grid))
+        else:
+            path = tmp_path / f"{plane}.nii.gz"
+            dicom_files.save_nifti(path, values, dicom_files.affine(**grid))
+        notes[plane] = apply.note(read_path(path))
+    assert notes["AXIAL"] is None
+    assert "between left and right, and those" in notes["SAGITTAL"]
+    assert notes["SAGITTAL"].endswith("of 0.7×4 mm pixels")
+    assert "between front and back, and those" in notes["CORONAL"]
 
 
 def test_an_array_with_a_spacing_lies_in_space(tmp_path: Path):

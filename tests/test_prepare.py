@@ -244,6 +244,29 @@ def test_a_folder_that_cannot_be_written_can_still_be_read(
 # What is noted ------------------------------------------------------------------------------------
 
 
+def test_scans_that_are_cut_across_their_slices_are_said(tmp_path: Path, caplog):
+    """On every start: what is prepared already says it too."""
+    root = tmp_path / "raw"
+    (root / "imagesTr").mkdir(parents=True)
+    (root / "labelsTr").mkdir()
+    labels = {"background": 0, "disc": 1}
+    content = {"channel_names": {"0": "T2"}, "labels": labels, "file_ending": ".nii.gz"}
+    (root / "dataset.json").write_text(json.dumps(content))
+    affine = np.array([[0, 0, -4.0, 0], [-0.5, 0, 0, 0], [0, -0.5, 0, 0], [0, 0, 0, 1]])
+    for name in "abc":
+        volume = np.arange(8 * 9 * 4, dtype=np.int16).reshape(8, 9, 4)
+        for path in (f"imagesTr/{name}_0000.nii.gz", f"labelsTr/{name}.nii.gz"):
+            nibabel.save(nibabel.Nifti1Image(volume % 2, affine), root / path)
+    data = DataConfig(format="nnunet", root=root, prepared=tmp_path / "out")
+    for settings in (data, data, data.model_copy(update={"root": None})):
+        caplog.clear()
+        prepare(settings)
+        assert caplog.messages == [
+            f"{tmp_path / 'out'}: 3 of 3 scans are sagittal (a, b, c); they are cut into axial "
+            "slices all the same, with pixels of 0.5×4 mm in the first"
+        ]
+
+
 def test_statistics_by_hand():
     image = np.array([[[[0.0, 1.0], [2.0, np.nan]]], [[[5.0, 5.0], [5.0, np.inf]]]])
     first, second = describe_channels(image)

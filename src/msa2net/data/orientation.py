@@ -25,6 +25,9 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 _AXIS_OF_LETTER = {"L": 0, "R": 0, "P": 1, "A": 1, "S": 2, "I": 2}
 _BETWEEN = {0: "left and right", 1: "front and back", 2: "feet and head"}
 
+THICKER = 1.25
+"""How many times coarser than the others an axis is if slices were surely taken along it."""
+
 
 class CommonOrientation(NamedTuple):
     """The code that grids have in common, or why there is none.
@@ -120,24 +123,63 @@ def common_orientation(geometries: Iterable[Geometry]) -> CommonOrientation:
     return CommonOrientation(next(iter(codes)), "")
 
 
+def slice_axis(geometry: Geometry) -> int:
+    """Return the axis of a scan's array (0 Z, 1 H, 2 W) along which its own slices follow.
+
+    Readers turn every scan to one orientation, so it need not be Z. Slices are thicker than their
+    pixels are wide; where no axis is clearly the coarsest, it is the last of the file's own axes,
+    along which files and series stack slices. An array without a file is taken as it lies.
+    """
+    if geometry.layout is None:
+        return 0
+    if geometry.spacing_mm is not None:
+        finer, coarsest = sorted(geometry.spacing_mm)[1:]
+        if coarsest >= THICKER * finer:
+            return geometry.spacing_mm.index(coarsest)
+    return 2 - int(geometry.layout.orientation[2, 0])
+
+
 def note_on_slices(geometry: Geometry, code: str | None) -> str | None:
     """Say so if slices are cut across a scan's own, with the size of the pixels that gives.
+
+    Args:
+        geometry: of the scan.
+        code: of the slices that the network was trained on; None takes the array's as they lie.
 
     Returns:
         One sentence; None if the scan's own slices are used.
     """
-    view = view_along(geometry, code)
-    if code is None or view.axes[0] == 0:
+    view, own_axis = view_along(geometry, code), slice_axis(geometry)
+    if geometry.affine is None or view.axes[0] == own_axis:
         return None
-    assert geometry.affine is not None
-    own = _BETWEEN[_AXIS_OF_LETTER[orientation_code(geometry.affine)[2]]]
-    wanted = _BETWEEN[_AXIS_OF_LETTER[code[2]]]
+    letters = orientation_code(geometry.affine)[::-1]  # of Z, H and W
     spacing_mm = view.spacing_mm(geometry)
     pixels = "" if spacing_mm is None else f", of {spacing_mm[1]:.3g}×{spacing_mm[2]:.3g} mm pixels"
+    own, cut = (_BETWEEN[_AXIS_OF_LETTER[letters[axis]]] for axis in (own_axis, view.axes[0]))
     return (
         f"the scan's slices follow one another between {own}, and those the network was trained "
-        f"on between {wanted}: it is cut into slices of that kind{pixels}"
+        f"on between {cut}: it is cut into slices of that kind{pixels}"
     )
+
+
+def describe_recut(geometry: Geometry) -> tuple[str, str] | None:
+    """Tell whether training cuts a file's scan across its own slices, axially, as the array lies.
+
+    Returns:
+        "sagittal" or "coronal", and the size of the pixels that axial slices have, such as
+        "0.5×3 mm"; None if the scan's own slices are used.
+    """
+    axis = slice_axis(geometry)
+    if axis == 0 or geometry.spacing_mm is None:
+        return None
+    _, height_mm, width_mm = geometry.spacing_mm
+    return ("", "coronal", "sagittal")[axis], f"{height_mm:.3g}×{width_mm:.3g} mm"
+
+
+def is_isotropic(geometry: Geometry) -> bool:
+    """Tell whether voxels are nearly cubes, so that slices in any direction are equally fine."""
+    spacing_mm = geometry.spacing_mm
+    return spacing_mm is not None and max(spacing_mm) < THICKER * min(spacing_mm)
 
 
 def _orientation(affine: NDArray[np.float64]) -> NDArray[np.float64]:

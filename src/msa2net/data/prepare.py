@@ -20,6 +20,8 @@ from msa2net.data.case import Case
 from msa2net.data.check.dataset import check_encoding
 from msa2net.data.formats import open_source
 from msa2net.data.formats.source import Source, SourceCase
+from msa2net.data.geometry import Geometry
+from msa2net.data.orientation import describe_recut
 from msa2net.data.resampling import nearest_index
 from msa2net.data.statistics import count_labels, describe_channels
 from msa2net.data.store import (
@@ -35,6 +37,7 @@ from msa2net.data.store import (
 from msa2net.data.units import foreign_values
 from msa2net.errors import ConfigError, DataError
 from msa2net.files import atomic_path, sha256
+from msa2net.text import listed
 
 Progress = Callable[[Iterable[SourceCase], int], Iterable[SourceCase]]
 
@@ -65,7 +68,9 @@ def prepare(
     """
     drawn = data.format == "phantom"  # has no raw files, and is finished or changed all the same
     if data.root is None and not drawn and (data.prepared / INDEX).is_file():
-        return open_prepared(data)
+        store = open_prepared(data)
+        _warn_of_recut(store)
+        return store
     if data.root is not None and data.root.resolve() == data.prepared.resolve():
         raise ConfigError(f"{data.root} holds the raw data; name another folder to prepare into")
     source = open_source(data)
@@ -78,6 +83,7 @@ def prepare(
     if work.failures:
         raise DataError(_failure_sentence(work.failures, len(source.cases)))
     _warn_of_encoding(work.store())
+    _warn_of_recut(work.store())
     return with_splits(work.store(), data)
 
 
@@ -89,6 +95,23 @@ def _warn_of_encoding(store: Store) -> None:
     for finding in check_encoding(store, store.cases):
         if finding.level == "error":
             _log.warning("%s: %s; → %s", store.root, finding.what, finding.advice)
+
+
+def _warn_of_recut(store: Store) -> None:
+    """Say so if scans are not cut into their own slices, which the arrays do not show."""
+    planes: dict[str, dict[str, str]] = {}
+    for row in store.cases:
+        recut = describe_recut(Geometry.from_json(row.geometry))
+        if recut is not None:
+            plane, pixels = recut
+            planes.setdefault(plane, {})[row.id] = pixels
+    for plane, scans in planes.items():
+        _log.warning(
+            "%s: %d of %d scans are %s (%s); they are cut into axial slices all the same, with "
+            "pixels of %s in the first",
+            store.root, len(scans), len(store.cases), plane, listed(scans),
+            next(iter(scans.values())),
+        )  # fmt: skip
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from msa2net.data.check.findings import Finding, Level
 from msa2net.data.geometry import Geometry
+from msa2net.data.orientation import describe_recut, is_isotropic
 from msa2net.data.store import Store, StoredCase
 
 THINNEST_MM, THICKEST_MM = 0.05, 20.0
@@ -37,6 +38,7 @@ def check_geometry(store: Store, rows: Sequence[StoredCase]) -> list[Finding]:
         *_spacing(rows, spacings),
         *_depths(slices),
         *_orientations(geometries),
+        *_recut(geometries),
         *_oblique(geometries, usual=store.intensity != "fixed"),
     ]
 
@@ -91,6 +93,18 @@ def _orientations(geometries: dict[str, Geometry]) -> Iterator[Finding]:
             what = "the axes of the source files run in different directions"
             advice = "nothing to do: the prepared arrays are all turned alike"
             yield Finding("note", code, what, advice, f"{count} of {codes.total()} cases")
+
+
+def _recut(geometries: dict[str, Geometry]) -> Iterator[Finding]:
+    for case_id, geometry in geometries.items():
+        recut = describe_recut(geometry)
+        if recut is None:
+            continue
+        plane, pixels = recut
+        what = f"the scan is {plane}, and training cuts it across its slices, into axial ones"
+        advice = "look whether axial slices show what is to be found"
+        level: Level = "note" if is_isotropic(geometry) else "warning"
+        yield Finding(level, case_id, what, advice, f"pixels of {pixels}")
 
 
 def _oblique(geometries: dict[str, Geometry], *, usual: bool) -> Iterator[Finding]:
