@@ -543,7 +543,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
         patched.setattr(np.lib.format, "write_array_header_1_0", full)
         with pytest.raises(DataError, match="cannot write training slices .* No space left"):
             build_slices(store, PREPROCESSING, ("train",))
-    assert list((root / "slices").iterdir()) == []
+    assert not (root / "slices").exists()
     assert len(build_slices(store, PREPROCESSING, ("train",)).origin) > 0  # nothing in the way
 
 

@@ -153,7 +153,7 @@ def refused(segmentation: Segmentation, series: Series, path: Path, *parts: str)
     for part in parts:
         assert part in str(caught.value)
     assert not path.exists()
-    assert not list(path.parent.glob(".writing-*"))
+    assert not list(path.parent.glob(".msa2net*"))
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path):
@@ -201,7 +201,7 @@ def test_a_file_that_reads_back_otherwise_is_not_kept(
     with pytest.raises(DataError, match=r"not written: read back, (\d+ of 720|.* grid)"):
         write_segmentation(segmentation, series, path)
     assert path.read_bytes() == b"older"
-    assert not list(tmp_path.glob(".writing-*"))
+    assert not list(tmp_path.glob(".msa2net*"))
 
 
 def test_without_highdicom_there_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -53,7 +53,7 @@ def assert_goes_on(workplace: Path, run: Path, whole: Path) -> None:
     resumed.train(workplace, run, resume=True)
     assert (run / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
     assert resumed.equal(resumed.states(run), resumed.states(whole))
-    assert not [path for path in run.rglob("*") if ".writing-" in path.name]
+    assert not [path for path in run.rglob("*") if path.name.startswith(".msa2net")]
 
 
 # Samples ------------------------------------------------------------------------------------------

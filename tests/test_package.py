@@ -16,7 +16,6 @@ ROOT = Path(__file__).parents[1]
 # Package → the first version without its known advisories, and which these are. One without a fixed
 # release is left out: torch's CVE-2025-3000, of `torch.jit.script`, which is not used here.
 SAFE_FROM = {
-    "filelock": ("3.20.3", "CVE-2025-68146, CVE-2026-22701: a lock that is a link"),
     "h5py": ("3.13", "CVE-2026-26200, of HDF5 before 1.14.4-2, which earlier wheels hold"),
     "jinja2": ("3.1.6", "CVE-2025-27516: out of the sandbox"),
     "lightning": (

@@ -121,7 +121,7 @@ def test_every_tenth_broken_and_interrupted_in_the_middle(run, tmp_path: Path, c
     assert [len(text.splitlines()) for text in table_of_failures] == [len(wrong) + 1] * 2
     kept = {name: (tmp_path / "halves" / name).stat().st_mtime_ns for name in masks}
     assert kept == before
-    assert not list((tmp_path / "halves").glob(".writing-*"))
+    assert not list((tmp_path / "halves").glob(".msa2net*"))
 
 
 def test_interruption_is_one_sentence_and_130(run, tmp_path: Path, monkeypatch):

@@ -1,6 +1,7 @@
 """Preparing: side by side, interrupted, twice at once; what is noted; splits drawn by patient."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,19 +14,18 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
 from msa2net.config import DataConfig, parse_section
-from msa2net.data import prepare as prepare_module
 from msa2net.data.formats import open_source
 from msa2net.data.phantom.files import write_phantom
-from msa2net.data.prepare import LOCK, open_prepared, prepare
+from msa2net.data.prepare import open_prepared, prepare
 from msa2net.data.splits import resplit, split_by_ratio
 from msa2net.data.statistics import count_labels, describe_channels
 from msa2net.data.store import INDEX, open_store
 from msa2net.errors import ConfigError, DataError
+from msa2net.locks import Lock, alone_in
 
 
 @pytest.fixture(scope="module")
@@ -198,11 +198,11 @@ def test_a_second_process_waits_for_the_first(hearts: Path, tmp_path: Path, capl
         prepare(data)
         done.set()
 
-    with FileLock(tmp_path / LOCK):
+    with alone_in(tmp_path):
         thread = threading.Thread(target=second)
         thread.start()
         assert not done.wait(0.5)
-        assert "waiting for another process" in caplog.text
+        assert f"waiting for process {os.getpid()} on " in caplog.text
         assert not (tmp_path / INDEX).exists()
     thread.join(timeout=60)
     assert done.is_set()
@@ -229,15 +229,11 @@ def test_a_folder_that_cannot_be_written_can_still_be_read(
 ):
     data = settings(hearts, tmp_path)
     prepare(data)
-    (tmp_path / LOCK).unlink(missing_ok=True)
 
-    class Refusing:
-        def __init__(self, path) -> None: ...
+    def refuse(_) -> None:
+        raise PermissionError(13, "Permission denied")
 
-        def acquire(self, blocking: bool = True) -> None:
-            raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(prepare_module, "FileLock", Refusing)
+    monkeypatch.setattr(Lock, "acquire", refuse)
     assert len(prepare(data).cases) == 12
 
 

@@ -62,7 +62,7 @@ def assert_same_run(run: Path, whole: Path) -> None:
     del one["training"]["seconds"], two["training"]["seconds"]
     assert one == two
     assert resumed.equal(resumed.states(run), resumed.states(whole))
-    assert not [path for path in run.rglob("*") if ".writing-" in path.name]
+    assert not [path for path in run.rglob("*") if path.name.startswith(".msa2net")]
     assert len(list((run / "checkpoints").iterdir())) == 2
 
 

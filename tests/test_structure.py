@@ -28,7 +28,7 @@ LAYERS = [
     {"metrics"},
     {"config"},
     {"files"},
-    {"parsing"},
+    {"parsing", "locks"},
     {"errors"},
     {"text"},
 ]

@@ -78,7 +78,7 @@ def test_the_run_folder_is_complete(run: Path):
         "config.yaml", "model.json", "model.safetensors", "metrics.csv",
         "evaluation/cases.csv", "evaluation/summary.json", "evaluation/table.md",
     } <= names  # fmt: skip
-    assert not [name for name in names if ".writing-" in name]
+    assert not [name for name in names if ".msa2net" in name]
     facts = read_facts(run)
     assert facts.label_names == ("background", "lesion")
     assert facts.training["device"] == "cpu"

@@ -145,7 +145,7 @@ def test_masks_lie_in_the_space_of_their_scans(finished):
 def test_the_stored_labels_are_the_files_and_go_back(finished):
     _, root, _ = finished
     store = open_store(root / "prepared")
-    assert not list(root.rglob(".writing-*"))
+    assert not list(root.rglob(".msa2net*"))
     for row in store.cases:
         case = store.case(row.id)
         assert sum(row.voxels.values()) == case.label.size

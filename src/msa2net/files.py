@@ -4,46 +4,38 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
+import re
+import secrets
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from msa2net.errors import DataError, Msa2NetError
+from msa2net.locks import LOCK_FILE, Lock
 from msa2net.parsing import MAX_BYTES, parse_json
+
+WRITING = ".msa2net-writing"
+"""The folder that holds whatever is being written into the folder around it."""
+
+_EARLIER = ".writing-"  # what earlier versions called it, beside the target
+_STRAY = re.compile(r"\.writing-.*|\.tmp[A-Za-z0-9]{6}")  # the latter is safetensors' own
+_WITHOUT_LOCKS_S = 24 * 3600  # nobody writes on a file for longer
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it replaces `path`, on failure it vanishes.
+    """Give a temporary path; on success it replaces `path`, on failure it vanishes.
 
-    The temporary name keeps the whole suffix (`.nii.gz`), because writers choose by it.
+    It is called as `path` is, because writers choose by the suffix.
 
     Raises:
         DataError: the folder cannot be written or the disk is full.
     """
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=".writing-", suffix="".join(path.suffixes[-2:])
-        )
-        temporary = Path(name)
-        os.close(handle)
-        yield temporary
-        # mkstemp, and safetensors too, make files that only their owner can read.
-        temporary.chmod(0o644)
-        with temporary.open("rb+") as written:  # Windows syncs writable files only
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(
-            f"cannot write {path}: {error.strerror or error}; check that the folder is writable "
-            "and the disk has room"
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    with _refusals(str(path)), temporary_folder(path.parent) as folder:
+        yield folder / path.name
+        put_in_place(folder / path.name, path)
 
 
 @contextlib.contextmanager
@@ -53,26 +45,140 @@ def staging(folder: Path) -> Iterator[Path]:
     Raises:
         DataError: the folder cannot be written or the disk is full.
     """
+    with _refusals(f"into {folder}"), temporary_folder(folder) as staged:
+        try:
+            yield staged
+        except Msa2NetError as error:
+            raise type(error)(str(error).replace(str(staged), str(folder))) from error
+
+
+@contextlib.contextmanager
+def temporary_folder(folder: Path) -> Iterator[Path]:
+    """Give a folder of this process within `folder`, made if it is not there, that vanishes.
+
+    It lies in `.msa2net-writing`, which is there while anybody writes. A lock beside it tells the
+    living from what killed processes left, and that is removed here as well.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = _new_lock(folder / WRITING)
+    temporary = lock.path.with_suffix("")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as staged:
-            try:
-                yield Path(staged)
-            except Msa2NetError as error:
-                raise type(error)(str(error).replace(staged, str(folder))) from error
-    except OSError as error:
-        raise DataError(
-            f"cannot write into {folder}: {error.strerror or error}; check that the folder is "
-            "writable and the disk has room"
-        ) from error
+        temporary.mkdir()
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        lock.release()
+        with contextlib.suppress(OSError):  # others write there
+            (folder / WRITING).rmdir()
 
 
 def put_in_place(staged: Path, path: Path) -> None:
-    """Bring a finished file to its place, once it is on the disk."""
+    """Bring a finished file to its place, once it is on the disk.
+
+    Args:
+        staged: in a folder of `temporary_folder`, whose permissions are those that the user's
+            umask gives; some writers make files that only their owner can read.
+        path: in the folder around it, or below.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     with staged.open("rb+") as written:  # Windows syncs writable files only
         os.fsync(written.fileno())
-    staged.chmod(0o644)
+    allowed = staged.parent.stat().st_mode & 0o666
+    if staged.stat().st_mode & 0o777 != allowed:
+        staged.chmod(allowed)
     staged.replace(path)
+
+
+def clean_temporaries(folder: Path, *below: str) -> None:
+    """Remove what killed processes left of their writing; what others write just now stays.
+
+    Args:
+        folder: one that commands write into; it need not be there.
+        below: folders in it that they write into as well.
+    """
+    for place in (folder, *(folder / name for name in below)):
+        _remove_dead(place / WRITING)
+        for path in strays(place):
+            if path.name.startswith(_EARLIER):
+                remove(path)
+
+
+def contents(folder: Path) -> list[str]:
+    """List what is in a folder by name, without what is only there while somebody writes.
+
+    What killed processes left is left out as well. Of no folder it is nothing.
+    """
+    passing = {WRITING, LOCK_FILE, *(path.name for path in strays(folder))}
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path.name for path in found if path.name not in passing)
+
+
+def strays(folder: Path) -> list[Path]:
+    """List what killed processes of earlier versions left in a folder, directly in it.
+
+    Names such as `.tmpA5cYww` may be those of other programs where a folder is not ours alone.
+    """
+    found = folder.iterdir() if folder.is_dir() else ()
+    return [path for path in found if _STRAY.fullmatch(path.name)]
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder; one that cannot be removed stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _new_lock(writing: Path) -> Lock:
+    """Take a lock of a name that nobody has; the folder may vanish meanwhile, others remove it."""
+    while True:
+        try:
+            writing.mkdir()
+        except FileExistsError:
+            if not writing.is_dir():
+                raise
+            _remove_dead(writing)
+        with contextlib.suppress(FileNotFoundError):
+            lock = Lock(writing / f"{secrets.token_hex(8)}.lock")
+            if lock.acquire():
+                return lock
+
+
+def _remove_dead(writing: Path) -> None:
+    """Remove what nobody's living process writes; what cannot be removed is in nobody's way."""
+    with contextlib.suppress(OSError):
+        for token in {path.name.removesuffix(".lock") for path in writing.iterdir()}:
+            lock = Lock(writing / f"{token}.lock")
+            if lock.acquire():
+                if not lock.missing or _age_s(writing / token) > _WITHOUT_LOCKS_S:
+                    remove(writing / token)
+                lock.release()
+        writing.rmdir()
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+@contextlib.contextmanager
+def _refusals(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"cannot write {what}: {error.strerror or error}; check that the folder is writable "
+            "and the disk has room"
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

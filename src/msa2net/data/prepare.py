@@ -5,13 +5,12 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -25,6 +24,7 @@ from msa2net.data.orientation import describe_recut
 from msa2net.data.resampling import nearest_index
 from msa2net.data.statistics import count_labels, describe_channels
 from msa2net.data.store import (
+    CASES,
     INDEX,
     Store,
     StoredCase,
@@ -36,12 +36,12 @@ from msa2net.data.store import (
 )
 from msa2net.data.units import foreign_values
 from msa2net.errors import ConfigError, DataError
-from msa2net.files import atomic_path, sha256
+from msa2net.files import atomic_path, clean_temporaries, sha256
+from msa2net.locks import alone_in
 from msa2net.text import listed
 
 Progress = Callable[[Iterable[SourceCase], int], Iterable[SourceCase]]
 
-LOCK = ".lock"
 MAX_NAMED_FAILURES = 3
 WRITE_INDEX_EVERY_S = 10.0
 
@@ -118,24 +118,14 @@ def _warn_of_recut(store: Store) -> None:
 def _alone(folder: Path) -> Iterator[None]:
     """Keep other processes from preparing into the same folder; they wait their turn.
 
-    The operating system lifts the lock when its owner dies. A folder that cannot be written needs
-    none: nothing in it can be damaged.
+    What killed processes left is removed. A folder that cannot be written needs no lock: nothing
+    in it can be damaged.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            _log.warning("waiting for another process that prepares %s", folder)
-            lock.acquire()
-    except OSError:
-        yield  # whatever has to be written will say that it cannot be
-        return
-    try:
+    with ExitStack() as stack:
+        with suppress(DataError):  # whatever has to be written will say that it cannot be
+            stack.enter_context(alone_in(folder, wait=True))
+            clean_temporaries(folder, CASES)
         yield
-    finally:
-        lock.release()
 
 
 class _Work:

@@ -19,7 +19,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
@@ -29,6 +28,7 @@ from msa2net.data.preprocessing import Preprocessing
 from msa2net.data.store import Store, image_path
 from msa2net.errors import DataError
 from msa2net.files import read_json, write_json
+from msa2net.locks import alone_in
 
 Position = tuple[int, ...]  # (epoch, index), and with repeated streams a place in the stream
 
@@ -129,8 +129,7 @@ def build_slices(store: Store, preprocessing: Preprocessing, splits: Sequence[st
     folder = store.root / "slices" / hashlib.sha256(key.encode()).hexdigest()[:16]
     if not (folder / "origin.json").is_file():
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(store.root / f".slices-{folder.name}.lock"):
+            with alone_in(folder.parent, wait=True):
                 if not (folder / "origin.json").is_file():
                     _write_slices(store, preprocessing, splits, folder)
         except OSError as error:

@@ -22,7 +22,7 @@ from msa2net.data.statistics import ChannelStatistics
 from msa2net.errors import DataError
 from msa2net.files import read_json, write_json
 
-INDEX = "dataset.json"
+INDEX, CASES = "dataset.json", "cases"
 SCHEMA = 2  # 1 had neither patients, groups, statistics nor the files' own layouts
 
 
@@ -136,12 +136,12 @@ class Store:
 
 def image_path(root: Path, case_id: str) -> Path:
     """Return where a case's image is stored."""
-    return root / "cases" / f"{case_id}.image.npy"
+    return root / CASES / f"{case_id}.image.npy"
 
 
 def label_path(root: Path, case_id: str) -> Path:
     """Return where a case's label is stored."""
-    return root / "cases" / f"{case_id}.label.npy"
+    return root / CASES / f"{case_id}.label.npy"
 
 
 def open_store(root: Path, *, complete: bool = True) -> Store:

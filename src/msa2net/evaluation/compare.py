@@ -14,7 +14,7 @@ from rich.text import Text
 from msa2net.errors import ConfigError, DataError
 from msa2net.evaluation.columns import DISCLAIMER, NOT_APPLICABLE, selection_note, subset_note
 from msa2net.evaluation.markdown import lay_out
-from msa2net.files import read_json, write_json, write_text
+from msa2net.files import clean_temporaries, read_json, write_json, write_text
 from msa2net.metrics.comparison import compare
 from msa2net.metrics.protocol import (
     DISTANCES_MM,
@@ -88,6 +88,7 @@ def write_comparison(result: dict[str, Any], folder: Path) -> None:
     Raises:
         DataError: the folder cannot be written.
     """
+    clean_temporaries(folder)
     write_json(folder / "comparison.json", result)
     write_text(folder / "comparison.md", markdown_comparison(result))
 

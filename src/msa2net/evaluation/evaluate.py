@@ -34,7 +34,13 @@ from msa2net.evaluation.trust import trust_of
 from msa2net.files import sha256
 from msa2net.inference.lookout import Lookout
 from msa2net.inference.predictor import Predictor
-from msa2net.inference.run_folder import CONFIG_FILE, WEIGHTS_FILE, read_facts, software_versions
+from msa2net.inference.run_folder import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    read_facts,
+    software_versions,
+    writing_run,
+)
 from msa2net.metrics import (
     CaseRow,
     FailedDistance,
@@ -84,9 +90,23 @@ def evaluate_run(
     Raises:
         ConfigError: no such way to count a failure's distance.
         WeightsError: not a run folder.
-        DataError: the prepared data are not there.
+        DataError: the prepared data are not there, or another process writes into the run.
     """
     run = Path(run)
+    read_facts(run)  # says if it is no run folder
+    with writing_run(run):
+        return _evaluate(run, split, data, device, failed_distance, progress)
+
+
+def _evaluate(
+    run: Path,
+    split: str,
+    data: DataConfig | None,
+    device: str,
+    failed_distance: FailedDistance,
+    progress: CaseProgress | None,
+) -> dict[str, Any]:
+    """Score a run that no other process writes into; see `evaluate_run`."""
     facts = read_facts(run)
     store = _data_of_run(run) if data is None else prepare(data)
     if store.label_names != facts.label_names:

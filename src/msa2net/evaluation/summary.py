@@ -14,7 +14,8 @@ from msa2net.errors import DataError
 from msa2net.evaluation.examples import write_examples
 from msa2net.evaluation.latex import latex_table
 from msa2net.evaluation.tables import markdown_table
-from msa2net.files import read_json, write_text
+from msa2net.files import clean_temporaries, read_json, write_text
+from msa2net.locks import alone_in
 from msa2net.metrics import (
     PUBLISHED,
     CaseRow,
@@ -166,12 +167,15 @@ def write_evaluation(
     content = {**summary, **{part: _without_infinity(summary[part]) for part in _SCORES}}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     markdown, latex = markdown_table(summary), latex_table(summary)
-    (folder / "summary.json").unlink(missing_ok=True)  # not of other tables than those beside it
-    write_examples(folder / "examples", examples)
-    write_cases_csv(folder / "cases.csv", rows)
-    write_text(folder / "table.md", markdown)
-    write_text(folder / "table.tex", latex)
-    write_text(folder / "summary.json", text)
+    with alone_in(folder, wait=True):
+        clean_temporaries(folder, "examples")
+        # The old one is not of the tables that are beside it from now on.
+        (folder / "summary.json").unlink(missing_ok=True)
+        write_examples(folder / "examples", examples)
+        write_cases_csv(folder / "cases.csv", rows)
+        write_text(folder / "table.md", markdown)
+        write_text(folder / "table.tex", latex)
+        write_text(folder / "summary.json", text)
 
 
 def read_summary(path: Path) -> dict[str, Any]:

@@ -20,8 +20,16 @@ from torch import nn
 
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, WeightsError
-from msa2net.files import put_in_place, sha256, staging
-from msa2net.inference.run_folder import EXPORT_DATA, EXPORT_FILE, WEIGHTS_FILE, LoadedRun, load_run
+from msa2net.files import clean_temporaries, put_in_place, sha256, staging
+from msa2net.inference.run_folder import (
+    EXPORT_DATA,
+    EXPORT_FILE,
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    LoadedRun,
+    load_run,
+    writing_run,
+)
 from msa2net.onnx_predictor import (
     CHECKSUM_KEY,
     DATA_FILE_KEY,
@@ -97,6 +105,12 @@ def export_onnx(
         raise ConfigError(f"{out} cannot be the name of an exported network; end it in .onnx")
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} exists already; name another file, or replace it (overwrite)")
+    with _alone_with(out.parent):
+        return _export(run, out, ir)
+
+
+def _export(run: Path, out: Path, ir: Any) -> Exported:
+    """Export a run into a folder that no other process writes it into; see `export_onnx`."""
     loaded = load_run(run, "cpu")
     images = comparison_images(loaded.preprocessing)
     expected = [_answer(loaded.model, image_BChw) for image_BChw in images]
@@ -119,6 +133,17 @@ def export_onnx(
         for name in names:  # the network last: it is what says that all is there
             put_in_place(folder / name, out.parent / name)
     return Exported(tuple(out.parent / name for name in reversed(names)), share, difference)
+
+
+@contextmanager
+def _alone_with(folder: Path) -> Iterator[None]:
+    """Keep other processes from a run folder; elsewhere others may write other files."""
+    if (folder / MODEL_FILE).is_file():
+        with writing_run(folder):
+            yield
+    else:
+        clean_temporaries(folder)
+        yield
 
 
 def comparison_images(preprocessing: Preprocessing) -> list[Float]:

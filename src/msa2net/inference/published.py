@@ -6,8 +6,15 @@ from msa2net.data.labels import BACKGROUND, ENCODINGS
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.data.synapse_files import HU_HIGH, HU_LOW
 from msa2net.errors import ConfigError, WeightsError
-from msa2net.files import sha256
-from msa2net.inference.run_folder import ModelFacts, NetworkFacts, save_run, software_versions
+from msa2net.files import contents, sha256
+from msa2net.inference.run_folder import (
+    WEIGHTS_FILE,
+    ModelFacts,
+    NetworkFacts,
+    save_run,
+    software_versions,
+    writing_run,
+)
 from msa2net.models.reference import ReferenceNet, load_published, recognise
 from msa2net.models.registry import create_model
 from msa2net.models.weights import read_state_dict
@@ -35,7 +42,7 @@ def import_published(file: Path, out: Path, image_size: int = 224) -> ModelFacts
         WeightsError: not such weights, or entries are missing or unexpected.
         ConfigError: the folder holds something already.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or set(contents(out)) - {WEIGHTS_FILE}):
         raise ConfigError(f"{out} is not empty; name a new folder for the imported network")
     state = read_state_dict(file)
     name = recognise(state)
@@ -68,7 +75,8 @@ def import_published(file: Path, out: Path, image_size: int = 224) -> ModelFacts
         training={"imported_from": file.name, "sha256": sha256(file)},
         versions=software_versions(),
     )
-    save_run(out, model, facts)
+    with writing_run(out):
+        save_run(out, model, facts)
     return facts
 
 

@@ -5,6 +5,8 @@ Torch is imported where it is used: exported networks carry the facts too, and g
 
 import platform
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,8 +16,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, DataError, WeightsError
-from msa2net.files import read_json, write_text
+from msa2net.files import (
+    clean_temporaries,
+    put_in_place,
+    read_json,
+    remove,
+    sha256,
+    staging,
+    strays,
+    write_text,
+)
 from msa2net.inference.usual import Usual
+from msa2net.locks import alone_in
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +37,7 @@ SCHEMA = 2  # 1 had no networks of five levels
 CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE = "config.yaml", "model.json", "model.safetensors"
 EXPORT_FILE, EXPORT_DATA = "model.onnx", ".data"  # the ending of its weights, if they lie apart
 EXPORT_FILES = (EXPORT_FILE, EXPORT_FILE + EXPORT_DATA)
+WRITTEN_BELOW = ("checkpoints", "evaluation", "evaluation/examples", "logs", "prediction")
 
 
 class NetworkFacts(BaseModel):
@@ -85,16 +98,48 @@ class LoadedRun:
         return self.facts.label_names
 
 
+@contextmanager
+def writing_run(run: Path) -> Iterator[None]:
+    """Keep other processes from writing into a run folder; what killed ones left is removed.
+
+    Raises:
+        DataError: another process holds it, which is named; or nothing can be written there.
+    """
+    with alone_in(run):
+        clean_run(run)
+        yield
+
+
+def clean_run(run: Path) -> None:
+    """Remove what killed processes left in a run folder that this one alone writes into."""
+    clean_temporaries(run, *WRITTEN_BELOW)
+    for path in strays(run):  # in a folder of ours they are ours
+        remove(path)
+
+
 def save_run(run: Path, model: "nn.Module", facts: ModelFacts) -> None:
     """Write `model.safetensors`, then `model.json`; each is replaced whole.
 
-    A network exported here before has other weights from now on, and goes first.
+    A network that was exported here from other weights goes first.
 
     Raises:
         DataError: a file cannot be written, or the exported network not removed.
     """
     from msa2net.models.weights import save_weights
 
+    with staging(run) as staged:
+        save_weights(model, staged / WEIGHTS_FILE)
+        if not _same_content(staged / WEIGHTS_FILE, run / WEIGHTS_FILE):
+            _remove_exported(run)
+            put_in_place(staged / WEIGHTS_FILE, run / WEIGHTS_FILE)
+    write_facts(run, facts)
+
+
+def _same_content(one: Path, other: Path) -> bool:
+    return other.is_file() and sha256(one) == sha256(other)
+
+
+def _remove_exported(run: Path) -> None:
     for name in EXPORT_FILES:
         try:
             (run / name).unlink(missing_ok=True)
@@ -103,8 +148,6 @@ def save_run(run: Path, model: "nn.Module", facts: ModelFacts) -> None:
                 f"cannot remove {run / name}, which was exported from earlier weights: "
                 f"{error.strerror or error}; delete it"
             ) from error
-    save_weights(model, run / WEIGHTS_FILE)
-    write_facts(run, facts)
 
 
 def write_facts(run: Path, facts: ModelFacts) -> None:

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 from msa2net.data.case import Segmentation
 from msa2net.errors import DataError
 from msa2net.files import write_text
+from msa2net.locks import alone_in
 from msa2net.prediction.records import FOLDER, all_records
 
 STRUCTURES_FILE, FLAGS_FILE, FAILURES_FILE = "structures.csv", "flags.csv", "failures.csv"
@@ -71,7 +71,7 @@ def write_tables(out: Path) -> bool:
     if not any((out / FOLDER).glob("*.json")):
         return False
     try:
-        with FileLock(out / FOLDER / ".lock"):
+        with alone_in(out / FOLDER, wait=True):
             structures: list[Mapping[str, str]] = []
             flags: list[tuple[float, Mapping[str, str]]] = []
             failures: list[Mapping[str, str]] = []

@@ -15,13 +15,12 @@ from typing import Any
 import torch
 
 from msa2net.errors import DataError, WeightsError
-from msa2net.files import sha256
+from msa2net.files import put_in_place, sha256, temporary_folder
 
 FOLDER = "checkpoints"
 SCHEMA = 1
 KEPT = 2
 DIGITS = 16
-TEMPORARY = ".writing-"
 NAME = re.compile(rf"epoch(\d+)-step(\d+)-([0-9a-f]{{{DIGITS}}})\.ckpt")
 
 
@@ -44,22 +43,18 @@ class Checkpoints:
         Raises:
             DataError: the folder cannot be written or the disk is full.
         """
-        temporary = self.folder / f"{TEMPORARY}{step}"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file, _plain_errors():
-                torch.save({"schema": SCHEMA} | dict(state), file)
-                file.flush()
-                os.fsync(file.fileno())
-            digest = sha256(temporary)[:DIGITS]
-            path = self.folder / f"epoch{epoch:05d}-step{step:08d}-{digest}.ckpt"
-            temporary.replace(path)
+            with temporary_folder(self.folder) as temporary:
+                staged = temporary / f"{step}.ckpt"
+                with staged.open("wb") as file, _plain_errors():
+                    torch.save({"schema": SCHEMA} | dict(state), file)
+                digest = sha256(staged)[:DIGITS]
+                path = self.folder / f"epoch{epoch:05d}-step{step:08d}-{digest}.ckpt"
+                put_in_place(staged, path)
             sync_folder(self.folder)
             self._whole = [*self._whole, path][-KEPT:]
             self._remove(set(self.paths()) - set(self._whole))  # damaged newer ones too
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
             raise DataError(
                 f"cannot write a checkpoint into {self.folder}: {error.strerror or error}; the one "
                 "before it is kept: make room or the folder writable, then go on with --resume"
@@ -69,7 +64,7 @@ class Checkpoints:
         """Read the newest checkpoint that is whole.
 
         Args:
-            tidy: remove older ones than are kept, and what a killed process left.
+            tidy: remove older ones than are kept.
 
         Returns:
             Its state, and a sentence for each newer one that is damaged.
@@ -106,8 +101,7 @@ class Checkpoints:
         )
 
     def _remove(self, paths: set[Path]) -> None:
-        """Remove checkpoints, and what a killed process was writing."""
-        for path in paths | set(self.folder.glob(f"{TEMPORARY}*")):
+        for path in paths:
             path.unlink(missing_ok=True)
 
 

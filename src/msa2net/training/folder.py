@@ -6,10 +6,16 @@ from pathlib import Path
 from msa2net.config import Config, dump_config
 from msa2net.errors import ConfigError
 from msa2net.evaluation.card import CARD_FILE
-from msa2net.files import write_text
-from msa2net.inference.run_folder import CONFIG_FILE, EXPORT_FILES, MODEL_FILE, WEIGHTS_FILE
+from msa2net.files import contents, write_text
+from msa2net.inference.run_folder import (
+    CONFIG_FILE,
+    EXPORT_FILES,
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    clean_run,
+)
 from msa2net.training import loggers, nonfinite, start
-from msa2net.training.checkpoint import FOLDER, TEMPORARY, Checkpoints
+from msa2net.training.checkpoint import FOLDER, Checkpoints
 
 # Everything a run folder holds; nothing else is ever removed from it.
 RUN_ENTRIES = (
@@ -41,9 +47,8 @@ def check_run_folder(run: Path, *, overwrite: bool, resume: bool) -> None:
         raise ConfigError("--resume goes on with a run and --overwrite replaces it; choose one")
     if run.exists() and not run.is_dir():
         raise ConfigError(f"{run} is a file; name a folder for the run")
-    names = {path.name for path in run.iterdir()} if run.is_dir() else set()
-    # Half-written files of a process that was killed are ours.
-    foreign = sorted(names - set(RUN_ENTRIES) - {name for name in names if _is_leftover(name)})
+    names = set(contents(run))
+    foreign = sorted(names - set(RUN_ENTRIES))
     if foreign:
         raise ConfigError(
             f"{run} holds something that is not of a run ({foreign[0]}); name a new folder"
@@ -63,19 +68,18 @@ def check_run_folder(run: Path, *, overwrite: bool, resume: bool) -> None:
 
 
 def prepare_run_folder(run: Path, config: Config, *, keep: bool) -> None:
-    """Write `config.yaml`; remove what a killed process left, and an earlier run unless kept.
+    """Write `config.yaml`; remove what killed processes left, and an earlier run unless kept.
 
     What was told of a loss that was not finite is removed in any case: the training is on its way.
 
     Raises:
         ConfigError: something cannot be removed.
     """
-    names = {path.name for path in run.iterdir()} if run.is_dir() else set()
+    clean_run(run)
     # Checkpoints first: a kill in the middle must not leave a training that seems to go on.
-    for name in sorted(names, key=lambda name: name != FOLDER):
+    for name in sorted(contents(run), key=lambda name: name != FOLDER):
         path = run / name
-        ours = name in RUN_ENTRIES and (not keep or name == nonfinite.REPORT)
-        if not ours and not _is_leftover(name):
+        if name not in RUN_ENTRIES or (keep and name != nonfinite.REPORT):
             continue
         try:
             if path.is_dir():
@@ -86,7 +90,3 @@ def prepare_run_folder(run: Path, config: Config, *, keep: bool) -> None:
             raise ConfigError(f"cannot remove {path} of the earlier run: {error}") from error
     resolved = config.data.model_copy(update={"prepared": config.data.prepared.resolve()})
     write_text(run / CONFIG_FILE, dump_config(config.model_copy(update={"data": resolved})))
-
-
-def _is_leftover(name: str) -> bool:
-    return name.startswith(TEMPORARY)

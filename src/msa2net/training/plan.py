@@ -30,6 +30,7 @@ class Plan:
         notices: takes sentences for the training's owner.
 
     Attributes:
+        tell: takes sentences for the training's owner.
         saved: the checkpoint it goes on from; None if it begins.
         progress: where it stands.
 
@@ -50,6 +51,7 @@ class Plan:
         self.stop = StopRequest(None if minutes is None else 60 * minutes)
         self.config, self.run, self.target = config, run, target
         self.processes, self.loggers = processes, Loggers(run, config, notices)
+        self.tell = notices
         self.precision = choose_precision(config.train.precision, target)
         self.loss = create_loss(config.loss)
         parse_image_size(config.image_size)

@@ -1,6 +1,7 @@
 """Training, the whole protocol on a page."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from msa2net.evaluation.card import write_card
 from msa2net.files import write_json
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import choose_device, read_facts, save_run, write_facts
+from msa2net.locks import alone_in
 from msa2net.training.averaging import WeightAverage
 from msa2net.training.callbacks import LAST, EpochListener, Recorder, kept_model, set_loader_reuse
 from msa2net.training.checkpoint import sync_folder
@@ -88,6 +90,20 @@ def train(
     plan = Plan(config, run, target, processes, tell)
     if accept_changes and not resume:
         raise ConfigError("--accept-changes is about a run that goes on; add --resume")
+    with alone_in(run) if processes.first else nullcontext():
+        return _train(plan, callbacks, progress, overwrite, resume, accept_changes)
+
+
+def _train(
+    plan: Plan,
+    callbacks: Sequence[L.Callback],
+    progress: ShowProgress | None,
+    overwrite: bool,
+    resume: bool,
+    accept_changes: bool,
+) -> TrainingResult:
+    """Train in a run folder that no other process writes into; see `train`."""
+    config, run, processes = plan.config, plan.run, plan.processes
     if processes.first:
         check_run_folder(run, overwrite=overwrite, resume=resume)
     if not resume and config.model.start_from is not None:
@@ -102,7 +118,7 @@ def train(
         prepare_run_folder(run, config, keep=resume)
         session.write_start()
     for note in notes:
-        tell(note)
+        plan.tell(note)
     with without_noise():
         return session.run_all()
 

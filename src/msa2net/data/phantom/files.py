@@ -12,6 +12,7 @@ from msa2net.data.phantom import skin_lesion, volumes
 from msa2net.data.phantom.volumes import Planned
 from msa2net.data.writers import write_jpeg, write_png
 from msa2net.errors import ConfigError
+from msa2net.files import clean_temporaries, contents
 
 LESION_CASES, LESION_SHAPE = 60, (256, 256)
 FULL_LESION_SHAPE = (767, 1022)  # among the archive's many sizes, a usual one
@@ -101,10 +102,11 @@ def write_phantom(
         raise ConfigError(
             f"phantom data are not written as '{format}'; there are {', '.join(LAYOUTS)}"
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or contents(out)):
         raise ConfigError(f"{out} is not empty; name a new folder for the phantom data")
     if cases is not None and cases < 1:
         raise ConfigError(f"{cases} phantom cases cannot be drawn; name 1 or more")
+    clean_temporaries(out)
     layout = LAYOUTS[format]
     plan = layout.plan(cases, full_size)
     for planned in plan if progress is None else progress(plan, len(plan)):
