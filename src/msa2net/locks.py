@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from msa2net.errors import DataError
+from msa2net.errors import ConfigError, DataError
 
 LOCK_FILE = ".msa2net-lock"
 
@@ -121,11 +121,11 @@ def alone_in(folder: Path, *, wait: bool = False) -> Iterator[None]:
         wait: for a process that holds it, instead of refusing.
 
     Raises:
-        DataError: another process holds it, which is named; nothing can be written there; or it
-            is a file.
+        DataError: another process holds it, which is named; or nothing can be written there.
+        ConfigError: it is a file.
     """
     if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder} is a file; name a folder")
+        raise ConfigError(f"{folder} is a file; name a folder")
     lock = Lock(folder / LOCK_FILE)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:

@@ -40,13 +40,11 @@ def check_run_folder(run: Path, *, overwrite: bool, resume: bool) -> None:
     """Refuse a folder that training must not write into.
 
     Raises:
-        ConfigError: it is a file, holds something else, or holds a run and neither `overwrite`
+        ConfigError: it holds something else, or holds a run and neither `overwrite`
             nor `resume` is on, or both are.
     """
     if overwrite and resume:
         raise ConfigError("--resume goes on with a run and --overwrite replaces it; choose one")
-    if run.exists() and not run.is_dir():
-        raise ConfigError(f"{run} is a file; name a folder for the run")
     names = set(contents(run))
     foreign = sorted(names - set(RUN_ENTRIES))
     if foreign:
