@@ -2,7 +2,10 @@
 
 import itertools
 import shutil
+import struct
 import sys
+import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -524,6 +527,138 @@ def test_a_packing_without_decoder_is_named(tmp_path: Path, monkeypatch: pytest.
     decoder = pydicom.pixels.get_decoder(J2K)
     monkeypatch.setattr(type(decoder), "is_available", property(lambda self: False))
     refused(path, "JPEG 2000", J2K, 'pip install ".[dicom]" in msa2net\'s folder')
+
+
+# Costs and decoders -------------------------------------------------------------------------------
+
+
+def packed_series(folder: Path, frame: bytes, syntax: str, **tags: Any) -> Path:
+    """Write a series of three 16×16 slices, the middle one with this packed frame."""
+    images = files.headers(np.zeros((3, 16, 16), np.int16))
+    images = [files.as_compressed(image, RLE) for image in images]
+    images[1].file_meta.TransferSyntaxUID = syntax
+    images[1].PixelData = pydicom.encaps.encapsulate([frame])
+    images[1]["PixelData"].is_undefined_length = True
+    for tag, value in tags.items():
+        setattr(images[1], tag, value)
+    files.save(folder, images, seed=None)
+    return folder
+
+
+def rle_frame(first: bytes, second: bytes) -> bytes:
+    return struct.pack("<16I", 2, 64, 64 + len(first), *[0] * 13) + first + second
+
+
+PLANE = bytes([129, 7, 129, 7])  # twice 128 sevens
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        rle_frame(PLANE * 600, PLANE),  # the compiled decoder panics
+        rle_frame(PLANE[:2], PLANE),
+        rle_frame(PLANE, PLANE[:2] + bytes([127, 1])),
+        rle_frame(b"", PLANE),
+        struct.pack("<16I", 2**31, *[64] * 15) + PLANE,
+        struct.pack("<16I", 2, 2**31, 2**31, *[0] * 13) + PLANE,
+        PLANE,
+    ],
+)
+def test_a_damaged_rle_frame_is_refused(tmp_path: Path, frame: bytes, capfd: Any):
+    refused(packed_series(tmp_path / "scan", frame, RLE), "IM0001")
+    assert capfd.readouterr() == ("", "")  # a panic prints by itself
+
+
+def test_a_whole_rle_frame_may_be_padded(tmp_path: Path):
+    path = packed_series(tmp_path / "scan", rle_frame(PLANE + b"\0\0", PLANE + b"\0"), RLE)
+    assert (read_series(path).image[0, 1] == 0x0707).all()
+
+
+@pytest.mark.parametrize("syntax", [J2K, "1.2.840.10008.1.2.4.80"])
+def test_a_packed_picture_of_another_size_is_not_unpacked(tmp_path: Path, syntax: str):
+    """Its own header may declare gigabytes."""
+    j2k = b"\xff\x4f\xff\x51" + struct.pack(">2H4I", 41, 0, 60000, 50000, 0, 0) + bytes(40)
+    jpeg = b"\xff\xd8\xff\xf7" + struct.pack(">HB2HB", 11, 16, 50000, 60000, 1) + bytes(40)
+    path = packed_series(tmp_path / "scan", j2k if syntax == J2K else jpeg, syntax)
+    refused(path, "IM0001 declares 16×16 pixels and holds 50000×60000")
+
+
+def test_a_decoder_s_panic_is_an_error_and_ctrl_c_is_not(tmp_path: Path, monkeypatch: Any):
+    files.save(tmp_path / "scan", files.headers(VALUES))
+    panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise kind("index 7 of Zoë Müller")
+
+    monkeypatch.setattr(pydicom.pixels, "pixel_array", stop)
+    kind: Any = panic
+    assert "Zo" not in refused(tmp_path / "scan", "scan/IM000", "PanicException")
+    for kind in (KeyboardInterrupt, SystemExit):
+        with pytest.raises(kind):
+            read_series(tmp_path / "scan")
+
+
+def deflated(path: Path, image: Any, *, extra: int = 0) -> None:
+    """Write an image in the deflated transfer syntax, with so many zeros behind its pixels."""
+    image.save_as(path, enforce_file_format=True)
+    content = path.read_bytes()
+    start = 144 + struct.unpack_from("<I", content, 140)[0]
+    syntax, deflated_syntax = b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99"
+    head = content[:start].replace(syntax, deflated_syntax)
+    head = head.replace(b"UI\x14\0" + deflated_syntax, b"UI\x16\0" + deflated_syntax)
+    head = head[:140] + struct.pack("<I", len(head) - 144) + head[144:]
+    packer = zlib.compressobj(1, wbits=-15)
+    with path.open("wb") as file:
+        file.write(head + packer.compress(content[start:]))
+        for _ in range(extra >> 20):
+            file.write(packer.compress(bytes(1 << 20)))
+        file.write(packer.flush())
+
+
+def test_a_deflated_series_equals_the_plain_one(tmp_path: Path):
+    (tmp_path / "scan").mkdir()
+    for index, image in enumerate(files.headers(VALUES)):
+        deflated(tmp_path / "scan" / f"{index}.dcm", image)
+    assert_equal_to_nifti(read_series(tmp_path / "scan"), tmp_path, VALUES)
+    content = (tmp_path / "scan" / "3.dcm").read_bytes()
+    for length in range(len(content) - 500, len(content) - 9, 61):
+        (tmp_path / "scan" / "3.dcm").write_bytes(content[:length])
+        refused(tmp_path / "scan", "3.dcm")
+
+
+@pytest.mark.parametrize("place", ["pixels", "header"])
+def test_a_small_file_that_unpacks_to_much_is_bounded(tmp_path: Path, place: str):
+    [image] = files.headers(VALUES[:1])
+    if place == "header":
+        image.add_new(0x00091010, "UN", bytes(100 << 20))
+    deflated(tmp_path / "b.dcm", image, extra=(place == "pixels") * (100 << 20))
+    tracemalloc.start()
+    try:
+        if place == "pixels":
+            assert len(list_series(tmp_path)) == 1  # headers do not need it
+        refused(tmp_path / "b.dcm", "b.dcm holds more than 16.0 MiB or millions of elements")
+        assert tracemalloc.get_traced_memory()[1] < 90 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_sizes_that_no_file_can_hold_are_refused_before_memory_is_taken(tmp_path: Path):
+    [image] = files.headers(VALUES[:1], Rows=9000, Columns=9000)
+    files.save(tmp_path / "one", [image])
+    refused(tmp_path / "one", "declares 9000×9000 pixels in a slice")
+    many = files.enhanced(np.zeros((40, 2, 2), np.int16), range(40))
+    many.Rows = many.Columns = 4096
+    files.save(tmp_path / "many", [many])
+    refused(tmp_path / "many", "declares 2.5 GiB of data and holds", "packed")
+
+
+def test_sequences_in_sequences_end_in_a_sentence(tmp_path: Path):
+    [path] = files.save(tmp_path, files.headers(VALUES[:1]), ending=".dcm")
+    content = path.read_bytes()
+    place = content.index(b"\x28\0\x02\0US")
+    opened = b"\x09\0\x02\x10SQ\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\xff\xff\xff\xff"
+    path.write_bytes(content[:place] + opened * 5000 + content[place:])
+    refused(path, path.name, "RecursionError")
 
 
 def test_a_film_is_not_a_volume(tmp_path: Path):

@@ -82,6 +82,27 @@ def test_a_segmentation_without_structures_is_written(tmp_path: Path, kind: Any)
     assert not by_place(path, segmentation).any()
 
 
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+@pytest.mark.parametrize(("multi_frame", "frames"), [(False, 1), (False, 3), (True, 3)])
+def test_few_and_many_structures_in_one_and_many_frames(
+    tmp_path: Path, kind: Any, multi_frame: bool, frames: int
+):
+    """Writers put what all frames share, such as the only structure, into one place."""
+    values = np.zeros((frames, 4, 5), np.int16)
+    images = [files.enhanced(values, range(frames))] if multi_frame else files.headers(values)
+    files.save(tmp_path / "scan", images)
+    [series] = list_series(tmp_path / "scan")
+    geometry = load_series(series).geometry
+    for structures, found in ((1, 1), (1, 0), (2, 2), (2, 1), (5, 5)):
+        labels = (np.arange(values.size).reshape(values.shape) % (found + 1)).astype(np.uint8)
+        segmentation = Segmentation("s", labels, NAMES[: structures + 1], geometry)
+        path = tmp_path / f"{structures}_{found}.dcm"
+        write_segmentation(segmentation, series, path, kind=kind)
+        assert_array_equal(read_back(path, segmentation), labels)
+        if structures < 3:
+            assert_array_equal(by_place(path, segmentation), labels)
+
+
 def test_one_slice(tmp_path: Path):
     [source] = files.save(tmp_path, files.headers(np.zeros((1, 5, 4), np.int16)))
     [series] = list_series(source)

@@ -5,7 +5,7 @@ header says about the patient is kept.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ from msa2net.data.dicom_files import (
     DICOM_SUFFIXES,
     check_storage,
     find_files,
-    parsing,
-    read_header,
-    require,
+    read_image_header,
     slices_of,
 )
 from msa2net.data.dicom_grid import Slice, stack
+from msa2net.data.dicom_io import parsing, require
+from msa2net.data.dicom_pixels import check_sizes, decoded
 from msa2net.data.geometry import Geometry, to_file, to_training
-from msa2net.data.guards import check_finite, declared_bytes, sides
+from msa2net.data.guards import declared_bytes, sides
 from msa2net.errors import DataError
 
 _SHOWN = 20  # series in a message
@@ -96,7 +96,7 @@ def list_series(folder: Path) -> list[Series]:
     require()
     found: dict[str, list[tuple[Path, Any]]] = {}
     for path in find_files(folder) if folder.is_dir() else [folder]:
-        header = read_header(path)
+        header = read_image_header(path)
         if header is not None:
             found.setdefault(str(header.SeriesInstanceUID), []).append((path, header))
     series = _named(folder, [_series(uid, folder, images) for uid, images in found.items()])
@@ -183,11 +183,11 @@ def load_series(series: Series) -> Case:
     assert layout is not None
     unread_XYZ = np.broadcast_to(np.int16(0), layout.shape)
     shape_ZHW = to_training(unread_XYZ, layout.orientation).shape
-    declared_bytes(series.folder, shape_ZHW, np.dtype(np.float32).itemsize)
+    check_sizes(slices, declared_bytes(series.folder, shape_ZHW, np.dtype(np.float32).itemsize))
     whole = all(float(n).is_integer() for one in slices for n in (one.slope, one.intercept))
     image_ZHW: NDArray[Any] = np.empty(shape_ZHW, np.int16 if whole else np.float32)
     file_XYZ = to_file(image_ZHW, layout.orientation)
-    for index, values_YX in enumerate(_decoded(slices)):
+    for index, values_YX in enumerate(decoded(slices)):
         if image_ZHW.dtype == np.int16 and not _fits(values_YX):
             image_ZHW = image_ZHW.astype(np.float32)
             file_XYZ = to_file(image_ZHW, layout.orientation)
@@ -244,39 +244,6 @@ def _named(folder: Path, found: Sequence[Series]) -> list[Series]:
         names for scheme in schemes if len(set(names := list(map(scheme, found)))) == len(found)
     )
     return [replace(series, name=name) for series, name in zip(found, names, strict=True)]
-
-
-# Pixels -------------------------------------------------------------------------------------------
-
-
-def _decoded(slices: Sequence[Slice]) -> Iterator[NDArray[Any]]:
-    """Yield each slice's values (H, W): int64, or float32 where they are fractions."""
-    pixels, uid = require("pydicom.pixels"), require("pydicom.uid")
-    opened: Path | None = None
-    for slice_ in slices:
-        with parsing(slice_.path):
-            if slice_.path != opened:
-                dataset = require().dcmread(slice_.path, force=True)
-                # Files from before 1993 have no such tag, and only this way of writing values.
-                dataset.file_meta.setdefault("TransferSyntaxUID", uid.ImplicitVRLittleEndian)
-                opened = slice_.path
-            stored_YX = pixels.pixel_array(dataset, index=slice_.frame or 0)
-            if stored_YX.shape != slice_.shape:
-                raise DataError(
-                    f"{slice_.path} declares {sides(slice_.shape)} pixels and holds "
-                    f"{sides(stored_YX.shape)}; it is damaged"
-                )
-            yield _rescale(slice_, stored_YX)
-
-
-def _rescale(slice_: Slice, stored_YX: NDArray[Any]) -> NDArray[Any]:
-    slope, intercept = slice_.slope, slice_.intercept
-    if stored_YX.dtype.kind != "f" and slope.is_integer() and intercept.is_integer():
-        return stored_YX.astype(np.int64) * int(slope) + int(intercept)
-    with np.errstate(over="ignore", invalid="ignore"):  # found below
-        values_YX = (stored_YX.astype(np.float64) * slope + intercept).astype(np.float32)
-    check_finite(slice_.path, values_YX)
-    return values_YX
 
 
 def _fits(values: NDArray[Any]) -> bool:

@@ -6,8 +6,6 @@ Needs pydicom (`pip install ".[dicom]"`), imported where it is used.
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.dicom_grid import Slice
-from msa2net.data.guards import reading
+from msa2net.data.dicom_io import EXTRA, has_preamble, parsing, read_header, require
 from msa2net.errors import DataError
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 """Usual endings; files are known by their content, since scanners often give them none."""
 
-_EXTRA = 'pip install ".[dicom]" in msa2net\'s folder'
 _SEGMENTATIONS = "1.2.840.10008.5.1.4.1.1.66."  # classes of masks; pydicom does not know all
 _LOSSLESS_JPEG = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 
@@ -45,31 +42,12 @@ def is_dicom(path: Path) -> bool:
     """Tell by its first bytes, or failing that by its name, whether a file is DICOM."""
     if path.name.startswith(".") or not path.is_file():
         return False
-    return path.suffix.lower() in DICOM_SUFFIXES or _has_preamble(path)
+    return path.suffix.lower() in DICOM_SUFFIXES or has_preamble(path)
 
 
 def holds_dicom(folder: Path) -> bool:
     """Tell whether there is a DICOM file anywhere in a folder."""
     return any(is_dicom(path) for path in find_files(folder))
-
-
-def require(part: str = "pydicom") -> Any:
-    """Import pydicom, or a module of it, when it is needed."""
-    try:
-        return import_module(part)
-    except ImportError as error:
-        raise DataError(f"DICOM needs the package {error.name or part}: {_EXTRA}") from error
-
-
-@contextmanager
-def parsing(path: Path) -> Iterator[None]:
-    """Turn whatever pydicom stumbles over in `path` into one sentence, as `reading` does."""
-    errors = require("pydicom.errors")
-    with reading(path, "DICOM"):
-        try:
-            yield
-        except (errors.BytesLengthException, errors.InvalidDicomError) as error:
-            raise ValueError(str(error)) from error
 
 
 def find_files(folder: Path) -> Iterator[Path]:
@@ -83,20 +61,12 @@ def find_files(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
 
 
-def _has_preamble(path: Path) -> bool:
-    with reading(path, "DICOM"), path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
-def read_header(path: Path) -> Any:
+def read_image_header(path: Path) -> Any:
     """Return the kept part of an image's header; None if the file is no DICOM image."""
     if not is_dicom(path):
         return None
+    header = read_header(path, _TAGS)
     with parsing(path):
-        # Old files lack the preamble; then their name is what calls them DICOM.
-        header = require().dcmread(
-            path, stop_before_pixels=True, specific_tags=_TAGS, force=not _has_preamble(path)
-        )
         # A DICOMDIR, the table of contents of a disc, names its class in its first lines only.
         kinds = [header.file_meta.get("MediaStorageSOPClassUID"), header.get("SOPClassUID")]
         named = [require("pydicom.uid").UID(kind) for kind in kinds if kind]
@@ -149,7 +119,7 @@ def check_storage(path: Path, header: Any) -> None:
         ) from None
     if not available:
         # For lossless JPEG there are a GPL plug-in and this one, which asks nothing in return.
-        package = "pip install python-gdcm" if syntax in _LOSSLESS_JPEG else _EXTRA
+        package = "pip install python-gdcm" if syntax in _LOSSLESS_JPEG else EXTRA
         raise DataError(
             f"{path} is packed as {syntax.name} ({syntax}), and no decoder for that is installed: "
             f"{package}"

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from msa2net.data.case import Segmentation
 from msa2net.data.dicom import Series
-from msa2net.data.dicom_files import parsing, require, slices_of
+from msa2net.data.dicom_files import slices_of
 from msa2net.data.dicom_grid import SIDEWAYS, Slice
+from msa2net.data.dicom_io import parsing, read_header, require
 from msa2net.data.geometry import Geometry, to_file, to_training
 from msa2net.data.grids import require_same_grid
 from msa2net.errors import DataError
@@ -123,11 +124,14 @@ def read_back(path: Path, segmentation: Segmentation) -> NDArray[np.uint8]:
     with parsing(path):
         dataset = require().dcmread(path)
         frames = require("pydicom.pixels").iter_pixels(dataset)
+        shared = dataset.SharedFunctionalGroupsSequence[0]
         groups = dataset.PerFrameFunctionalGroupsSequence
         for group, slice_, pixels_YX in zip(groups, slices_of(path, dataset), frames, strict=True):
             value = pixels_YX
             if dataset.SegmentationType == "BINARY":
-                value = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+                # What is the same in all frames, as with one structure, may stand in one place.
+                place = group if "SegmentIdentificationSequence" in group else shared
+                value = place.SegmentIdentificationSequence[0].ReferencedSegmentNumber
             view_YX = _plane(labels_ZHW, to_index, slice_)
             np.copyto(view_YX, np.asarray(value, np.uint8), where=pixels_YX > 0)
     return labels_ZHW
@@ -241,7 +245,7 @@ def _sources(slices: Sequence[Slice]) -> list[Any]:
     sources = []
     for path in dict.fromkeys(slice_.path for slice_ in slices):
         with parsing(path):
-            header = require().dcmread(path, stop_before_pixels=True, force=True)
+            header = read_header(path)
             for tag in _NEEDED:
                 if not header.get(tag):
                     raise DataError(

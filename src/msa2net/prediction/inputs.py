@@ -10,7 +10,8 @@ from typing import TypeAlias
 
 from msa2net.data.case import Case
 from msa2net.data.dicom import Series, choose_series, list_series, load_series
-from msa2net.data.dicom_files import holds_dicom, is_dicom, parsing, require
+from msa2net.data.dicom_files import holds_dicom, is_dicom
+from msa2net.data.dicom_io import parsing, require
 from msa2net.data.nifti import NIFTI_SUFFIXES, is_nifti
 from msa2net.data.readers import (
     IMAGE_SUFFIXES,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.case import Case, Segmentation
-from msa2net.data.dicom_files import require
+from msa2net.data.dicom_io import require
 from msa2net.data.dicom_seg import Kind, write_segmentation
 from msa2net.data.display import class_color, display_image
 from msa2net.data.writers import write_jpeg
