@@ -12,11 +12,14 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+import msa2net
 from msa2net.config import AugmentConfig, DataConfig
 from msa2net.data import prepare as prepare_module
 from msa2net.data.augment import Augmentation
 from msa2net.data.case import Case, Geometry, Segmentation
 from msa2net.data.display import class_color
+from msa2net.data.formats import isic2018, open_source
+from msa2net.data.names import MASK_ENDINGS
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.prepare import prepare, reduce_photograph
 from msa2net.data.preprocessing import Preprocessing
@@ -25,6 +28,7 @@ from msa2net.data.slices import EpochSampler, SliceDataset, build_slices
 from msa2net.data.splits import read_split_lists, split_by_count, split_by_ratio
 from msa2net.data.store import open_store
 from msa2net.errors import ConfigError, DataError
+from msa2net.prediction.inputs import find_images
 
 PREPROCESSING = Preprocessing(channels=3, image_size=(32, 32), fit="stretch")
 
@@ -341,10 +345,16 @@ def test_label_values_outside_the_classes_are_named_with_file_and_count(tmp_path
     assert len(prepare(data).cases) == 3
 
 
-def test_smeared_masks_hint_at_jpeg(tmp_path: Path):
+def test_smeared_masks_hint_at_what_smeared_them(tmp_path: Path):
     mask = np.arange(72, dtype=np.uint8).reshape(8, 9)
-    with pytest.raises(DataError, match="and 65 more; .*JPEG smears masks"):
-        prepare(_pair(tmp_path, mask=mask, labels=TWO_CLASSES))
+    data = _pair(tmp_path, mask=mask, labels=TWO_CLASSES)
+    with pytest.raises(DataError, match="and 65 more; .*soft edges make such values, save the"):
+        prepare(data)
+    for index in range(3):
+        (tmp_path / "masks" / f"{index}.png").unlink()
+        save(tmp_path / "masks" / f"{index}.JPG", np.arange(0, 216, 3, np.uint8).reshape(8, 9))
+    with pytest.raises(DataError, match="more; .*JPEG smears masks, save them as PNG"):
+        prepare(data)
 
 
 def test_255_means_ignored_when_classes_are_declared_and_object_when_not(tmp_path: Path):
@@ -355,8 +365,10 @@ def test_255_means_ignored_when_classes_are_declared_and_object_when_not(tmp_pat
     binary = prepare(_pair(tmp_path / "b", (3, 3, 3), bordered))
     assert binary.case("0").label.tolist() == [[[0, 0, 1]] * 3]
     both = np.array([[0, 1, 255]] * 3, np.uint8)
-    with pytest.raises(DataError, match=r"name classes in labels.txt to use others"):
+    with pytest.raises(DataError, match=r"holds 1 \(3 pixels\) beside 255 \(3 pixels\); masks wi"):
         prepare(_pair(tmp_path / "c", (3, 3, 3), both))
+    with pytest.raises(DataError, match=r"classes: 7 \(9 pixels\); .*name classes in labels.txt"):
+        prepare(_pair(tmp_path / "d", (3, 3, 3), np.full((3, 3), 7, np.uint8)))
 
 
 @pytest.mark.parametrize("labels", [None, TWO_CLASSES])
@@ -408,6 +420,73 @@ def test_class_lists_from_any_editor(tmp_path: Path):
     (tmp_path / "labels.txt").write_bytes("background\nnævus\n".encode("latin-1"))
     with pytest.raises(DataError, match="labels.txt is not UTF-8 text"):
         prepare(data)
+
+
+@pytest.mark.parametrize("ending", MASK_ENDINGS)
+def test_endings_of_masks_are_known_in_every_place(tmp_path: Path, ending: str):
+    """In prepare, in evaluate, and by predict, which leaves masks beside their images out."""
+    data = _pair(tmp_path, mask=np.eye(9, dtype=np.uint8)[:8])
+    for index in range(3):
+        mask = tmp_path / "masks" / f"{index}.png"
+        mask.rename(mask.with_name(f"{index}{ending.upper()}.PNG"))
+    assert [case.id for case in prepare(data).cases] == ["0", "1", "2"]
+    assert msa2net.evaluate(tmp_path / "masks", tmp_path / "masks", data.labels)["cases"] == 3
+    isic = tmp_path / "isic"
+    for folder, other in (("images", isic2018.IMAGES), ("masks", isic2018.MASKS)):
+        shutil.copytree(tmp_path / folder, isic / other)
+    assert len(open_source(DataConfig(format="isic2018", root=isic, prepared=tmp_path)).cases) == 3
+    for path in (tmp_path / "masks").iterdir():
+        path.rename(tmp_path / "images" / path.name)
+    found = find_images([tmp_path / "images"])
+    assert [image.name for image in found] == ["0", "1", "2"]
+
+
+def test_class_lists_lie_among_the_masks_or_beside_them(tmp_path: Path):
+    """For prepare and evaluate alike; two that differ are refused."""
+    _pair(tmp_path, mask=np.eye(9, dtype=np.uint8)[:8])
+    masks = tmp_path / "masks"
+    data = DataConfig(format="images", root=tmp_path, prepared=tmp_path / "prepared")
+    for place in (masks, tmp_path):
+        (place / "labels.txt").write_text("background\nspot\n")
+        assert prepare(data).label_names == ("background", "spot")
+        assert msa2net.evaluate(masks, masks)["label_names"] == ["background", "spot"]
+    (masks / "labels.txt").write_text("background\nother\n")
+    for use in (lambda: prepare(data), lambda: msa2net.evaluate(masks, masks)):
+        with pytest.raises(DataError, match="labels.txt name different classes; remove one of"):
+            use()
+
+
+def test_what_is_left_out_of_a_data_set_is_said(tmp_path: Path, caplog):
+    data = _pair(tmp_path)
+    (tmp_path / "images" / "more").mkdir()
+    for number in range(5):
+        (tmp_path / "images" / f"x{number}.webp").write_bytes(b"")
+    for name in ("Thumbs.db", ".hidden", "license.txt"):
+        (tmp_path / "images" / name).write_bytes(b"")
+    prepare(data)
+    assert caplog.messages == [
+        f"{tmp_path / 'images'}: 6 of its entries are not read, being folders or of another kind: "
+        "more/, x0.webp, x1.webp, x2.webp, x3.webp and 1 more"
+    ]
+
+
+def test_a_wrong_folder_is_called_by_what_was_typed_and_what_was_looked_for(tmp_path: Path):
+    def message(format: str, root: Path) -> str:
+        with pytest.raises(DataError) as caught:
+            open_source(DataConfig(format=format, root=root, prepared=tmp_path / "p"))
+        return str(caught.value)
+
+    (tmp_path / "scans").mkdir()
+    for format in ("images", "isic2018", "btcv", "nnunet"):
+        assert message(format, tmp_path / "none").startswith(f"there is no folder {tmp_path}/none;")
+    holds = "it holds scans/"
+    assert message("images", tmp_path) == (
+        f"{tmp_path} holds no folder masks/: this layout is images/ and masks/, with pictures of "
+        f"the same names; {holds}"
+    )
+    assert f"{tmp_path} holds no folder ISIC2018_T" in message("isic2018", tmp_path)
+    assert f"{tmp_path} holds no folder img/: this layout is img/img" in message("btcv", tmp_path)
+    assert message("images", tmp_path / "scans").endswith("; it is empty")
 
 
 def test_hidden_files_are_no_images(tmp_path: Path):

@@ -1,6 +1,7 @@
 """Label encodings, and the volume formats from files to cases."""
 
 import json
+import re
 import tempfile
 from collections import Counter
 from dataclasses import replace
@@ -556,8 +557,12 @@ def test_nnunet_s_own_splits(tmp_path: Path):
     [
         ({"labels": {"background": 0, "whole": [1, 2]}}, r"the region 'whole' = \[1, 2\]; classes"),
         ({"labels": {"0": "background", "1": "x", "01": "y"}}, "'x' and 'y' are both label 01"),
-        ({"labels": {"background": 0, "x": 2}}, "label ids 0, 2; they must run from 0"),
-        ({"labels": {"background": 0}}, "label ids 0; they must run"),
+        ({"labels": {"background": 0, "x": 2}}, "declares 2 label ids, 0, 2; they must run from 0"),
+        ({"labels": {"background": 0}}, "declares 1 label ids, 0; they must run"),
+        (
+            {"labels": {f"x{n}": n for n in range(300)}},
+            "declares 300 label ids, 0, 1, 2, 3, 4 and 295 more; they must run from 0",
+        ),
         ({"labels": {"background": 0, "x": "one"}}, "'x' has the id 'one', not a whole number"),
         ({"labels": {"background": 0, "x": True}}, "'x' has the id True, not a whole number"),
         ({"labels": {"0": "a", "1": "a"}}, "two labels the same name"),
@@ -577,8 +582,12 @@ def test_descriptions_that_cannot_be_used(tmp_path: Path, changes, message):
 
 
 MISTAKES = {
-    "btcv nothing": ("btcv", [], "there is no folder .*img"),
-    "btcv lonely": ("btcv", ["img/img0001.nii.gz", "label/label0002.nii.gz"], "have no mask"),
+    "btcv nothing": ("btcv", ["x"], "holds no folder img/: this layout"),
+    "btcv lonely": (
+        "btcv",
+        ["img/img0001.nii.gz", "label/label0002.nii.gz"],
+        "1 of 1 images have no mask, first .*img0001.nii.gz: there is no .*label/label0001.nii.gz;",
+    ),
     "btcv name": ("btcv", ["img/scan1.nii.gz", "label/label0001.nii.gz"], "not named like img0001"),
     "btcv twice": ("btcv", ["img/img1.nii", "img/img0001.nii.gz", "label/x"], "the same number"),
     "synapse nothing": ("synapse", ["x"], "is not in TransUNet's layout"),
@@ -626,7 +635,7 @@ MISTAKES = {
     "nnunet no labels": (
         "nnunet",
         ["dataset.json", "imagesTr/a_0000.nii.gz"],
-        "no folder .*labels",
+        "holds no folder labelsTr/",
     ),
     "nnunet empty": ("nnunet", ["dataset.json", "imagesTr/x", "labelsTr/x"], "holds no file"),
     "nnunet unlabelled": (
@@ -669,6 +678,26 @@ def test_no_folder(tmp_path: Path, format: str):
 def test_an_encoding_is_chosen_only_where_there_is_a_choice(tmp_path: Path):
     with pytest.raises(ConfigError, match="encoding of btcv and synapse; 'acdc' has its own"):
         opened("acdc", tmp_path, labels="btcv")
+
+
+@pytest.mark.parametrize("format", VOLUMES)
+def test_endings_in_capitals_and_byte_order_marks(phantoms: Path, tmp_path: Path, format: str):
+    """As Windows and some scanners' programs leave them: the same cases, split alike."""
+    root = tmp_path / format
+    for path in sorted((phantoms / format).rglob("*")):
+        if not path.is_file():
+            continue
+        name = re.sub(r"\.(nii\.gz|npz|npy\.h5)$", lambda end: end[0].upper(), path.name)
+        copy = root / path.relative_to(phantoms / format).with_name(name)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        mark = b"\xef\xbb\xbf" if path.suffix in (".json", ".txt", ".cfg") else b""
+        copy.write_bytes(mark + path.read_bytes())
+    plain, loud = opened(format, phantoms / format), opened(format, root)
+    assert [(case.id, case.split, case.group) for case in loud.cases] == [
+        (case.id, case.split, case.group) for case in plain.cases
+    ]
+    assert loud.cases[0].files[0].name != plain.cases[0].files[0].name
+    assert np.array_equal(loud.cases[0].read().label, plain.cases[0].read().label)
 
 
 def test_half_a_patient_is_noticed(tmp_path: Path):

@@ -12,16 +12,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msa2net.data.formats.images import MAX_CLASSES
 from msa2net.data.formats.nnunet import read_description
 from msa2net.data.geometry import Geometry
 from msa2net.data.labels import IGNORE, remap
+from msa2net.data.names import (
+    LABELS_FILE,
+    MAX_CLASSES,
+    are_class_names,
+    find_labels_file,
+    read_class_list,
+)
 from msa2net.data.nifti import is_nifti, read_nifti_label
 from msa2net.data.readers import read_mask
 from msa2net.errors import ConfigError, DataError
-from msa2net.files import read_json, read_lines
+from msa2net.files import read_json
+from msa2net.text import listed
 
-LABELS_FILE = "labels.txt"
+DESCRIPTION = "dataset.json"
 UNNAMED = ("background", "foreground")
 
 _LACKING = IGNORE  # in a prediction, where nothing is ignored: a class that the labels lack
@@ -79,22 +86,18 @@ class Codings:
 def read_class_names(folder: Path) -> ClassNames | None:
     """Read the class names that a folder of masks declares; None if it does not.
 
-    Looked at, in this order: `labels.txt` in it, one name a line, background first; nnU-Net's
-    `dataset.json` in it; `labels.txt` beside it if it is the `masks` of the format `images`;
-    `dataset.json` beside it.
+    Looked at, in this order: `labels.txt`, as `find_labels_file` does; nnU-Net's `dataset.json` in
+    the folder, and beside it.
 
     Raises:
         DataError: such a file cannot be used.
     """
-    parent = folder.resolve().parent
-    if (folder / LABELS_FILE).is_file():
-        return _listed_names(folder / LABELS_FILE)
-    if _describes_labels(folder / "dataset.json"):
-        return _described_names(folder / "dataset.json")
-    if folder.resolve().name == "masks" and (parent / "images").is_dir():
-        return _listed_names(parent / LABELS_FILE) if (parent / LABELS_FILE).is_file() else None
-    if _describes_labels(parent / "dataset.json"):
-        return _described_names(parent / "dataset.json")
+    labels_file = find_labels_file(folder)
+    if labels_file is not None:
+        return ClassNames(labels_file, read_class_list(labels_file))
+    for path in (folder / DESCRIPTION, folder.resolve().parent / DESCRIPTION):
+        if _describes_labels(path):
+            return _described_names(path)
     return None
 
 
@@ -118,8 +121,8 @@ def find_codings(
     own_p, own_l = read_class_names(predictions), read_class_names(labels)
     if told and own_l and told != own_l.names:
         raise ConfigError(
-            f"{own_l.file} names the classes {', '.join(own_l.names)} and you name "
-            f"{', '.join(told)}; leave the names out, or correct the file"
+            f"{own_l.file} names the classes {listed(own_l.names)} and you name "
+            f"{listed(told)}; leave the names out, or correct the file"
         )
     named_l = own_l.names if own_l else told
     p_names = own_p.names if own_p else told or named_l or UNNAMED
@@ -163,8 +166,8 @@ def _indices_by_name(
     """
     if names[0] in known[1:] or known[0] in names[1:]:
         raise DataError(
-            f"the predictions in {predictions} have the classes {', '.join(names)} and the labels "
-            f"{', '.join(known)}; the background must come first in both"
+            f"the predictions in {predictions} have the classes {listed(names)} and the labels "
+            f"{listed(known)}; the background must come first in both"
         )
     return [0, *(known.index(name) if name in known else None for name in names[1:])]
 
@@ -216,7 +219,7 @@ def _refuse_lacking(values: NDArray[Any], coding: Coding, path: Path, known: Seq
     name = coding.names[1 if value == IGNORE else value]  # 255: the white of black and white
     raise DataError(
         f"{path} holds the class {name!r} (value {value}, {count} voxels), which is none of the "
-        f"labels': {', '.join(known)}; name classes alike on both sides, or score with labels "
+        f"labels': {listed(known)}; name classes alike on both sides, or score with labels "
         "that have it"
     )
 
@@ -231,19 +234,10 @@ def _example(values: NDArray[Any]) -> str:
 
 
 def _meaning(coding: Coding) -> str:
-    listed = ", ".join(f"{value} {name}" for value, name in enumerate(coding.names))
+    named = listed(f"{value} {name}" for value, name in enumerate(coding.names))
     if coding.black_and_white:
-        return f"classes ({listed}), nor is it {_BLACK_AND_WHITE}"
-    return f"classes ({listed})"
-
-
-def _listed_names(path: Path) -> ClassNames:
-    names = tuple(read_lines(path))
-    if _wrong(names):
-        raise DataError(
-            f"{path} must name 2 to {MAX_CLASSES} different classes, one a line, background first"
-        )
-    return ClassNames(path, names)
+        return f"classes ({named}), nor is it {_BLACK_AND_WHITE}"
+    return f"classes ({named})"
 
 
 def _described_names(path: Path) -> ClassNames:
@@ -265,15 +259,9 @@ def _describes_labels(path: Path) -> bool:
 
 
 def _checked(given: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(given, str) or _wrong(tuple(given)):
+    if isinstance(given, str) or not are_class_names(given):
         raise ConfigError(
             f"{given!r} are no class names; give 2 to {MAX_CLASSES} different ones, background "
             "first: --names background,liver in the command line, a list in Python"
         )
     return tuple(given)
-
-
-def _wrong(names: tuple[str, ...]) -> bool:
-    late = "background" in (name.lower() for name in names[1:])
-    repeated = len(set(names)) < len(names)
-    return not 2 <= len(names) <= MAX_CLASSES or repeated or late or not all(names)

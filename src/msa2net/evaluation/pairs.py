@@ -3,19 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, TypedDict
+from typing import NamedTuple, TypedDict
 
 from msa2net.data.dicom_files import DICOM_SUFFIXES
+from msa2net.data.names import FIRST_CHANNEL, Files, match_names, plain_name
 from msa2net.data.nifti import is_nifti
 from msa2net.data.readers import list_images, stem
 from msa2net.errors import DataError
-
-Files: TypeAlias = dict[str, Path]  # by name
-
-# What data sets add to every name: nnU-Net to images (and so to what is predicted of them), ACDC
-# and ISIC to labels.
-FIRST_CHANNEL = "_0000"
-ENDINGS = (FIRST_CHANNEL, "_gt", "_segmentation")
 
 # What may hold a mask and is not read: passed over, it would be missing without a word.
 _OTHER_MASKS = (*DICOM_SUFFIXES, ".mha", ".mhd", ".nrrd", ".nhdr", ".gif", ".webp", ".jp2")
@@ -70,9 +64,10 @@ def match_files(
 ) -> Matches:
     """Match files by their names without suffix.
 
-    If that leaves files without a partner, and all names of a folder end in `_0000`, `_gt` or
-    `_segmentation`, the match without that ending is taken where it makes more pairs. Hidden files,
-    folders and files that cannot be masks are passed over.
+    If that leaves files without a partner, and all names of a folder have one ending of those that
+    data sets add, such as `_0000`, `_gt` or `_mask`, the match without it is taken where it makes
+    more pairs, see `match_names`. Hidden files, folders and files that cannot be masks are passed
+    over.
 
     Args:
         predictions: folder of masks.
@@ -85,7 +80,7 @@ def match_files(
         DataError: no images in a folder, two of one name, masks of an unknown kind, names without a
             partner, or nothing that both folders have.
     """
-    predicted, labelled = _best_reading(_masks(predictions), _masks(labels))
+    predicted, labelled = match_names(_masks(predictions), _masks(labels))
     shared = predicted.keys() & labelled.keys()
     wanted = sorted(labelled if missing_as_empty else shared)
     complete = len(shared) == len(predicted) and len(wanted) == len(labelled)
@@ -153,22 +148,6 @@ def _may_be_mask(path: Path, read: Files) -> bool:
     return path.suffix.lower() in _OTHER_MASKS and not hidden and path.stem not in read
 
 
-def _best_reading(predicted: Files, labelled: Files) -> tuple[Files, Files]:
-    """Return both with the names that make most pairs: plain, or without a common ending."""
-    bare_p, bare_l = _bare(predicted), _bare(labelled)
-    readings = [(predicted, labelled), (bare_p, labelled), (predicted, bare_l), (bare_p, bare_l)]
-    return max(readings, key=lambda names: len(names[0].keys() & names[1].keys()))
-
-
-def _bare(files: Files) -> Files:
-    """Return the files by their names without the ending that all of them have, if they do."""
-    for ending in ENDINGS:
-        if all(name.lower().endswith(ending) for name in files):
-            bare = {name[: -len(ending)]: path for name, path in files.items()}
-            return bare if len(bare) == len(files) else files
-    return files
-
-
 def _counted(predicted: Files, labelled: Files) -> str:
     """Say how many names match, and which do not, on either side."""
     shared = len(predicted.keys() & labelled.keys())
@@ -185,8 +164,8 @@ def _counted(predicted: Files, labelled: Files) -> str:
 
 def _nearly(predicted: Files, labelled: Files) -> str:
     """Say which of the lonely names are nearly alike, as where some have an ending and some not."""
-    lonely_p = {_plain(name): name for name in sorted(predicted.keys() - labelled.keys())}
-    lonely_l = {_plain(name): name for name in sorted(labelled.keys() - predicted.keys())}
+    lonely_p = {plain_name(name): name for name in sorted(predicted.keys() - labelled.keys())}
+    lonely_l = {plain_name(name): name for name in sorted(labelled.keys() - predicted.keys())}
     both = sorted(lonely_p.keys() & lonely_l.keys())
     if not both:
         return ""
@@ -194,11 +173,6 @@ def _nearly(predicted: Files, labelled: Files) -> str:
         f"; but for capital letters or an ending {len(both)} more would match, such as "
         f"{lonely_p[both[0]]} and {lonely_l[both[0]]}"
     )
-
-
-def _plain(name: str) -> str:
-    lower = name.lower()
-    return next((lower[: -len(end)] for end in ENDINGS if lower.endswith(end)), lower)
 
 
 def _remedy(shared: int, *, missing_as_empty: bool) -> str:

@@ -12,6 +12,7 @@ from msa2net.data.case import Case
 from msa2net.data.dicom import Series, choose_series, list_series, load_series
 from msa2net.data.dicom_files import holds_dicom, is_dicom
 from msa2net.data.dicom_io import parsing, require
+from msa2net.data.names import image_name
 from msa2net.data.nifti import NIFTI_SUFFIXES, is_nifti
 from msa2net.data.readers import (
     IMAGE_SUFFIXES,
@@ -100,9 +101,10 @@ def find_images(
 ) -> list[Image]:
     """Find the images of files, folders and patterns (`scans/*.nii.gz`).
 
-    A folder stands for the pictures and NIfTI volumes directly in it, without `NAME_gt` beside
-    `NAME`, which is a label. If there are none, or DICOM files lie directly in it too, it stands
-    for the DICOM series in it and all folders below.
+    A folder stands for the pictures and NIfTI volumes directly in it, without `NAME_gt`,
+    `NAME_mask` and so on beside `NAME`, which are labels (`names.MASK_ENDINGS`). If there are none,
+    or DICOM files lie directly in it too, it stands for the DICOM series in it and all folders
+    below.
 
     Of every DICOM study one series is predicted: the only one, or the one that `series` names. A
     study for which there is no such one, or that cannot be listed, is an image with a problem.
@@ -194,7 +196,7 @@ def _pictures(folder: Path) -> list[Path]:
             f"{error}, and no DICOM in it or the folders below{_pattern_for(folder)}"
         ) from error
     names = {stem(path) for path in found}
-    return [path for path in found if stem(path).removesuffix("_gt") not in names - {stem(path)}]
+    return [path for path in found if image_name(stem(path)) not in names - {stem(path)}]
 
 
 def _pattern_for(folder: Path) -> str:

@@ -14,9 +14,9 @@ from msa2net.data.case import Case, Segmentation
 from msa2net.data.dicom_io import require
 from msa2net.data.dicom_seg import Kind, write_segmentation
 from msa2net.data.display import class_color, display_image
+from msa2net.data.names import LABELS_FILE
 from msa2net.data.writers import write_jpeg
 from msa2net.errors import ConfigError, DataError, Msa2NetError
-from msa2net.evaluation.masks import LABELS_FILE
 from msa2net.files import read_lines, staging, write_text
 from msa2net.inference.groups import Mode, PredictionPrecision
 from msa2net.inference.lookout import Lookout

@@ -25,14 +25,12 @@ from numpy.typing import NDArray
 from msa2net.config import DataConfig
 from msa2net.data.arrays import read_hdf5
 from msa2net.data.case import Case
+from msa2net.data.formats.listing import list_files, raw_folder, strip_ending
 from msa2net.data.formats.source import Source, SourceCase
 from msa2net.data.formats.volumes import (
     NIFTI_ENDINGS,
-    list_files,
-    raw_folder,
     read_nifti_case,
     split_patients,
-    strip_ending,
 )
 from msa2net.data.guards import whole_labels
 from msa2net.data.labels import IGNORE, remap
@@ -194,7 +192,7 @@ def _named_phases(folder: Path) -> dict[str, str]:
     """Map case id → ED or ES, as far as the patient's Info.cfg says."""
     if not (folder / "Info.cfg").is_file():
         return {}
-    text = (folder / "Info.cfg").read_text(encoding="utf-8", errors="replace")
+    text = (folder / "Info.cfg").read_text(encoding="utf-8-sig", errors="replace")
     return {f"{folder.name}_frame{int(frame):02d}": phase for phase, frame in _PHASE.findall(text)}
 
 

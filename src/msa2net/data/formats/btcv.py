@@ -15,11 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.config import DataConfig
+from msa2net.data.formats.listing import (
+    list_files,
+    raw_folder,
+    subfolder,
+    warn_of_unread,
+)
 from msa2net.data.formats.source import Source, SourceCase, pair_by_id
 from msa2net.data.formats.volumes import (
     NIFTI_ENDINGS,
-    list_files,
-    raw_folder,
     read_nifti_case,
     split_patients,
 )
@@ -43,6 +47,7 @@ TEST_CASES: tuple[str, ...] = (
 """The 12 published test cases."""
 
 VALIDATE_EVERY = 6
+LAYOUT = "img/img0001.nii.gz and label/label0001.nii.gz, perhaps inside Training/"
 
 
 def open_btcv(data: DataConfig) -> Source:
@@ -59,9 +64,15 @@ def open_btcv(data: DataConfig) -> Source:
         ConfigError: no folder given.
         DataError: folders, images or labels are missing.
     """
-    root = raw_folder(data.root, "img/ and label/, or Training/ with both")
+    root = raw_folder(data.root, LAYOUT)
     base = root / "Training" if (root / "Training").is_dir() else root
-    pairs = pair_by_id(_numbered(base / "img"), _numbered(base / "label"))
+    images, labels = (_numbered(subfolder(base, name, LAYOUT)) for name in ("img", "label"))
+    pairs = pair_by_id(
+        images,
+        labels,
+        lambda case_id: str(base / "img" / f"img{case_id.removeprefix('case')}.nii.gz"),
+        lambda case_id: str(base / "label" / f"label{case_id.removeprefix('case')}.nii.gz"),
+    )
     splits = splits_of_cases(root, {case_id: case_id for case_id in pairs}, _splits(set(pairs)))
     encoding = data.labels or "btcv"
     return Source(
@@ -111,14 +122,11 @@ def _splits(cases: set[str]) -> dict[str, str]:
 
 def _numbered(folder: Path) -> dict[str, Path]:
     """Map case id → file for `img0001.nii.gz` or `label0001.nii.gz` in the folder of that name."""
-    if not folder.is_dir():
-        raise DataError(
-            f"there is no folder {folder}; raw BTCV holds img/img0001.nii.gz and "
-            "label/label0001.nii.gz, perhaps inside Training/"
-        )
-    pattern = re.compile(rf"{folder.name}(\d+)\.nii(\.gz)?")
+    pattern = re.compile(rf"{folder.name}(\d+)(?i:\.nii(\.gz)?)")
     numbered: dict[str, Path] = {}
-    for path in list_files(folder, NIFTI_ENDINGS):
+    files = list_files(folder, NIFTI_ENDINGS)
+    warn_of_unread(folder, files)
+    for path in files:
         match = pattern.fullmatch(path.name)
         if match is None:
             raise DataError(f"{path} is not named like {folder.name}0001.nii.gz")

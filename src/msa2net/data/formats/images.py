@@ -1,20 +1,28 @@
 """Any folder of pictures and masks: `images/NAME.jpg`, `masks/NAME.png`.
 
-Optional beside them: `labels.txt`, one class name a line, background first; mask values are then
+Masks may be called `NAME_mask.png` and so on, see `names.MASK_ENDINGS`. Optional beside the folders
+or among the masks: `labels.txt`, one class name a line, background first; mask values are then
 class indices, and 255 is ignored. Without it masks are black and white, background and object.
 Also optional: `splits/{train,val,test}.txt`.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from msa2net.config import DataConfig
+from msa2net.data.formats.listing import by_name, raw_folder, subfolder, warn_of_unread
 from msa2net.data.formats.source import Source, pair_by_id, photograph_cases
+from msa2net.data.names import (
+    MASK_ENDINGS,
+    Files,
+    find_labels_file,
+    match_names,
+    read_class_list,
+)
 from msa2net.data.readers import list_images, read_image
 from msa2net.data.splits import patient_of, split_by_ratio, splits_of_cases
-from msa2net.errors import ConfigError, DataError
-from msa2net.files import read_lines
 
-MAX_CLASSES = 255  # 255 itself means "ignored"
+LAYOUT = "images/ and masks/, with pictures of the same names"
 
 
 def open_images(data: DataConfig) -> Source:
@@ -27,17 +35,16 @@ def open_images(data: DataConfig) -> Source:
         ConfigError: no folder given.
         DataError: folders, images, masks or the label list are missing or wrong.
     """
-    if data.root is None:
-        raise ConfigError("data.root is missing: name the folder that holds images/ and masks/")
-    images = _by_stem(list_images(data.root / "images"))
-    masks = _by_stem(list_images(data.root / "masks"))
-    pairs = pair_by_id(images, masks)
-    declared = _declared_labels(data.root / "labels.txt")
+    root = raw_folder(data.root, LAYOUT)
+    folder = subfolder(root, "masks", LAYOUT)
+    pairs = read_pairs(subfolder(root, "images", LAYOUT), folder, match_names)
+    labels_file = find_labels_file(folder)
+    declared = None if labels_file is None else read_class_list(labels_file)
     label_names = declared or ("background", "object")
     patients = {case_id: patient_of(case_id) for case_id in pairs}
     default = split_by_ratio(sorted(set(patients.values())))
-    splits = splits_of_cases(data.root, patients, default)
-    eight_bit = read_image(next(iter(images.values()))).image.dtype == "uint8"
+    splits = splits_of_cases(root, patients, default)
+    eight_bit = read_image(next(iter(pairs.values()))[0]).image.dtype == "uint8"
     return Source(
         kind="photograph",
         label_names=label_names,
@@ -50,22 +57,31 @@ def open_images(data: DataConfig) -> Source:
     )
 
 
-def _by_stem(paths: list[Path]) -> dict[str, Path]:
-    by_stem: dict[str, Path] = {}
-    for path in paths:
-        if path.stem in by_stem:
-            raise DataError(f"{by_stem[path.stem]} and {path} have the same name; rename one")
-        by_stem[path.stem] = path
-    return by_stem
+def read_pairs(
+    images: Path,
+    masks: Path,
+    match: Callable[[Files, Files], tuple[Files, Files]],
+) -> dict[str, tuple[Path, Path]]:
+    """Find the pictures directly in two folders and join them by name; say what is not read.
 
+    Args:
+        images: folder of pictures.
+        masks: folder of masks.
+        match: takes both, by the names of their files, and gives them by the ids of their cases.
 
-def _declared_labels(path: Path) -> tuple[str, ...] | None:
-    """Read the class names; None when there is no such file."""
-    if not path.is_file():
-        return None
-    names = tuple(read_lines(path))
-    if not 2 <= len(names) <= MAX_CLASSES or len(set(names)) != len(names):
-        raise DataError(
-            f"{path} must name 2 to {MAX_CLASSES} different classes, one a line, background first"
-        )
-    return names
+    Raises:
+        DataError: no pictures in a folder, two of one name, or one without its partner.
+    """
+    by_folder = []
+    for folder in (images, masks):
+        paths = list_images(folder)
+        warn_of_unread(folder, paths)
+        by_folder.append(by_name(paths, (path.stem for path in paths)))
+    return pair_by_id(
+        *match(by_folder[0], by_folder[1]),
+        lambda case_id: f"{case_id}.jpg, or of another kind of picture, in {images}",
+        lambda case_id: (
+            f"{case_id}.png, or of another kind of picture, or with {' or '.join(MASK_ENDINGS)} "
+            f"after all names, in {masks}"
+        ),
+    )

@@ -6,14 +6,15 @@ Source: https://challenge.isic-archive.com/data/#2018 (training input and ground
 from pathlib import Path
 
 from msa2net.config import DataConfig
-from msa2net.data.formats.source import Source, pair_by_id, photograph_cases
-from msa2net.data.readers import list_images
+from msa2net.data.formats.images import read_pairs
+from msa2net.data.formats.listing import by_name, raw_folder, subfolder
+from msa2net.data.formats.source import Source, photograph_cases
+from msa2net.data.names import Files, image_name
 from msa2net.data.splits import read_split_lists, split_by_count, split_by_ratio
-from msa2net.errors import ConfigError
 
 IMAGES = "ISIC2018_Task1-2_Training_Input"
 MASKS = "ISIC2018_Task1_Training_GroundTruth"
-MASK_ENDING = "_segmentation"
+LAYOUT = f"{IMAGES}/ and {MASKS}/"
 LABEL_NAMES = ("background", "lesion")
 # The published experiments sort 2,594 images by name and cut them at these counts.
 PUBLISHED_TOTAL, PUBLISHED_TRAIN, PUBLISHED_VAL = 2594, 1815, 259
@@ -26,21 +27,21 @@ def open_isic2018(data: DataConfig) -> Source:
         ConfigError: no folder given.
         DataError: folders, images or masks are missing.
     """
-    if data.root is None:
-        raise ConfigError("data.root is missing: name the folder that holds " + IMAGES)
-    images = {path.stem: path for path in list_images(data.root / IMAGES)}
-    masks = {path.stem.removesuffix(MASK_ENDING): path for path in list_images(data.root / MASKS)}
-    pairs = pair_by_id(images, masks)
+    root = raw_folder(data.root, LAYOUT)
+    images, masks = (subfolder(root, name, LAYOUT) for name in (IMAGES, MASKS))
+    pairs = read_pairs(images, masks, _without_endings)
     return Source(
         kind="photograph",
         label_names=LABEL_NAMES,
         intensity="fixed",
         low=0.0,
         high=255.0,
-        cases=photograph_cases(
-            pairs, _splits(data.root, sorted(pairs)), len(LABEL_NAMES), binary=True
-        ),
+        cases=photograph_cases(pairs, _splits(root, sorted(pairs)), len(LABEL_NAMES), binary=True),
     )
+
+
+def _without_endings(images: Files, masks: Files) -> tuple[Files, Files]:
+    return images, by_name(masks.values(), map(image_name, masks))
 
 
 def _splits(root: Path, ids: list[str]) -> dict[str, str]:

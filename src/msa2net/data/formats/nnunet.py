@@ -22,11 +22,17 @@ from numpy.typing import NDArray
 
 from msa2net.config import DataConfig
 from msa2net.data.case import Case
+from msa2net.data.formats.listing import (
+    by_name,
+    list_files,
+    raw_folder,
+    strip_ending,
+    subfolder,
+    warn_of_unread,
+)
 from msa2net.data.formats.source import Source, SourceCase
 from msa2net.data.formats.volumes import (
     NIFTI_ENDINGS,
-    list_files,
-    raw_folder,
     read_nifti_case,
     split_patients,
 )
@@ -35,7 +41,9 @@ from msa2net.data.splits import check_splits, patient_of, refuse_parted_patients
 from msa2net.data.synapse_files import HU_HIGH, HU_LOW
 from msa2net.errors import DataError
 from msa2net.files import read_json
+from msa2net.text import listed
 
+LAYOUT = "dataset.json, imagesTr/ and labelsTr/"
 IGNORE_NAME = "ignore"  # nnU-Net's reserved class name
 Files = tuple[Path, ...]  # the channels, then the label
 
@@ -76,7 +84,7 @@ def open_nnunet(data: DataConfig) -> Source:
         ConfigError: no folder given.
         DataError: dataset.json or files are missing or wrong; regions (classes that overlap).
     """
-    root = raw_folder(data.root, "dataset.json, imagesTr/ and labelsTr/")
+    root = raw_folder(data.root, LAYOUT)
     description = read_description(root / "dataset.json")
     training = _cases(root, "Tr", description)
     testing = _cases(root, "Ts", description) if (root / "labelsTs").is_dir() else {}
@@ -115,9 +123,7 @@ def read_description(path: Path) -> Description:
         DataError: not one; regions; label ids with gaps; a file format that is not read.
     """
     if not path.is_file():
-        raise DataError(
-            f"there is no {path}; nnU-Net's layout is dataset.json, imagesTr/ and labelsTr/"
-        )
+        raise DataError(f"{path.parent} holds no {path.name}; nnU-Net's layout is {LAYOUT}")
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("labels"), dict):
         raise DataError(f"{path} has no 'labels'; is it nnU-Net's description of a data set?")
@@ -126,9 +132,9 @@ def read_description(path: Path) -> Description:
         raise DataError(f"{path} has neither 'channel_names' nor 'modality'; name the channels")
     numbers = {str(number) for number in range(len(channels))}
     if set(channels) != numbers:
-        raise DataError(f"{path} numbers the channels {', '.join(channels)}; they count from 0")
-    ending = content.get("file_ending", ".nii.gz")
-    if ending not in NIFTI_ENDINGS:
+        raise DataError(f"{path} numbers the channels {listed(channels)}; they count from 0")
+    ending = str(content.get("file_ending", ".nii.gz"))
+    if ending.lower() not in NIFTI_ENDINGS:
         raise DataError(
             f"{path}: files ending in '{ending}' are not read in this layout; convert them to "
             "NIfTI (.nii.gz), or use the format 'images' for pictures"
@@ -141,7 +147,7 @@ def read_description(path: Path) -> Description:
         channels=tuple(str(channels[number]) for number in sorted(numbers, key=int)),
         label_names=_label_names(names, path),
         ignored=ignored,
-        ending=ending,
+        ending=ending.lower(),
     )
 
 
@@ -170,8 +176,8 @@ def _names_by_id(labels: dict[str, Any], path: Path) -> dict[int, str]:
 def _label_names(names: dict[int, str], path: Path) -> tuple[str, ...]:
     if not 2 <= len(names) <= IGNORE or sorted(names) != list(range(len(names))):
         raise DataError(
-            f"{path} declares the label ids {', '.join(map(str, sorted(names)))}; they must run "
-            f"from 0 (background) without a gap, at least to 1 and at most to {IGNORE - 1}"
+            f"{path} declares {len(names)} label ids, {listed(sorted(names))}; they must "
+            f"run from 0 (background) without a gap, at least to 1 and at most to {IGNORE - 1}"
         )
     if len(set(names.values())) != len(names):
         raise DataError(f"{path} gives two labels the same name; name each differently")
@@ -180,32 +186,33 @@ def _label_names(names: dict[int, str], path: Path) -> tuple[str, ...]:
 
 def _cases(root: Path, part: str, description: Description) -> dict[str, Files]:
     """Map case id → files of one part, Tr or Ts."""
-    images, labels = root / f"images{part}", root / f"labels{part}"
-    for folder in (images, labels):
-        if not folder.is_dir():
-            raise DataError(f"there is no folder {folder}")
+    images, labels = (subfolder(root, f"{name}{part}", LAYOUT) for name in ("images", "labels"))
     ending = description.ending
-    masks = {path.name.removesuffix(ending): path for path in list_files(labels, (ending,))}
+    masks, unused = _by_name(labels, ending), _by_name(images, ending)
     if not masks:
-        raise DataError(f"{labels} holds no file ending in {ending}")
-    unused = {path.name for path in list_files(images, (ending,))}
+        raise DataError(f"{labels} holds no file ending in {ending}, as dataset.json says")
     cases: dict[str, Files] = {}
     for case_id, mask in masks.items():
-        names = [f"{case_id}_{number:04d}{ending}" for number in range(len(description.channels))]
-        if names[0] not in unused and f"{case_id}{ending}" in unused:
-            names = [f"{case_id}{ending}"]  # the Decathlon: all channels in one file
+        names = [f"{case_id}_{number:04d}" for number in range(len(description.channels))]
+        if names[0] not in unused and case_id in unused:
+            names = [case_id]  # the Decathlon: all channels in one file
         missing = [name for name in names if name not in unused]
         if missing:
-            raise DataError(f"{mask} has no image {images / missing[0]}; add it")
-        unused.difference_update(names)
-        cases[case_id] = (*(images / name for name in names), mask)
+            raise DataError(f"{mask} has no image {images / missing[0]}{ending}; add it")
+        cases[case_id] = (*(unused.pop(name) for name in names), mask)
     if unused:
-        first = min(unused)
         raise DataError(
             f"{len(unused)} files in {images} belong to no label in {labels} and no declared "
-            f"channel, first {first}; add what is missing or move them away"
+            f"channel, first {unused[min(unused)].name}; add what is missing or move them away"
         )
     return cases
+
+
+def _by_name(folder: Path, ending: str) -> dict[str, Path]:
+    """Return the files by their names without the ending, and say what is not read."""
+    paths = list_files(folder, (ending,))
+    warn_of_unread(folder, paths)
+    return by_name(paths, (strip_ending(path, (ending,)) for path in paths))
 
 
 def _splits(root: Path, training: list[str], testing: list[str]) -> dict[str, str]:
@@ -242,7 +249,7 @@ def _read(case_id: str, files: Files, description: Description) -> Case:
     if len(case.image) != len(description.channels):
         raise DataError(
             f"case {case_id}: {images[0]} has {len(case.image)} channels but dataset.json names "
-            f"{len(description.channels)} ({', '.join(description.channels)})"
+            f"{len(description.channels)} ({listed(description.channels)})"
         )
     return case
 

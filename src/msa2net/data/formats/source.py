@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from msa2net.data.case import Case
 from msa2net.data.guards import sides
 from msa2net.data.labels import IGNORE
+from msa2net.data.names import LABELS_FILE
 from msa2net.data.readers import read_image, read_mask
 from msa2net.errors import DataError
+from msa2net.text import listed
 
 
 @dataclass(frozen=True)
@@ -114,42 +116,62 @@ def class_indices(
         DataError: other values, named with their pixel counts.
     """
     found, counts = np.unique(values, return_counts=True)
-    if binary and (set(found.tolist()) <= {0, 255} or set(found.tolist()) <= {0, 1}):
+    held = dict(zip(found.tolist(), counts.tolist(), strict=True))
+    if binary and (held.keys() <= {0, IGNORE} or held.keys() <= {0, 1}):
         return (values > 0).astype(np.uint8)
-    wrong = [
-        f"{value} ({count} pixels)"
-        for value, count in zip(found.tolist(), counts.tolist(), strict=True)
-        if binary or not (0 <= value < num_classes or value == IGNORE)
-    ]
-    if wrong:
-        allowed = (
-            "0 and 255, or 0 and 1, in one mask (name classes in labels.txt to use others)"
-            if binary
-            else f"0 to {num_classes - 1}, and 255 for pixels to ignore"
-        )
-        shown = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
-        hint = "; JPEG smears masks, save them as PNG" if len(wrong) > 5 else ""
+    allowed = {*range(2 if binary else num_classes), IGNORE}
+    wrong = [f"{value} ({count} pixels)" for value, count in held.items() if value not in allowed]
+    if binary and not wrong:
         raise DataError(
-            f"{origin} holds label values outside the declared classes: {shown}; "
-            f"allowed are {allowed}{hint}"
+            f"{origin} holds 1 ({held[1]} pixels) beside {IGNORE} ({held[IGNORE]} pixels); masks "
+            f"without a {LABELS_FILE} hold 0 and {IGNORE}, or 0 and 1, and with one that names two "
+            f"classes {IGNORE} is ignored beside a 1"
+        )
+    if wrong:
+        meant = (
+            f"0 and {IGNORE}, or 0 and 1 (name classes in {LABELS_FILE} to use others)"
+            if binary
+            else f"0 to {num_classes - 1}, and {IGNORE} for pixels to ignore"
+        )
+        raise DataError(
+            f"{origin} holds label values outside the declared classes: {listed(wrong)}; "
+            f"allowed are {meant}{_why_so_many(origin) if len(wrong) > 5 else ''}"
         )
     return values.astype(np.uint8)
 
 
-def pair_by_id(images: dict[str, Path], masks: dict[str, Path]) -> dict[str, tuple[Path, Path]]:
+def _why_so_many(origin: str) -> str:
+    if origin.lower().endswith((".jpg", ".jpeg")):
+        return "; JPEG smears masks, save them as PNG"
+    return "; soft edges make such values, save the mask without smoothing (anti-aliasing)"
+
+
+def pair_by_id(
+    images: dict[str, Path],
+    masks: dict[str, Path],
+    image_of: Callable[[str], str],
+    mask_of: Callable[[str], str],
+) -> dict[str, tuple[Path, Path]]:
     """Join images and masks by id.
+
+    Args:
+        images: by id.
+        masks: by id.
+        image_of: says for an error where the image of an id would have to be.
+        mask_of: says the same of its mask.
 
     Raises:
         DataError: naming images without mask or masks without image.
     """
-    for present, absent, what, other in (
-        (images, masks, "image", "mask"),
-        (masks, images, "mask", "image"),
+    for present, absent, what, other, looked_for in (
+        (images, masks, "image", "mask", mask_of),
+        (masks, images, "mask", "image", image_of),
     ):
         lonely = sorted(present.keys() - absent.keys())
         if lonely:
             raise DataError(
                 f"{len(lonely)} of {len(present)} {what}s have no {other}, first "
-                f"{present[lonely[0]]}; add the {other}s or move those {what}s away"
+                f"{present[lonely[0]]}: there is no {looked_for(lonely[0])}; add the {other}s or "
+                f"move those {what}s away"
             )
     return {case_id: (images[case_id], masks[case_id]) for case_id in images}

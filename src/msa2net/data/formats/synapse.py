@@ -15,8 +15,9 @@ from pathlib import Path
 from msa2net.config import DataConfig
 from msa2net.data.case import Case
 from msa2net.data.formats.btcv import TRAINING_SLICES, split_training_cases
+from msa2net.data.formats.listing import list_files, raw_folder, strip_ending
 from msa2net.data.formats.source import Source, SourceCase
-from msa2net.data.formats.volumes import list_files, raw_folder, split_patients
+from msa2net.data.formats.volumes import split_patients
 from msa2net.data.labels import convert, label_names
 from msa2net.data.splits import splits_of_cases
 from msa2net.data.synapse_files import (
@@ -30,6 +31,7 @@ from msa2net.data.synapse_files import (
     read_training_slices,
 )
 from msa2net.errors import DataError
+from msa2net.text import listed
 
 _SLICE = re.compile(r"(case\d+)_slice(\d+)")
 _VOLUME = re.compile(r"case\d+")
@@ -92,7 +94,7 @@ def _training(folder: Path) -> dict[str, tuple[Path, ...]]:
     """Map case id → its slices' files, in order."""
     slices: dict[str, dict[int, Path]] = {}
     for path in list_files(folder, (TRAIN_ENDING,)) if folder.is_dir() else ():
-        match = _SLICE.fullmatch(path.name.removesuffix(TRAIN_ENDING))
+        match = _SLICE.fullmatch(strip_ending(path, (TRAIN_ENDING,)))
         if match is None:
             raise DataError(f"{path} is not named like case0005_slice000{TRAIN_ENDING}")
         found = slices.setdefault(match[1], {})
@@ -102,10 +104,9 @@ def _training(folder: Path) -> dict[str, tuple[Path, ...]]:
     for case_id, found in slices.items():
         missing = sorted(set(range(max(found) + 1)) - found.keys())
         if missing:
-            numbers = ", ".join(f"{number:03d}" for number in missing[:5])
-            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            numbers = listed(f"{number:03d}" for number in missing)
             raise DataError(
-                f"{folder}: {case_id} has slices up to {max(found):03d} but lacks {numbers}{more}; "
+                f"{folder}: {case_id} has slices up to {max(found):03d} but lacks {numbers}; "
                 "add them, every slice counts"
             )
     return {
@@ -118,7 +119,7 @@ def _testing(folder: Path) -> dict[str, Path]:
     """Map case id → its volume's file."""
     volumes: dict[str, Path] = {}
     for path in list_files(folder, (TEST_ENDING,)) if folder.is_dir() else ():
-        case_id = path.name.removesuffix(TEST_ENDING)
+        case_id = strip_ending(path, (TEST_ENDING,))
         if _VOLUME.fullmatch(case_id) is None:
             raise DataError(f"{path} is not named like case0001{TEST_ENDING}")
         volumes[case_id] = path

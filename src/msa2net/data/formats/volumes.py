@@ -13,42 +13,12 @@ from msa2net.data.grids import require_same_grid
 from msa2net.data.nifti import read_nifti_label
 from msa2net.data.readers import read_channels
 from msa2net.data.splits import SPLITS, split_by_ratio
-from msa2net.errors import ConfigError, DataError
 
 SEED = 0  # of every split that is drawn rather than given
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 
 ToClasses = Callable[[NDArray[Any], str], NDArray[np.uint8]]
 """Turns a label file's values into class indices; the string names the file for errors."""
-
-
-def raw_folder(root: Path | None, what: str) -> Path:
-    """Return the folder of the raw data.
-
-    Raises:
-        ConfigError: none was given.
-        DataError: it is not there.
-    """
-    if root is None:
-        raise ConfigError(f"data.root is missing: name the folder that holds {what}")
-    if not root.is_dir():
-        raise DataError(f"there is no folder {root}")
-    return root
-
-
-def list_files(folder: Path, endings: Sequence[str]) -> list[Path]:
-    """List the files directly in `folder` with one of the endings, sorted; hidden ones are not."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.name.endswith(tuple(endings)) and not path.name.startswith(".") and path.is_file()
-    )
-
-
-def strip_ending(path: Path, endings: Sequence[str]) -> str:
-    """Return a file's name without whichever of the endings it has."""
-    ending = next(ending for ending in endings if path.name.endswith(ending))
-    return path.name.removesuffix(ending)
 
 
 def read_nifti_case(

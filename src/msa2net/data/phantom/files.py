@@ -50,7 +50,7 @@ def write_isic2018(out: Path, planned: Planned, seed: int) -> None:
     """Write a lesion as ISIC 2018 Task 1 names its files."""
     case = skin_lesion(planned.index, seed=seed, shape=planned.shape[1:])
     _write_photograph(case, out / isic2018.IMAGES / f"{planned.name}.jpg")
-    _write_mask(case, out / isic2018.MASKS / f"{planned.name}{isic2018.MASK_ENDING}.png")
+    _write_mask(case, out / isic2018.MASKS / f"{planned.name}_segmentation.png")
 
 
 def write_images(out: Path, planned: Planned, seed: int) -> None:
