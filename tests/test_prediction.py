@@ -192,6 +192,80 @@ def test_a_failed_image_leaves_nothing_old(run, tmp_path: Path):
     assert not (tmp_path / "out" / "failures.csv").exists()
 
 
+def test_old_masks_go_when_their_new_ones_are_ready(run, tmp_path: Path):
+    """And until then each row of the tables is of the mask that is there."""
+    photographs(tmp_path / "in", 5)
+    other = write_run(tmp_path / "other", channels=3, seed=1)
+    for network, out in ((run, "out"), (run, "old"), (other, "new")):
+        predict_files(network, [tmp_path / "in"], tmp_path / out)
+    old, new = contents(tmp_path / "old"), contents(tmp_path / "new")
+    options = {"existing": "overwrite", "batch_slices": 1, "progress": StopAfter(3)}
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(other, [tmp_path / "in"], tmp_path / "out", **options)
+    there = contents(tmp_path / "out")
+    made_anew = {name for name in new if name.endswith(".png") and there[name] == new[name]}
+    assert 0 < len(made_anew) < 5
+    rows = {out: table(tmp_path / out / "structures.csv") for out in ("out", "old", "new")}
+    expected = [
+        two if f"{two['case']}.png" in made_anew else one
+        for one, two in zip(rows["old"], rows["new"], strict=True)
+    ]
+    assert rows["out"] == expected
+    predict_files(other, [tmp_path / "in"], tmp_path / "out", existing="overwrite")
+    assert contents(tmp_path / "out") == new
+
+
+def test_what_killed_processes_left_is_no_record(run, tmp_path: Path):
+    """Of an earlier version, which wrote beside the record: with another network's sizes."""
+    photographs(tmp_path / "in", 2)
+    other = write_run(tmp_path / "other", channels=3, seed=1)
+    predict_files(other, [tmp_path / "in"], tmp_path / "other-out")
+    predict_files(run, [tmp_path / "in"], tmp_path / "out")
+    expected = contents(tmp_path / "out")
+    for name in (".writing-abcdef.json", ".of-somebody.json"):
+        left = tmp_path / "out" / "records" / name
+        shutil.copy(tmp_path / "other-out" / "records" / "p0001.json", left)
+    (tmp_path / "out" / "overlays" / ".writing-abc.jpg").touch()
+    predict_files(run, [tmp_path / "in"], tmp_path / "out", existing="resume")
+    (tmp_path / "out" / "records" / ".of-somebody.json").unlink()
+    assert contents(tmp_path / "out") == expected
+    assert not list((tmp_path / "out").rglob(".*"))
+
+
+def test_tables_that_cannot_be_written_are_not_claimed(run, tmp_path: Path):
+    photographs(tmp_path / "in", 2)
+    (tmp_path / "out" / "structures.csv").mkdir(parents=True)
+    said = msa2net("predict", run, "in", "--out", "out", cwd=tmp_path)
+    assert said.returncode == 2
+    assert "2 of 2 images segmented" in said.stdout
+    assert "structures.csv" not in said.stdout
+    (line,) = said.stderr.splitlines()
+    assert "structures.csv: Is a directory" in line
+    assert "--resume writes the tables anew" in line
+    (tmp_path / "out" / "structures.csv").rmdir()
+    (tmp_path / "out" / "labels.txt").unlink()  # as by a kill just after the first mask
+    said = msa2net("predict", run, "in", "--out", "out", "--resume", cwd=tmp_path)
+    assert (said.returncode, said.stderr) == (0, "")
+    assert "sizes of the structures: out/structures.csv" in said.stdout
+    assert len(table(tmp_path / "out" / "structures.csv")) == 2 * (len(NAMES) - 1)
+    assert (tmp_path / "out" / "labels.txt").read_text().split() == list(NAMES)
+
+
+def test_a_record_that_cannot_be_read_is_named(run, tmp_path: Path):
+    """Its image has a mask, and is missing in the tables."""
+    photographs(tmp_path / "in", 2)
+    predict_files(run, [tmp_path / "in" / "p0000.png"], tmp_path / "out")
+    (tmp_path / "out" / "records" / "p0000.json").write_text("{}")
+    said = msa2net("predict", run, "in/p0001.png", "--out", "out", cwd=tmp_path)
+    assert said.returncode == 2
+    (line,) = said.stderr.splitlines()
+    assert "p0000 is in none of the tables: out/records/p0000.json is damaged; choose" in line
+    assert {row["case"] for row in table(tmp_path / "out" / "structures.csv")} == {"p0001"}
+    result = predict_files(run, [tmp_path / "in"], tmp_path / "out", existing="overwrite")
+    assert result.problems == ()
+    assert result.structures_file == tmp_path / "out" / "structures.csv"
+
+
 def test_an_image_that_changed_is_predicted_anew(run, tmp_path: Path):
     photographs(tmp_path / "in", 2)
     predict_files(run, [tmp_path / "in"], tmp_path / "out")

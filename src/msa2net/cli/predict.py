@@ -129,28 +129,32 @@ def predict(
         print_error(f"interrupted; what is in {out} is whole, and --resume goes on with the rest")
         raise typer.Exit(INTERRUPTED) from None
     _show(result, overlays)
-    if result.failures:
+    if result.failures or result.problems:
         raise typer.Exit(2)
 
 
 def _show(result: "PredictionResult", overlays: bool) -> None:
     from msa2net.prediction.jobs import OVERLAYS
-    from msa2net.prediction.tables import STRUCTURES_FILE
 
     done = len(result.predicted)
     left = f", {len(result.finished)} were done already" if result.finished else ""
     failed = f", {len(result.failures)} failed" if result.failures else ""
     where = f"; masks in {result.out}" if done or result.finished else ""
     say(f"{done} of {result.total} images segmented{left}{failed}{where}")
-    if done:
-        looked_at = f"look at {result.out / OVERLAYS}; " if overlays else ""
-        say(f"{looked_at}sizes of the structures are in {result.out / STRUCTURES_FILE}")
+    if done and overlays:
+        say(f"look at {result.out / OVERLAYS}")
+    if result.structures_file is not None:
+        say(f"sizes of the structures: {result.structures_file}")
     say_flagged(result.flagged, len(result.flagged), result.out / "flags.csv")
     for note in result.notes[:SHOWN]:
         say(f"note: {note}")
     if len(result.notes) > SHOWN:
         say(f"note: the same holds for {len(result.notes) - SHOWN} more")
     say(DISCLAIMER)
+    for problem in result.problems[:SHOWN]:
+        print_error(problem)
+    if len(result.problems) > SHOWN:
+        print_error(f"and {len(result.problems) - SHOWN} more records cannot be read")
     shown = SHOWN if result.failures_file else len(result.failures)
     for failure in result.failures[:shown]:
         print_error(failure.sentence)

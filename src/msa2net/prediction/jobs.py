@@ -53,8 +53,11 @@ class Job:
         return (self.mask, f"{OVERLAYS}/{self.name}.jpg", f"{SEGMENTATIONS}/{self.name}.dcm")
 
     def remove(self, out: Path) -> None:
-        """Remove every output and the record, so that none can pass for a new one."""
-        for path in (record_path(out, self.name), *(out / name for name in self.possible)):
+        """Remove every output and then the record, so that none can pass for a new one.
+
+        Outputs without a record would seem to be somebody else's after a kill.
+        """
+        for path in (*(out / name for name in self.possible), record_path(out, self.name)):
             try:
                 path.unlink(missing_ok=True)
             except NotADirectoryError:

@@ -5,7 +5,6 @@ outputs' hashes. It is written just before the outputs come to their places, so 
 record that fits were never made here.
 """
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -155,11 +154,14 @@ def write_record(out: Path, name: str, record: Record) -> None:
     write_text(record_path(out, name), record.model_dump_json(indent=1) + "\n")
 
 
-def all_records(out: Path) -> Iterator[tuple[str, Record]]:
-    """Yield the records of a folder, by name; those that cannot be read are passed over."""
-    for path in sorted((out / FOLDER).glob("*.json")):
-        with contextlib.suppress(DataError):
+def all_records(out: Path) -> Iterator[tuple[str, Record | DataError]]:
+    """Yield the records of a folder, by name; of one that cannot be read, why."""
+    for path in sorted((out / FOLDER).glob("[!.]*.json")):
+        try:
             record = read_record(out, path.stem)
+        except DataError as error:
+            yield path.stem, error
+        else:
             if record is not None:
                 yield path.stem, record
 

@@ -17,16 +17,32 @@ from msa2net.data.display import class_color, display_image
 from msa2net.data.names import LABELS_FILE
 from msa2net.data.writers import write_jpeg
 from msa2net.errors import ConfigError, DataError, Msa2NetError
-from msa2net.files import read_lines, staging, write_text
+from msa2net.files import clean_temporaries, put_in_place, read_lines, staging, write_text
 from msa2net.inference.groups import Mode, PredictionPrecision
 from msa2net.inference.lookout import Lookout
 from msa2net.inference.predictor import Segmenter
 from msa2net.inference.sharing import World, share_of
 from msa2net.prediction.inputs import find_images
-from msa2net.prediction.jobs import Existing, Job, Plan, SegKind, make_jobs, make_plan
+from msa2net.prediction.jobs import (
+    OVERLAYS,
+    SEGMENTATIONS,
+    Existing,
+    Job,
+    Plan,
+    SegKind,
+    make_jobs,
+    make_plan,
+)
+from msa2net.prediction.records import FOLDER as RECORDS
 from msa2net.prediction.records import Maker, Record, hash_outputs, write_record
 from msa2net.prediction.sources import Source, open_source
-from msa2net.prediction.tables import FAILURES_FILE, structure_rows, write_tables
+from msa2net.prediction.tables import (
+    FAILURES_FILE,
+    STRUCTURES_FILE,
+    TABLES,
+    structure_rows,
+    write_tables,
+)
 from msa2net.report.figures import overlay
 
 JobProgress = Callable[[Iterable[Job], int], Iterable[Job]]
@@ -61,6 +77,9 @@ class PredictionResult:
             suspicious first.
         notes: sentences on images that were cut into other slices than their own.
         failures_file: lists the failures of the whole folder; None if there is none.
+        structures_file: lists the structures of the whole folder; None if there is none.
+        problems: sentences on tables that could not be written, and on records that could not be
+            read: their images have masks and are in no table.
     """
 
     out: Path
@@ -71,6 +90,8 @@ class PredictionResult:
     flagged: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
     failures_file: Path | None
+    structures_file: Path | None
+    problems: tuple[str, ...]
 
 
 def predict_files(
@@ -127,12 +148,13 @@ def predict_files(
     _require_same_names(out, source.facts.label_names)
     share = share_of(make_jobs(images, overlays=overlays, dicom_seg=dicom_seg), *(world or World()))
     plan = make_plan(share, out, source.maker, existing=existing, dicom_seg=dicom_seg)
+    clean_temporaries(out, RECORDS, OVERLAYS, SEGMENTATIONS)
     work = _Work(out, source.maker, dicom_seg)
     try:
         work.predict(source, plan.jobs, progress)
     finally:  # also when interrupted: what is done stands in the tables
-        tables = _write_tables(out)
-    return work.result(plan, tables)
+        problems = _write_lists(out, source.facts.label_names if plan.finished else None)
+    return work.result(plan, problems)
 
 
 class _Work:
@@ -156,25 +178,23 @@ class _Work:
         _make_folder(self._out)
         if predictor.usual is not None:
             self._lookout = Lookout(predictor.usual)
-        for job in jobs:
-            job.remove(self._out)
         todo = iter(jobs if progress is None else progress(jobs, len(jobs)))
         for job, case, segmentation in self._segmented(predictor, todo):
             try:
                 self._write(predictor, job, case, segmentation)
+                _name_classes(self._out, predictor.label_names)
             except Msa2NetError as error:
                 self._fail(job, error)
             else:
                 self._predicted.append(job.name)
-                _name_classes(self._out, predictor.label_names)
                 note = predictor.note(case)
                 if note is not None:
                     self._notes.append(f"{job.name}: {note}")
             del case, segmentation  # a volume is not kept while the next is being read
 
-    def result(self, plan: Plan, tables: bool) -> PredictionResult:
-        """Sum up; `tables` tells whether they could be written."""
-        listed = tables and bool(self._failures)
+    def result(self, plan: Plan, problems: tuple[str, ...]) -> PredictionResult:
+        """Sum up; `problems` are those of the tables."""
+        failures, structures = self._out / FAILURES_FILE, self._out / STRUCTURES_FILE
         return PredictionResult(
             out=self._out,
             total=len(plan.jobs) + len(plan.finished),
@@ -183,7 +203,9 @@ class _Work:
             failures=tuple(self._failures),
             flagged=tuple((name, why) for _, name, why in sorted(self._flagged)),
             notes=tuple(self._notes),
-            failures_file=self._out / FAILURES_FILE if listed else None,
+            failures_file=failures if self._failures and failures.is_file() else None,
+            structures_file=structures if structures.is_file() else None,
+            problems=problems,
         )
 
     def _segmented(
@@ -224,7 +246,10 @@ class _Work:
     def _write(
         self, predictor: Segmenter, job: Job, case: Case, segmentation: Segmentation
     ) -> None:
-        """Write all of an image's outputs aside, then bring them to their places."""
+        """Write all of an image's outputs aside, then bring them to their places.
+
+        Those of an earlier prediction go only then.
+        """
         out = self._out
         with staging(out) as staged:
             paths = {name: staged / name for name in job.outputs}
@@ -251,10 +276,11 @@ class _Work:
                 flags=text,
                 suspicion=None if verdict is None else verdict.suspicion,
             )
+            job.remove(out)
             write_record(out, job.name, record)
             for name, path in paths.items():
                 (out / name).parent.mkdir(exist_ok=True)
-                path.replace(out / name)
+                put_in_place(path, out / name)
         if verdict is not None and verdict.flags:
             self._flagged.append((-verdict.suspicion, job.name, text))
 
@@ -328,9 +354,17 @@ def _make_folder(out: Path) -> None:
         ) from error
 
 
-def _write_tables(out: Path) -> bool:
-    """Write the tables; tell whether that was possible: a full disk is no reason to forget."""
+def _write_lists(out: Path, label_names: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Write the tables, and the names of classes if they are given; return what went wrong.
+
+    A full disk is no reason to forget what was done; tables of another time would mislead.
+    """
     try:
+        if label_names is not None:
+            _name_classes(out, label_names)
         return write_tables(out)
-    except DataError:
-        return False
+    except DataError as error:
+        for name in TABLES:
+            with contextlib.suppress(OSError):
+                (out / name).unlink(missing_ok=True)
+        return (f"{error}; the masks are whole, and predict with --resume writes the tables anew",)

@@ -19,6 +19,7 @@ from msa2net.locks import alone_in
 from msa2net.prediction.records import FOLDER, all_records
 
 STRUCTURES_FILE, FLAGS_FILE, FAILURES_FILE = "structures.csv", "flags.csv", "failures.csv"
+TABLES = (STRUCTURES_FILE, FLAGS_FILE, FAILURES_FILE)
 STRUCTURE_COLUMNS = ("case", "structure", "voxels", "volume_ml", "area_mm2", "flags")
 FLAG_COLUMNS = ("case", "suspicion", "flags")
 FAILURE_COLUMNS = ("case", "source", "error")
@@ -56,27 +57,30 @@ def structure_rows(segmentation: Segmentation, flags: str = "") -> tuple[dict[st
     )
 
 
-def write_tables(out: Path) -> bool:
-    """Write all tables; one without rows is removed.
+def write_tables(out: Path) -> tuple[str, ...]:
+    """Write all tables, of what exists; one without rows is removed.
 
     In `flags.csv` the most suspicious cases come first; cases predicted by networks of which
     nothing usual is known are not in it.
 
     Returns:
-        Whether there is any record to write them of.
+        A sentence for each record that cannot be read: its image is in no table.
 
     Raises:
         DataError: they cannot be written.
     """
-    if not any((out / FOLDER).glob("*.json")):
-        return False
+    if not (out / FOLDER).is_dir():
+        return ()
+    unread: list[str] = []
     try:
         with alone_in(out / FOLDER, wait=True):
             structures: list[Mapping[str, str]] = []
             flags: list[tuple[float, Mapping[str, str]]] = []
             failures: list[Mapping[str, str]] = []
             for name, record in all_records(out):
-                if record.error:
+                if isinstance(record, DataError):
+                    unread.append(f"{name} is in none of the tables: {record}")
+                elif record.error:
                     failures.append({"case": name, "source": record.source, "error": record.error})
                 elif all((out / output).is_file() for output in record.outputs):
                     structures += record.structures
@@ -88,7 +92,7 @@ def write_tables(out: Path) -> bool:
             _write(out / FAILURES_FILE, FAILURE_COLUMNS, failures)
     except OSError as error:
         raise DataError(f"cannot write tables in {out}: {error.strerror or error}") from error
-    return True
+    return tuple(unread)
 
 
 def _write(path: Path, columns: tuple[str, ...], rows: Iterable[Mapping[str, str]]) -> None:
