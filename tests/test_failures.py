@@ -5,11 +5,14 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from unittest import mock
 
 import lightning as L
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -22,12 +25,13 @@ from msa2net.data import slices
 from msa2net.data.augment import Augmentation
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.slices import SampleError, naming
-from msa2net.errors import ConfigError, DataError
+from msa2net.errors import ConfigError, DataError, is_out_of_memory, memory_guard
 from msa2net.inference.predictor import Predictor
 from msa2net.losses import create_loss
 from msa2net.training import memory, nonfinite
 from msa2net.training.checkpoint import Checkpoints
 from msa2net.training.nonfinite import LossWatch, NonFiniteLossError, Step
+from prediction_runs import write_run
 
 CASES = 13  # as in test_resume.py: 4 batches of 2 an epoch
 
@@ -442,6 +446,151 @@ def test_out_of_memory_while_validating_names_another_setting(
     alone = str(memory.validation_sentence(torch.device("cpu"), 1, 144, (512, 512)))
     assert "a single slice needs 0.15 GB" in alone
     assert "batch_slices" not in alone
+
+
+def ort_exception(text: str) -> Exception:
+    return pytest.importorskip("onnxruntime").capi.onnxruntime_pybind11_state.RuntimeException(text)
+
+
+def array_memory_error() -> Exception:
+    """NumPy's own, which has no public name: half of all there could be."""
+    try:
+        np.empty(2**62, np.uint8)
+    except MemoryError as error:
+        return error
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *OUT_OF_MEMORY,
+        array_memory_error(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't "
+                     "allocate memory: you tried to allocate 9 bytes. Error code 12"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
+        RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+        RuntimeError("std::bad_alloc"),
+        RuntimeError("bad allocation"),
+        RuntimeError("unable to mmap 9 bytes from file: Cannot allocate memory (12)"),
+        ort_exception("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned "
+                      "while running Conv node. Failed to allocate memory for requested buffer"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_lack_of_memory_is_known_by_all_its_names(error: Exception):
+    assert is_out_of_memory(error)
+    sentence = r"^not enough memory while trying( \(.*\))?; try less$"
+    with pytest.raises(ConfigError, match=sentence), memory_guard("trying", "try less"):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("no room for doubt"),
+        FileNotFoundError(errno.ENOENT, "No such file", "out of memory.png"),
+        ValueError("out of memory"),
+        KeyError("bad_alloc"),
+        ConfigError("not enough memory while training; lower train.batch_size"),
+    ],
+    ids=repr,
+)
+def test_nothing_else_is_taken_for_a_lack_of_memory(error: Exception):
+    assert not is_out_of_memory(error)
+    with pytest.raises(type(error)) as same, memory_guard("trying"):
+        raise error
+    assert same.value is error
+
+
+@pytest.mark.parametrize(
+    ("place", "words", "parts"),
+    [
+        ("data.prepare._store_case", "prepare isic2018 RAW OUT", ["case ISIC_", "lower --workers"]),
+        ("data.check.dataset.check_arrays", "check DATA", ["while checking the data; end what"]),
+        ("export.onnx._trace", "export RUN --out OUT.onnx", ["while exporting; end what else"]),
+        ("evaluation.evaluate.read_facts", "evaluate RUN", ["while evaluating; end what else"]),
+        ("prediction.run.find_images", "predict RUN RAW --out OUT", ["while predicting; end what"]),
+        (
+            "data.phantom.files.write_phantom",
+            "phantom OUT --format acdc",
+            ["while doing this; end what else"],
+        ),
+    ],
+)
+def test_every_command_says_that_memory_ran_out(
+    workplace: Path, whole: Path, tmp_path: Path, monkeypatch, place: str, words: str, parts
+):
+    monkeypatch.setattr(f"msa2net.{place}", mock.Mock(side_effect=MemoryError))
+    places = {"RAW": workplace / "raw", "DATA": workplace / "prepared"}
+    if "RUN" in words:
+        places["RUN"] = write_run(tmp_path / "run")
+    words = [str(places.get(word, word)) for word in words.split()]
+    failed = commands.msa2net(*words, cwd=tmp_path)
+    commands.assert_one_sentence(failed, "not enough memory while", *parts)
+
+
+LITTLE_MEMORY = """
+import json, resource, sys
+import torch
+from msa2net.cli import main
+import msa2net.prediction.run, msa2net.evaluation.folders, msa2net.data.prepare
+from msa2net.inference.predictor import Predictor
+
+Predictor.load(sys.argv[1])(torch.zeros(1, 40, 40).numpy())  # what is loaded late is there now
+for more, words in json.loads(sys.argv[2]):
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    limit = used + more * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    sys.argv = ["msa2net", *words]
+    try:
+        main()
+    except SystemExit as leaving:
+        print(f"exit {leaving.code}", file=sys.stderr, flush=True)
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="asks Linux what is used")
+def test_too_little_memory_is_a_sentence_for_each_image(tmp_path: Path):
+    """Limits of the system itself: what does not fit fails alone, the rest gets its masks."""
+    run = write_run(tmp_path / "run")
+    sizes = {"long": (512, 512, 256), "small": (40, 40, 3), "wide": (4000, 4000, 1)}
+    for folder, kind in (("images", np.int16), ("labels", np.uint8)):
+        (tmp_path / folder).mkdir()
+        for name, size in sizes.items():
+            volume = nib.Nifti1Image(np.zeros(size, kind), np.eye(4))
+            volume.to_filename(tmp_path / folder / f"{name}.nii")
+    masks, labels = str(tmp_path / "masks"), str(tmp_path / "labels")
+    calls = [
+        (110, ["predict", str(run), str(tmp_path / "images"), "--out", masks, "--no-overlays"]),
+        (50, ["evaluate", labels, "--labels", labels, "--names", "background,one,two",
+              "--workers", "1", "--out", str(tmp_path / "scores")]),
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", LITTLE_MEMORY, str(run), json.dumps(calls)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    predicted, evaluated, rest = done.stderr.split("exit 2\n")
+    reading, segmenting = predicted.splitlines()
+    assert reading.startswith(f"error: not enough memory to read {tmp_path}/images/long.nii; end")
+    assert f"{tmp_path}/images/wide.nii" in segmenting  # in the network or on the way to it
+    assert "memory" in segmenting
+    assert segmenting.endswith("end what else runs on this machine, or use one with more memory")
+    assert sorted(path.name for path in Path(masks).glob("*.nii.gz")) == ["small.nii.gz"]
+    assert f"not enough memory to read {labels}/long.nii; end what else" in evaluated
+    assert len(evaluated.splitlines()) == 1
+    assert not rest
+    assert not (tmp_path / "scores").exists()
 
 
 def test_other_errors_stay_what_they_are(workplace: Path, tmp_path: Path):

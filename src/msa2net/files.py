@@ -200,7 +200,8 @@ def read_json(path: Path) -> Any:
     """
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+            held = os.fstat(file.fileno()).st_size  # `read` takes memory for all it is asked for
+            content = file.read(min(held, MAX_BYTES) + 1)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     return parse_json(content, str(path))

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.preprocessing import Placement, Preprocessing
-from msa2net.errors import ConfigError, WeightsError
+from msa2net.errors import MORE_MEMORY, ConfigError, WeightsError, is_out_of_memory
 from msa2net.inference.confidence import Answers
 from msa2net.inference.engine import Engine
 from msa2net.inference.groups import Mode, usual_batch
@@ -158,15 +158,8 @@ class OnnxNetwork:
             ConfigError: it was of a single slice.
         """
         if batch == 1:
-            raise ConfigError(
-                "a single slice does not fit into memory; end what else runs on this machine"
-            )
+            raise ConfigError(f"a single slice does not fit into memory; {MORE_MEMORY}")
         return batch // 2
-
-    def is_out_of_memory(self, error: RuntimeError) -> bool:
-        """Tell whether onnxruntime got no memory; it has no class for that."""
-        words = ("allocate memory", "bad allocation", "bad_alloc")
-        return any(word in str(error) for word in words)
 
 
 def softmax(logits_BKhw: Float) -> Float:
@@ -208,6 +201,8 @@ def open_session(file: Path, threads: int | None = None) -> Any:
     try:
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes, which are none of Python's
+        if is_out_of_memory(error):
+            raise
         reason = str(error).strip().splitlines()[0].rsplit(" : ", 1)[-1]
         raise WeightsError(
             f"{file} cannot be opened as an ONNX network, it may be damaged ({reason}); copy or "

@@ -25,7 +25,7 @@ from msa2net.cli.predict import predict
 from msa2net.cli.prepare import prepare
 from msa2net.cli.settings import settings
 from msa2net.cli.train import train
-from msa2net.errors import Msa2NetError
+from msa2net.errors import Msa2NetError, memory_guard
 
 WITHOUT_EXPORTED = ("torch", "torchvision", "timm", "lightning", "monai")
 """Left out by those who only apply exported networks, see docs/export.md."""
@@ -78,7 +78,8 @@ def run_command(command: Callable[..., None]) -> None:
 
 def _run(commands: typer.Typer) -> None:
     try:
-        commands()
+        with memory_guard("doing this"):
+            commands()
     except Msa2NetError as error:
         print_error(str(error))
         sys.exit(2)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from msa2net.errors import DataError
+from msa2net.errors import MORE_MEMORY, DataError, is_out_of_memory
 
 MAX_BYTES = 8 * 2**30
 """No array larger than this is read; a whole-body CT at 512² × 2000 slices takes 1 GiB."""
@@ -47,6 +47,7 @@ _PARSER_ERRORS = (
     RuntimeError,  # h5py, zipfile; RecursionError and NotImplementedError are of it too
     SyntaxError,
     ArithmeticError,
+    MemoryError,
     struct.error,
     zipfile.BadZipFile,
     zlib.error,
@@ -72,11 +73,11 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except MemoryError as error:
-        raise DataError(f"{path} needs more memory than this machine can give") from error
     except EOFError as error:
         raise DataError(f"{path} is truncated: it ends before its data do") from error
     except _PARSER_ERRORS as error:
+        if is_out_of_memory(error):
+            raise DataError(f"not enough memory to read {path}; {MORE_MEMORY}") from error
         detail = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         shown = " ".join(detail.split())[:200] or type(error).__name__
         raise DataError(

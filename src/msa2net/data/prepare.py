@@ -35,7 +35,7 @@ from msa2net.data.store import (
     write_index,
 )
 from msa2net.data.units import foreign_values
-from msa2net.errors import ConfigError, DataError
+from msa2net.errors import MORE_MEMORY, ConfigError, DataError, Msa2NetError, memory_guard
 from msa2net.files import atomic_path, clean_temporaries, sha256
 from msa2net.locks import alone_in
 from msa2net.text import listed
@@ -167,9 +167,11 @@ class _Work:
         """Wait for a case; from time to time, note down what is done in case we are killed."""
         if case.id not in self._jobs:
             return
+        remedy = f"lower --workers (workers in Python), or {MORE_MEMORY}"
         try:
-            self._rows[case.id] = self._jobs[case.id].result()
-        except DataError as error:
+            with memory_guard(f"preparing case {case.id}", remedy):
+                self._rows[case.id] = self._jobs[case.id].result()
+        except Msa2NetError as error:
             self.failures.append(str(error))
         del self._jobs[case.id]
         if time.monotonic() > self._write_next:

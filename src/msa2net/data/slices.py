@@ -26,7 +26,7 @@ from torch.utils.data import Dataset, Sampler
 from msa2net.data.augment import Augmentation
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.data.store import Store, image_path
-from msa2net.errors import DataError
+from msa2net.errors import DataError, is_out_of_memory
 from msa2net.files import read_json, write_json
 from msa2net.locks import alone_in
 
@@ -54,14 +54,14 @@ def naming(case_id: str, file: Path) -> Iterator[None]:
     """
     try:
         yield
-    except MemoryError as error:
-        raise SampleError(
-            f"case {case_id}: not enough memory to load {file}; lower train.workers, each of them "
-            "loads a batch of its own"
-        ) from error
     except SampleError:
         raise
     except Exception as error:  # whatever it is, what it was about is worth knowing
+        if is_out_of_memory(error):
+            raise SampleError(
+                f"case {case_id}: not enough memory to load {file}; lower train.workers, each of "
+                "them loads a batch of its own"
+            ) from error
         detail = " ".join(str(error).split()) or "no message"
         if not isinstance(error, DataError):
             detail = f"{type(error).__name__}: {detail}"

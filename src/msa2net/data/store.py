@@ -19,7 +19,7 @@ from msa2net.config import DataConfig
 from msa2net.data.case import Case, Geometry, Segmentation
 from msa2net.data.splits import SPLITS, resplit
 from msa2net.data.statistics import ChannelStatistics
-from msa2net.errors import DataError
+from msa2net.errors import DataError, is_out_of_memory
 from msa2net.files import read_json, write_json
 
 INDEX, CASES = "dataset.json", "cases"
@@ -224,6 +224,8 @@ def _open_array(path: Path) -> NDArray[Any]:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
+        if is_out_of_memory(error):
+            raise
         raise DataError(
             f"{path} is missing or damaged ({error}); delete it and prepare the data again"
         ) from error

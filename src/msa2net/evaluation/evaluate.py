@@ -12,7 +12,7 @@ from msa2net.data.case import Case
 from msa2net.data.display import display_image
 from msa2net.data.prepare import open_prepared, prepare
 from msa2net.data.store import INDEX, Store
-from msa2net.errors import DataError
+from msa2net.errors import DataError, memory_guard
 from msa2net.evaluation.card import write_card
 from msa2net.evaluation.examples import (
     PER_RANK,
@@ -59,6 +59,7 @@ _WEIGHTS = {
 }
 
 
+@memory_guard("evaluating")
 def evaluate_run(
     run: str | Path,
     *,
@@ -88,7 +89,7 @@ def evaluate_run(
         The content of `summary.json`; infinite distances are floats.
 
     Raises:
-        ConfigError: no such way to count a failure's distance.
+        ConfigError: no such way to count a failure's distance, or memory is too small.
         WeightsError: not a run folder.
         DataError: the prepared data are not there, or another process writes into the run.
     """

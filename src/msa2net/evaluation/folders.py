@@ -22,7 +22,7 @@ from msa2net.data.geometry import Geometry
 from msa2net.data.grids import require_same_grid
 from msa2net.data.nifti import is_nifti
 from msa2net.data.readers import read_path
-from msa2net.errors import ConfigError, DataError
+from msa2net.errors import MORE_MEMORY, ConfigError, DataError, memory_guard
 from msa2net.evaluation.examples import (
     PER_RANK,
     example_name,
@@ -75,6 +75,7 @@ class _Scored(NamedTuple):
     label_sha256: str
 
 
+@memory_guard("scoring masks", f"lower --workers (workers in Python), or {MORE_MEMORY}")
 def evaluate(
     predictions: str | Path,
     labels: str | Path,
@@ -114,7 +115,8 @@ def evaluate(
         The content of summary.json; infinite distances are floats.
 
     Raises:
-        ConfigError: an argument does not make sense, or `out` lies within a folder that is read.
+        ConfigError: an argument does not make sense, `out` lies within a folder that is read, or
+            memory is too small for so many cases at once.
         DataError: names, grids or values that do not fit, or a file that cannot be used; the first
             such case ends the evaluation.
     """

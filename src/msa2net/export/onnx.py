@@ -19,7 +19,7 @@ from scipy import ndimage
 from torch import nn
 
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.errors import ConfigError, WeightsError
+from msa2net.errors import ConfigError, WeightsError, memory_guard
 from msa2net.files import clean_temporaries, put_in_place, sha256, staging
 from msa2net.inference.run_folder import (
     EXPORT_DATA,
@@ -77,6 +77,7 @@ class Exported:
     largest_difference: float
 
 
+@memory_guard("exporting")
 def export_onnx(
     run: str | Path, out: str | Path | None = None, *, overwrite: bool = False
 ) -> Exported:
@@ -92,7 +93,7 @@ def export_onnx(
 
     Raises:
         ConfigError: onnx, onnxscript or onnxruntime are missing, the file exists or is called
-            otherwise, or the network holds what cannot be exported.
+            otherwise, the network holds what cannot be exported, or memory is too small.
         WeightsError: not a run folder, or the exported network answers otherwise; nothing is
             written then.
         DataError: the file cannot be written.

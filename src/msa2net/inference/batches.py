@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from msa2net.errors import ConfigError
+from msa2net.errors import MORE_MEMORY, ConfigError, is_out_of_memory
 from msa2net.inference.groups import usual_batch
 
 LARGEST = 64
@@ -65,17 +65,10 @@ def smaller_batch(batch: int, device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.empty_cache()
     if batch == 1:
-        raise ConfigError(
-            f"a single slice does not fit into the memory of {device}; end what else runs there, "
-            "or use the device cpu"
-        )
+        elsewhere = "end what else runs there, or use the device cpu"
+        remedy = MORE_MEMORY if device.type == "cpu" else elsewhere
+        raise ConfigError(f"a single slice does not fit into the memory of {device}; {remedy}")
     return batch // 2
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Tell whether an accelerator ran out of memory; not all of them have a class for it."""
-    says_so = "out of memory" in str(error) or "OOM" in str(error)  # MPS; MONAI of any
-    return isinstance(error, torch.OutOfMemoryError) or says_so
 
 
 def _peak(device: torch.device, run: Callable[[int], object], count: int) -> int:

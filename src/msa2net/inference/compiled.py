@@ -13,8 +13,7 @@ from torch._dynamo.exc import TorchDynamoException
 from torch._inductor import config as inductor
 from torch.nn import functional as F
 
-from msa2net.errors import ConfigError
-from msa2net.inference.batches import is_out_of_memory
+from msa2net.errors import ConfigError, is_out_of_memory
 from msa2net.models.attention import unfused
 
 Answer = Callable[[Tensor], Tensor]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from msa2net.data.case import Case
 from msa2net.data.orientation import view_along
 from msa2net.data.preprocessing import Placement, ValueRange
-from msa2net.errors import ConfigError, DataError
+from msa2net.errors import ConfigError, DataError, is_out_of_memory
 from msa2net.inference.confidence import Answers
 from msa2net.inference.groups import Mode, Networks, count_windows
 from msa2net.inference.lookout import CaseWatch
@@ -173,13 +173,17 @@ class Engine:
                     self._run_at_once(part, batch)
                 del queue[: len(part)]
                 continue
-            except RuntimeError as error:
-                if not self.groups[0].is_out_of_memory(error):
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
                     raise
             # Outside of `except`: the error holds the arrays that are to be freed.
             with self._lock:
                 if self._batch == batch:  # no other thread was faster
-                    self._batch = self.groups[0].smaller_batch(batch)
+                    case = part[0].owner.case
+                    try:
+                        self._batch = self.groups[0].smaller_batch(batch)
+                    except ConfigError as error:
+                        raise ConfigError(f"{case.source or case.id}: {error}") from error
 
     def _run_at_once(self, part: list[Slice], batch: int) -> None:
         finished, notes = [], []

@@ -117,9 +117,6 @@ class Networks(Protocol):
             ConfigError: it was of a single slice.
         """
 
-    def is_out_of_memory(self, error: RuntimeError, /) -> bool:
-        """Tell whether an error means that a batch did not fit into memory."""
-
 
 def count_windows(size: tuple[int, int], window: tuple[int, int], overlap: float) -> int:
     """Return how many windows MONAI lays over an image of (rows, columns)."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from msa2net.data.preprocessing import Placement, Preprocessing
 from msa2net.errors import ConfigError
-from msa2net.inference.batches import choose_batch, is_out_of_memory, smaller_batch
+from msa2net.inference.batches import choose_batch, smaller_batch
 from msa2net.inference.compiled import Answer, compiled, in_full_batches
 from msa2net.inference.confidence import Answers
 from msa2net.inference.groups import Flip, Mode, PredictionPrecision
@@ -161,10 +161,6 @@ class Group:
     def smaller_batch(self, batch: int) -> int:
         """Return half a batch; see `batches`."""
         return smaller_batch(batch, self.device)
-
-    def is_out_of_memory(self, error: RuntimeError) -> bool:
-        """Tell whether an accelerator ran out of memory."""
-        return is_out_of_memory(error)
 
     def probe(self, count: int) -> None:
         """Send slices of nothing through the networks, to measure the memory it takes."""

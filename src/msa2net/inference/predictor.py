@@ -15,7 +15,7 @@ from msa2net.data.case import Case, Geometry, Segmentation
 from msa2net.data.orientation import note_on_slices
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.data.readers import read_channels, read_path, stem
-from msa2net.errors import ConfigError, DataError
+from msa2net.errors import ConfigError, DataError, memory_guard
 from msa2net.inference.engine import Engine, Pending, Slice, WayBack
 from msa2net.inference.groups import Flip, Mode, PredictionPrecision
 from msa2net.inference.lookout import Lookout
@@ -64,7 +64,7 @@ class Segmenter:
         Raises:
             DataError: unreadable, of another kind than the network was trained for, or a spacing
                 that is none.
-            ConfigError: a single slice does not fit into the device's memory.
+            ConfigError: it does not fit into memory, not even a single slice at a time.
         """
         if isinstance(source, str | Path):
             case = read_path(Path(source))
@@ -83,8 +83,8 @@ class Segmenter:
         """Segment cases one after another, filling batches across their borders.
 
         Memory holds one batch of slices and the labels of the cases in it; class probabilities
-        exist for one batch only. A batch that does not fit into an accelerator's memory is halved,
-        as are those after it. Results come in the order of the cases.
+        exist for one batch only. A batch that does not fit into memory is halved, as are those
+        after it. Results come in the order of the cases.
 
         Args:
             cases: them.
@@ -136,17 +136,18 @@ class Segmenter:
         pending: list[Pending] = []
         queue: list[Slice] = []
         for case in cases:
-            owner = engine.begin(case, ways)
-            if lookout is not None:
-                owner.watch = lookout.begin(case, self.preprocessing, self.label_names)
-            pending.append(owner)
-            depth = owner.image.shape[1]
-            for index in range(depth):
-                queue.append(engine.prepare(owner, index))
-                if sum(entry.owner.windows for entry in queue) >= engine.batch:
+            with memory_guard(f"segmenting {case.source or case.id}"):
+                owner = engine.begin(case, ways)
+                if lookout is not None:
+                    owner.watch = lookout.begin(case, self.preprocessing, self.label_names)
+                pending.append(owner)
+                depth = owner.image.shape[1]
+                for index in range(depth):
+                    queue.append(engine.prepare(owner, index))
+                    if sum(entry.owner.windows for entry in queue) >= engine.batch:
+                        engine.run(queue)
+                if depth >= engine.batch:
                     engine.run(queue)
-            if depth >= engine.batch:
-                engine.run(queue)
             del case, owner  # a volume is not kept while the next is being read
             while pending and pending[0].done == pending[0].image.shape[1]:
                 yield self._finish(pending.pop(0), lookout)
@@ -156,7 +157,8 @@ class Segmenter:
     def _finish(self, pending: Pending, lookout: Lookout | None) -> tuple[Segmentation, ...]:
         case = pending.case
         if lookout is not None and pending.watch is not None:
-            lookout.finish(pending.watch, next(iter(pending.labels.values())))
+            with memory_guard(f"measuring the structures of {case.source or case.id}"):
+                lookout.finish(pending.watch, next(iter(pending.labels.values())))
         return tuple(
             Segmentation(case.id, labels, self.label_names, case.geometry)
             for labels in pending.labels.values()

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from msa2net.errors import ConfigError
-from msa2net.inference.batches import is_out_of_memory
+from msa2net.errors import ConfigError, is_out_of_memory
 from msa2net.inference.groups import PredictionPrecision, require_precision
 from msa2net.models.lka import DilatedDepthwiseConv2d
 
@@ -61,7 +60,7 @@ def _computes_in_bfloat16(device: torch.device) -> bool:
             with torch.autocast(device.type, torch.bfloat16):
                 found_BChw = nn.functional.conv2d(image_BChw, image_BChw)
     except (RuntimeError, TypeError) as error:
-        if isinstance(error, RuntimeError) and is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise
         return False
     return found_BChw.dtype == torch.bfloat16

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.errors import ConfigError, DataError, WeightsError
+from msa2net.errors import ConfigError, DataError, WeightsError, is_out_of_memory, memory_guard
 from msa2net.files import (
     clean_temporaries,
     put_in_place,
@@ -197,12 +197,13 @@ def parse_facts(content: Any, origin: str) -> ModelFacts:
         raise WeightsError(f"{origin} is damaged: {' '.join(str(error).split())}") from error
 
 
+@memory_guard("loading a network")
 def load_run(run: Path, device: str = "auto") -> LoadedRun:
     """Rebuild a run folder's network and load its weights.
 
     Raises:
         WeightsError: not a run folder, or its weights do not fit.
-        ConfigError: no such device.
+        ConfigError: no such device, or memory is too small.
     """
     from msa2net.models.registry import create_model
     from msa2net.models.weights import load_weights
@@ -231,6 +232,8 @@ def choose_device(name: str = "auto") -> "torch.device":
         device = torch.device(name)
         torch.empty(0, device=device)
     except (AssertionError, RuntimeError) as error:
+        if is_out_of_memory(error):  # others fill it
+            raise
         raise ConfigError(
             f"the device '{name}' cannot be used on this machine; use auto or cpu"
         ) from error

@@ -11,7 +11,7 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
-from msa2net.errors import ConfigError, WeightsError
+from msa2net.errors import ConfigError, WeightsError, is_out_of_memory
 from msa2net.models.weights import listed, read_state_dict
 
 STRIDES = (2, 4, 8, 16, 32)  # the last four, as in the paper, unless five levels are wanted
@@ -193,6 +193,8 @@ def call_factory(name: str, build: Callable[[], Any]) -> Any:
             "name it as model.pretrained_file (pretrained_file=… in Python)"
         ) from error
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         # timm refuses what it cannot build (no features, an impossible size) in all these ways
         raise ConfigError(f"timm cannot build '{name}' as an encoder: {error}") from error
 

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from msa2net.errors import WeightsError
+from msa2net.errors import WeightsError, is_out_of_memory
 from msa2net.files import atomic_path
 
 
@@ -50,8 +50,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError, KeyError) as error:
+        if is_out_of_memory(error):
+            raise
         raise WeightsError(f"{path} is not a readable weight file: {_first_line(error)}") from error
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         # torch reports a refused pickle as pickle.UnpicklingError and damaged ones in many ways
         raise WeightsError(
             f"{path} holds more than tensors or is damaged, so it was not opened "

@@ -16,7 +16,7 @@ from msa2net.data.dicom_seg import Kind, write_segmentation
 from msa2net.data.display import class_color, display_image
 from msa2net.data.names import LABELS_FILE
 from msa2net.data.writers import write_jpeg
-from msa2net.errors import ConfigError, DataError, Msa2NetError
+from msa2net.errors import ConfigError, DataError, Msa2NetError, memory_guard
 from msa2net.files import clean_temporaries, put_in_place, read_lines, staging, write_text
 from msa2net.inference.groups import Mode, PredictionPrecision
 from msa2net.inference.lookout import Lookout
@@ -94,6 +94,7 @@ class PredictionResult:
     problems: tuple[str, ...]
 
 
+@memory_guard("predicting")
 def predict_files(
     run: str | Path | Sequence[str | Path],
     inputs: Sequence[str | Path],
@@ -235,7 +236,8 @@ class _Work:
     def _read(self, jobs: Iterator[Job], waiting: deque[tuple[Job, Case]]) -> Iterator[Case]:
         for job in jobs:
             try:
-                case = job.image.read()
+                with memory_guard(f"reading {job.image.source}"):
+                    case = job.image.read()
             except Msa2NetError as error:
                 self._fail(job, error)
                 continue

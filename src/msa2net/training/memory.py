@@ -12,7 +12,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from msa2net.config import Config, TrainConfig
 from msa2net.data.native import NativeSliceDataset
 from msa2net.data.slices import SliceDataset
-from msa2net.errors import ConfigError
+from msa2net.errors import ConfigError, is_out_of_memory
 from msa2net.training.recompute import WRAPPED, recomputed_blocks
 from msa2net.training.task import SegmentationTask
 
@@ -20,8 +20,6 @@ GB = 1e9
 STATES = {"adamw": 2, "sgd": 1}  # numbers that an optimiser keeps for each weight
 INSIDE = WRAPPED.rstrip(".")
 SAMPLES = 2  # the fewest that batch norm trains on
-# What torch and its allocators say; both are RuntimeErrors, CUDA's a kind of its own.
-SIGNS = ("not enough memory", "can't allocate memory", "out of memory", "cannot allocate memory")
 KILLED_WORKER = "DataLoader worker"
 
 
@@ -72,14 +70,6 @@ def explain(
 
     fixed = fixed_bytes(task, train.optimizer)
     raise training_sentence(device, parts, fixed, measure, train) from error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an exception says that there was no memory left."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(sign in text for sign in SIGNS)
 
 
 def worker_was_killed(error: BaseException) -> bool:

@@ -15,7 +15,7 @@ from msa2net.config import Config
 from msa2net.data.prepare import Progress as ShowProgress
 from msa2net.data.prepare import prepare
 from msa2net.data.store import Store
-from msa2net.errors import ConfigError
+from msa2net.errors import ConfigError, memory_guard
 from msa2net.evaluation.card import write_card
 from msa2net.files import write_json
 from msa2net.inference.predictor import Predictor
@@ -49,6 +49,7 @@ from msa2net.training.task import SegmentationTask
 from msa2net.training.usual import note_usual
 
 
+@memory_guard("training", "lower train.batch_size, batch_slices or train.workers")
 def train(
     config: Config,
     run: str | Path,

@@ -20,6 +20,7 @@ from msa2net.data.labels import ENCODINGS, IGNORE, convert
 from msa2net.data.splits import SPLITS
 from msa2net.data.statistics import count_labels, describe_channels
 from msa2net.data.store import INDEX, Store, StoredCase, with_splits
+from msa2net.errors import memory_guard
 from msa2net.files import read_json
 
 __all__ = ["LEVELS", "Finding", "Level", "check_store"]
@@ -29,6 +30,7 @@ Progress = Callable[[Iterable[StoredCase], int], Iterable[StoredCase]]
 FEW_PATIENTS = 5
 
 
+@memory_guard("checking the data")
 def check_store(
     store: Store,
     image_size: tuple[int, int] = (224, 224),
@@ -48,6 +50,7 @@ def check_store(
 
     Raises:
         DataError: the splits of `data` cannot be drawn.
+        ConfigError: memory is too small.
     """
     views = _views(store, data)
     store = views[0]  # what is not of splits is the same in all
