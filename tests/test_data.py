@@ -1,6 +1,7 @@
 """Readers, formats, the store, slices, order and augmentation."""
 
 import errno
+import json
 import pickle
 import shutil
 from dataclasses import replace
@@ -17,6 +18,7 @@ from msa2net.config import AugmentConfig, DataConfig
 from msa2net.data import prepare as prepare_module
 from msa2net.data.augment import Augmentation
 from msa2net.data.case import Case, Geometry, Segmentation
+from msa2net.data.check.dataset import check_store
 from msa2net.data.display import class_color
 from msa2net.data.formats import isic2018, open_source
 from msa2net.data.names import MASK_ENDINGS
@@ -357,11 +359,29 @@ def test_smeared_masks_hint_at_what_smeared_them(tmp_path: Path):
         prepare(data)
 
 
-def test_255_means_ignored_when_classes_are_declared_and_object_when_not(tmp_path: Path):
-    """One meaning for the whole data set, whatever a single mask happens to hold."""
+def test_what_255_means_is_decided_by_all_masks_of_a_data_set(tmp_path: Path, caplog):
+    """One meaning for the whole data set, in prepare, check and evaluate, and never in silence."""
     bordered = np.array([[0, 0, 255]] * 3, np.uint8)
-    declared = prepare(_pair(tmp_path / "a", (3, 3, 3), bordered, TWO_CLASSES))
-    assert declared.case("0").label.tolist() == [bordered.tolist()]
+    data = _pair(tmp_path / "a", (3, 3, 3), bordered, TWO_CLASSES)
+    masks = tmp_path / "a" / "masks"
+
+    for _ in range(2):  # the second time nothing is read
+        caplog.clear()
+        store = prepare(data)
+        assert store.case("0").label.tolist() == [[[0, 0, 1]] * 3]
+        assert caplog.messages == [
+            f"{data.prepared}: no label holds a 1, so 255 is taken for 'object' in all of them; "
+            "beside a 1 in any label, 255 would be ignored"
+        ]
+    assert "no label holds a 1, so 255 was taken for 'object'" in [
+        finding.what for finding in check_store(store) if finding.level == "note"
+    ]
+    caplog.clear()
+    save(masks / "2.png", np.array([[0, 1, 255]] * 3, np.uint8))  # so all are done again
+    store = prepare(data)
+    assert [store.case(name).label.max() for name in "012"] == [255, 255, 255]
+    assert store.case("2").label.tolist() == [[[0, 1, 255]] * 3]
+    assert caplog.messages == []
     binary = prepare(_pair(tmp_path / "b", (3, 3, 3), bordered))
     assert binary.case("0").label.tolist() == [[[0, 0, 1]] * 3]
     both = np.array([[0, 1, 255]] * 3, np.uint8)
@@ -369,6 +389,29 @@ def test_255_means_ignored_when_classes_are_declared_and_object_when_not(tmp_pat
         prepare(_pair(tmp_path / "c", (3, 3, 3), both))
     with pytest.raises(DataError, match=r"classes: 7 \(9 pixels\); .*name classes in labels.txt"):
         prepare(_pair(tmp_path / "d", (3, 3, 3), np.full((3, 3), 7, np.uint8)))
+
+
+def test_a_data_set_in_which_an_earlier_version_ignored_255_is_done_again(tmp_path: Path):
+    data = _pair(tmp_path, (3, 3, 3), np.array([[0, 0, 255]] * 3, np.uint8), TWO_CLASSES)
+    store = prepare(data)
+    index = json.loads((store.root / "dataset.json").read_text())
+    for row in index["cases"]:
+        row |= {"recipe": row["recipe"].removesuffix(" 255=1"), "voxels": {"0": 6, "255": 3}}
+    (store.root / "dataset.json").write_text(json.dumps(index))
+    assert "error" in [
+        finding.level
+        for finding in check_store(open_store(store.root))
+        if "only 0 and 255, which is ignored" in finding.what
+    ]
+    again = prepare(data)
+    assert again.hash == store.hash
+    assert again.cases[0].voxels == {"0": 6, "1": 3}
+
+
+def test_three_classes_and_nothing_but_255_is_said(tmp_path: Path, caplog):
+    mask = np.array([[0, 0, 255]] * 3, np.uint8)
+    prepare(_pair(tmp_path, (3, 3, 3), mask, "background\nnevus\nmelanoma\n"))
+    assert "the labels hold only 0 and 255, and 255 is ignored, so nothing can be" in caplog.text
 
 
 @pytest.mark.parametrize("labels", [None, TWO_CLASSES])

@@ -500,6 +500,24 @@ def test_channels_in_files_of_their_own_and_ignored_voxels(tmp_path: Path):
     assert np.unique(case.label).tolist() == [0, 1, 2, 255]
 
 
+@pytest.mark.parametrize(
+    ("values", "labels", "expected"),
+    [
+        ((0, 255), {"background": 0, "x": 1}, 1),
+        ((0, 1, 255), {"background": 0, "x": 1}, IGNORE),
+        ((0, 255), {"background": 0, "x": 1, "ignore": 2}, IGNORE),
+        ((0, 255), {"background": 0, "x": 1, "y": 2}, IGNORE),
+    ],
+)
+def test_255_in_labels_of_two_classes(tmp_path: Path, values, labels, expected):
+    """The structure if no label of the data set holds a 1; the first label here is empty."""
+    describe(tmp_path, labels=labels)
+    nnunet_case(tmp_path, "a", label=np.zeros((3, 4, 5), np.uint8))
+    nnunet_case(tmp_path, "b", label=np.resize(np.array(values, np.uint8), (3, 4, 5)))
+    label = opened("nnunet", tmp_path).cases[1].read().label
+    assert np.unique(label).tolist() == sorted({*values} - {255} | {expected})
+
+
 def test_version_1_and_the_decathlon(tmp_path: Path):
     old = {"channel_names": None, "file_ending": None, "modality": {"0": "CT", "1": "PET"}}
     describe(tmp_path, **old, labels={"0": "background", "1": "liver", "2": "tumour"})

@@ -8,7 +8,7 @@ Sources: BTCV's own list; the loaders of TransUNet, CASCADE (also MERIT, EMCAD) 
 nnFormer).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from msa2net.errors import ConfigError, DataError
 
 BACKGROUND = "background"
 IGNORE = 255
-"""Value of label voxels that count nowhere; conversions leave it alone."""
+"""Value of label voxels that count nowhere; conversions leave it alone. But see
+`white_is_structure`."""
 
 ENCODINGS: dict[str, dict[int, str]] = {
     "btcv": {
@@ -132,6 +133,22 @@ def remap(
             f"known are {_ranges(table)}"
         )
     return mapped.astype(np.uint8)
+
+
+def white_is_structure(masks: Iterable[NDArray[Any]]) -> bool:
+    """Tell whether 255 is the second of two classes in a data set, and not what counts nowhere.
+
+    It is if some mask holds it and none holds a 1: such masks were drawn in black and white.
+
+    Args:
+        masks: the values of all masks that are labels; read up to the first that holds a 1.
+    """
+    white = False
+    for values in masks:
+        if (values == 1).any():
+            return False
+        white = white or bool((values == IGNORE).any())
+    return white
 
 
 def _organs(encoding: str) -> dict[int, str]:

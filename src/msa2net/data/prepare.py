@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -16,20 +16,20 @@ from PIL import Image
 
 from msa2net.config import DataConfig
 from msa2net.data.case import Case
-from msa2net.data.check.dataset import check_encoding
+from msa2net.data.doubts import warn_of_doubts
 from msa2net.data.formats import open_source
 from msa2net.data.formats.source import Source, SourceCase
-from msa2net.data.geometry import Geometry
-from msa2net.data.orientation import describe_recut
 from msa2net.data.resampling import nearest_index
 from msa2net.data.statistics import count_labels, describe_channels
 from msa2net.data.store import (
     CASES,
     INDEX,
+    WHITE,
     Store,
     StoredCase,
     image_path,
     label_path,
+    only_ignored,
     open_store,
     with_splits,
     write_index,
@@ -38,7 +38,6 @@ from msa2net.data.units import foreign_values
 from msa2net.errors import MORE_MEMORY, ConfigError, DataError, Msa2NetError, memory_guard
 from msa2net.files import atomic_path, clean_temporaries, sha256
 from msa2net.locks import alone_in
-from msa2net.text import listed
 
 Progress = Callable[[Iterable[SourceCase], int], Iterable[SourceCase]]
 
@@ -69,7 +68,7 @@ def prepare(
     drawn = data.format == "phantom"  # has no raw files, and is finished or changed all the same
     if data.root is None and not drawn and (data.prepared / INDEX).is_file():
         store = open_prepared(data)
-        _warn_of_recut(store)
+        warn_of_doubts(store)
         return store
     if data.root is not None and data.root.resolve() == data.prepared.resolve():
         raise ConfigError(f"{data.root} holds the raw data; name another folder to prepare into")
@@ -82,36 +81,8 @@ def prepare(
             work.collect(case)
     if work.failures:
         raise DataError(_failure_sentence(work.failures, len(source.cases)))
-    _warn_of_encoding(work.store())
-    _warn_of_recut(work.store())
+    warn_of_doubts(work.store())
     return with_splits(work.store(), data)
-
-
-def _warn_of_encoding(store: Store) -> None:
-    """Say so if the organs contradict the declared encoding: a network learns wrong names as well.
-
-    `msa2net check` calls it an error; here it may be meant.
-    """
-    for finding in check_encoding(store, store.cases):
-        if finding.level == "error":
-            _log.warning("%s: %s; → %s", store.root, finding.what, finding.advice)
-
-
-def _warn_of_recut(store: Store) -> None:
-    """Say so if scans are not cut into their own slices, which the arrays do not show."""
-    planes: dict[str, dict[str, str]] = {}
-    for row in store.cases:
-        recut = describe_recut(Geometry.from_json(row.geometry))
-        if recut is not None:
-            plane, pixels = recut
-            planes.setdefault(plane, {})[row.id] = pixels
-    for plane, scans in planes.items():
-        _log.warning(
-            "%s: %d of %d scans are %s (%s); they are cut into axial slices all the same, with "
-            "pixels of %s in the first",
-            store.root, len(scans), len(store.cases), plane, listed(scans),
-            next(iter(scans.values())),
-        )  # fmt: skip
 
 
 @contextmanager
@@ -145,8 +116,8 @@ class _Work:
         self._workers = workers or min(8, os.cpu_count() or 1)
 
     def __enter__(self) -> "_Work":
-        recipe = _recipe(self.data, self.source)
         before = _stored_before(self.data, self.source)
+        recipe = _recipe(self.data, self.source, before)
         self._rows = {
             case.id: _refreshed(before[case.id], case)
             for case in self.source.cases
@@ -297,8 +268,27 @@ def _stamp(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _recipe(data: DataConfig, source: Source) -> str:
-    """Name what the stored arrays depend on besides the source files."""
+def _recipe(data: DataConfig, source: Source, before: Mapping[str, StoredCase]) -> str:
+    """Name what the stored arrays depend on besides the source files.
+
+    Where all masks decide what 255 means, they are only read if any changed.
+    """
+    plain = _plain_recipe(data, source)
+    if source.white is None:
+        return plain
+    known = [before[case.id] for case in source.cases if case.id in before]
+    recipes = {row.recipe for row in known}
+    if recipes in ({plain}, {plain + WHITE}) and len(known) == len(source.cases):
+        (recipe,) = recipes
+        cases = zip(known, source.cases, strict=True)
+        unchanged = all(_unchanged(data.prepared, row, case, recipe) for row, case in cases)
+        # An earlier version ignored 255 in any data set.
+        if unchanged and not (recipe == plain and only_ignored(known)):
+            return recipe
+    return plain + WHITE * source.white.is_structure()
+
+
+def _plain_recipe(data: DataConfig, source: Source) -> str:
     if data.format == "phantom":
         return f"shape={'x'.join(str(side) for side in data.phantom_shape)}"
     classes = f"classes={len(source.label_names)}"

@@ -8,6 +8,7 @@ Layout:
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,16 @@ from numpy.typing import NDArray
 
 from msa2net.config import DataConfig
 from msa2net.data.case import Case, Geometry, Segmentation
+from msa2net.data.labels import IGNORE
 from msa2net.data.splits import SPLITS, resplit
 from msa2net.data.statistics import ChannelStatistics
 from msa2net.errors import DataError, is_out_of_memory
 from msa2net.files import read_json, write_json
 
 INDEX, CASES = "dataset.json", "cases"
+WHITE = f" {IGNORE}=1"
+"""In a recipe: masks of two classes held no 1, so 255 is the second class."""
+
 SCHEMA = 2  # 1 had neither patients, groups, statistics nor the files' own layouts
 
 
@@ -132,6 +137,17 @@ class Store:
         case = self.case(case_id)
         assert case.label is not None
         return Segmentation(case_id, case.label, self.label_names, case.geometry)
+
+
+def only_ignored(rows: Iterable[StoredCase]) -> bool:
+    """Tell whether 255 is all that the labels hold besides background."""
+    values = {value for row in rows for value in row.voxels}
+    return str(IGNORE) in values and values <= {"0", str(IGNORE)}
+
+
+def is_white(rows: Iterable[StoredCase]) -> bool:
+    """Tell whether 255 was taken for the second of two classes."""
+    return any(row.recipe.endswith(WHITE) for row in rows)
 
 
 def image_path(root: Path, case_id: str) -> Path:

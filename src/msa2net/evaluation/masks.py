@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from msa2net.data.formats.nnunet import read_description
 from msa2net.data.geometry import Geometry
-from msa2net.data.labels import IGNORE, remap
+from msa2net.data.labels import IGNORE, remap, white_is_structure
 from msa2net.data.names import (
     LABELS_FILE,
     MAX_CLASSES,
@@ -110,8 +110,8 @@ def find_codings(
         predictions: folder; its classes are told by name where it names them.
         labels: folder; its names and their order are those of the evaluation.
         given: names for folders that have none of their own.
-        masks: files in `labels`. Where the folder names two classes these are looked at, up to
-            the first that holds a 1: 255 is then ignored, and otherwise the second class.
+        masks: files in `labels`. Where the folder names two classes they decide what 255 means,
+            see `white_is_structure`.
 
     Raises:
         ConfigError: `given` are not names, or contradict those of `labels`.
@@ -144,8 +144,7 @@ def find_codings(
 
 def _labels_coding(names: tuple[str, ...], own: ClassNames | None, masks: Iterable[Path]) -> Coding:
     table = {value: value for value in range(len(names or UNNAMED))}
-    declared = own is not None and (own.ignored is not None or _any_holds_1(masks))
-    black_and_white = len(table) == 2 and not declared
+    black_and_white = len(table) == 2 and (own is None or _drawn(own, masks))
     if not black_and_white:
         table[IGNORE] = IGNORE
     if own is not None and own.ignored is not None:
@@ -153,8 +152,9 @@ def _labels_coding(names: tuple[str, ...], own: ClassNames | None, masks: Iterab
     return Coding(names, table, black_and_white)
 
 
-def _any_holds_1(masks: Iterable[Path]) -> bool:
-    return any((read_values(path)[0] == 1).any() for path in masks)
+def _drawn(own: ClassNames, masks: Iterable[Path]) -> bool:
+    """Tell whether masks of two named classes are black and white; as in `prepare`."""
+    return own.ignored is None and white_is_structure(read_values(path)[0] for path in masks)
 
 
 def _indices_by_name(

@@ -15,6 +15,7 @@ from msa2net.data.check.values import (
     check_image,
     check_label,
     check_organ_volumes,
+    check_white,
 )
 from msa2net.data.labels import ENCODINGS, IGNORE, convert
 from msa2net.data.splits import SPLITS
@@ -68,6 +69,7 @@ def check_store(
             findings += check_channels(store, row)
             findings += check_image(store, row, store.case(row.id).image)
             sound.append(row)
+    findings += check_white(store, sound)
     wrong_names = check_encoding(store, sound)
     findings += wrong_names
     if not any(finding.level == "error" for finding in wrong_names):

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msa2net.data.check.findings import Finding, Level
+from msa2net.data.check.findings import WHOLE, Finding, Level
 from msa2net.data.check.organs import ORGANS
 from msa2net.data.labels import IGNORE
 from msa2net.data.splits import SPLITS
 from msa2net.data.statistics import ChannelStatistics
-from msa2net.data.store import Store, StoredCase
+from msa2net.data.store import Store, StoredCase, is_white, only_ignored
 from msa2net.data.synapse_files import HU_HIGH, HU_LOW
 
 FULL = 0.95
@@ -74,6 +74,18 @@ def check_organ_volumes(store: Store, row: StoredCase) -> list[Finding]:
             advice = "look at the label, and at the spacing in the file's header"
             findings.append(Finding("warning", row.id, what, advice, f"{volume_ml:.3g} mL"))
     return findings
+
+
+def check_white(store: Store, rows: Sequence[StoredCase]) -> list[Finding]:
+    """Say what 255 was taken for, where all labels had to tell; an error if nothing is left."""
+    if is_white(rows):
+        what = f"no label holds a 1, so {IGNORE} was taken for '{store.label_names[1]}'"
+        advice = f"if {IGNORE} should be ignored, the labels lack the class itself, as 1"
+        return [Finding("note", WHOLE, what, advice)]
+    if only_ignored(rows):
+        what = f"the labels hold only 0 and {IGNORE}, which is ignored, so nothing can be learned"
+        return [Finding("error", WHOLE, what, "number the classes from 1, and prepare again")]
+    return []
 
 
 def check_classes(store: Store, rows: Sequence[StoredCase]) -> list[Finding]:

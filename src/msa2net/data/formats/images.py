@@ -2,7 +2,8 @@
 
 Masks may be called `NAME_mask.png` and so on, see `names.MASK_ENDINGS`. Optional beside the folders
 or among the masks: `labels.txt`, one class name a line, background first; mask values are then
-class indices, and 255 is ignored. Without it masks are black and white, background and object.
+class indices, and 255 is ignored, except for two classes if no mask holds a 1: 255 is then the
+second. Without it masks are black and white, background and object.
 Also optional: `splits/{train,val,test}.txt`.
 """
 
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from msa2net.config import DataConfig
 from msa2net.data.formats.listing import by_name, raw_folder, subfolder, warn_of_unread
-from msa2net.data.formats.source import Source, pair_by_id, photograph_cases
+from msa2net.data.formats.source import Source, White, pair_by_id, photograph_cases
 from msa2net.data.names import (
     MASK_ENDINGS,
     Files,
@@ -19,7 +20,7 @@ from msa2net.data.names import (
     match_names,
     read_class_list,
 )
-from msa2net.data.readers import list_images, read_image
+from msa2net.data.readers import list_images, read_image, read_mask
 from msa2net.data.splits import patient_of, split_by_ratio, splits_of_cases
 
 LAYOUT = "images/ and masks/, with pictures of the same names"
@@ -45,6 +46,9 @@ def open_images(data: DataConfig) -> Source:
     default = split_by_ratio(sorted(set(patients.values())))
     splits = splits_of_cases(root, patients, default)
     eight_bit = read_image(next(iter(pairs.values()))[0]).image.dtype == "uint8"
+    white = None
+    if declared is not None and len(declared) == 2:
+        white = White((mask for _, mask in pairs.values()), read_mask)
     return Source(
         kind="photograph",
         label_names=label_names,
@@ -52,8 +56,14 @@ def open_images(data: DataConfig) -> Source:
         low=0.0 if eight_bit else 0.5,
         high=255.0 if eight_bit else 99.5,
         cases=photograph_cases(
-            pairs, splits, len(label_names), binary=declared is None, patients=patients
+            pairs,
+            splits,
+            len(label_names),
+            binary=declared is None,
+            white=white,
+            patients=patients,
         ),
+        white=white,
     )
 
 

@@ -30,13 +30,14 @@ from msa2net.data.formats.listing import (
     subfolder,
     warn_of_unread,
 )
-from msa2net.data.formats.source import Source, SourceCase
+from msa2net.data.formats.source import Source, SourceCase, White
 from msa2net.data.formats.volumes import (
     NIFTI_ENDINGS,
     read_nifti_case,
     split_patients,
 )
 from msa2net.data.labels import IGNORE, remap
+from msa2net.data.nifti import read_nifti_label
 from msa2net.data.splits import check_splits, patient_of, refuse_parted_patients, splits_of_cases
 from msa2net.data.synapse_files import HU_HIGH, HU_LOW
 from msa2net.errors import DataError
@@ -78,7 +79,7 @@ def open_nnunet(data: DataConfig) -> Source:
     are drawn once and for all; `imagesTs` is test when `labelsTs` has its labels, else test is
     drawn too, unless there is a `splits_final.json`. Lists in `splits/{train,val,test}.txt` go
     before all this. Names that differ only in a last `_frame01` or `_slice001` are taken for one
-    patient and never part.
+    patient and never part. Label 255 is ignored, except for two classes, see `White`.
 
     Raises:
         ConfigError: no folder given.
@@ -97,6 +98,9 @@ def open_nnunet(data: DataConfig) -> Source:
     is_ct = [name.upper() for name in description.channels] == ["CT"]
     intensity: Literal["fixed", "percentile"] = "fixed" if is_ct else "percentile"
     files = training | testing
+    white = None
+    if len(description.label_names) == 2 and description.ignored is None:
+        white = White((paths[-1] for paths in files.values()), lambda p: read_nifti_label(p)[0])
     return Source(
         kind="volume",
         label_names=description.label_names,
@@ -108,11 +112,12 @@ def open_nnunet(data: DataConfig) -> Source:
                 case_id,
                 splits[case_id],
                 files[case_id],
-                partial(_read, case_id, files[case_id], description),
+                partial(_read, case_id, files[case_id], description, white),
                 patient=patient_of(case_id),
             )
             for case_id in sorted(splits)
         ),
+        white=white,
     )
 
 
@@ -243,9 +248,9 @@ def _first_fold(path: Path) -> dict[str, list[str]]:
     return {split: list(ids or ()) for split, ids in lists.items()}
 
 
-def _read(case_id: str, files: Files, description: Description) -> Case:
+def _read(case_id: str, files: Files, description: Description, white: White | None) -> Case:
     *images, label = files
-    case = read_nifti_case(case_id, images, label, partial(_to_classes, description))
+    case = read_nifti_case(case_id, images, label, partial(_to_classes, description, white))
     if len(case.image) != len(description.channels):
         raise DataError(
             f"case {case_id}: {images[0]} has {len(case.image)} channels but dataset.json names "
@@ -254,8 +259,12 @@ def _read(case_id: str, files: Files, description: Description) -> Case:
     return case
 
 
-def _to_classes(description: Description, values: NDArray[Any], origin: str) -> NDArray[np.uint8]:
+def _to_classes(
+    description: Description, white: White | None, values: NDArray[Any], origin: str
+) -> NDArray[np.uint8]:
     table = {value: value for value in (*range(len(description.label_names)), IGNORE)}
     if description.ignored is not None:
         table[description.ignored] = IGNORE
+    if white is not None and white.is_structure():
+        table[IGNORE] = 1
     return remap(values, table, origin=origin, meaning="declared in dataset.json")

@@ -1,6 +1,7 @@
 """What every data format gives: a list of cases that can be read one at a time."""
 
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from msa2net.data.case import Case
 from msa2net.data.guards import sides
-from msa2net.data.labels import IGNORE
+from msa2net.data.labels import IGNORE, white_is_structure
 from msa2net.data.names import LABELS_FILE
 from msa2net.data.readers import read_image, read_mask
 from msa2net.errors import DataError
@@ -50,6 +51,7 @@ class Source:
         intensity, low, high: how values are scaled, see `Preprocessing`.
         cases: all of them.
         encoding: of abdominal data sets, see `labels`; None for others.
+        white: decides what 255 means, where two classes are declared; None: 255 is ignored.
     """
 
     kind: Literal["photograph", "volume"]
@@ -59,6 +61,38 @@ class Source:
     high: float
     cases: tuple[SourceCase, ...]
     encoding: str | None = None
+    white: "White | None" = None
+
+
+class White:
+    """What 255 means in masks of two declared classes, see `white_is_structure`.
+
+    All masks of the data set decide it, and they are read only if somebody asks.
+
+    Args:
+        masks: the files.
+        read: reads the values of one.
+    """
+
+    def __init__(self, masks: Iterable[Path], read: Callable[[Path], NDArray[Any]]) -> None:
+        self._masks, self._read = tuple(masks), read
+        self._lock = threading.Lock()
+        self._answer: bool | None = None
+
+    def is_structure(self) -> bool:
+        """Tell whether 255 is the structure; otherwise it is ignored."""
+        with self._lock:
+            if self._answer is None:
+                self._answer = white_is_structure(self._values())
+            return self._answer
+
+    def _values(self) -> Iterator[NDArray[Any]]:
+        for path in self._masks:
+            try:
+                values = self._read(path)
+            except DataError:  # said when its case is read
+                continue
+            yield values
 
 
 def photograph_cases(
@@ -67,6 +101,7 @@ def photograph_cases(
     num_classes: int,
     *,
     binary: bool,
+    white: White | None = None,
     patients: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[SourceCase, ...]:
     """Make the cases of a data set of picture and mask files, sorted by id."""
@@ -75,15 +110,27 @@ def photograph_cases(
             id=case_id,
             split=splits[case_id],
             files=pairs[case_id],
-            read=partial(read_pair, case_id, *pairs[case_id], num_classes, binary=binary),
+            read=partial(
+                read_pair, case_id, *pairs[case_id], num_classes, binary=binary, white=white
+            ),
             patient=patients.get(case_id, ""),
         )
         for case_id in sorted(splits)
     )
 
 
-def read_pair(case_id: str, image: Path, mask: Path, num_classes: int, *, binary: bool) -> Case:
+def read_pair(
+    case_id: str,
+    image: Path,
+    mask: Path,
+    num_classes: int,
+    *,
+    binary: bool,
+    white: White | None = None,
+) -> Case:
     """Read a picture and its mask as one Case; see `class_indices` for `binary`.
+
+    `white`: as in `Source`.
 
     Raises:
         DataError: unreadable, of different sizes, or mask values outside the classes.
@@ -95,7 +142,8 @@ def read_pair(case_id: str, image: Path, mask: Path, num_classes: int, *, binary
             f"case {case_id}: {image} is {sides(case.image.shape[2:])} and its mask {mask} is "
             f"{sides(values_HW.shape)} (rows × columns); they must be the same"
         )
-    label_HW = class_indices(values_HW, num_classes, binary=binary, origin=str(mask))
+    drawn = binary or (white is not None and white.is_structure())
+    label_HW = class_indices(values_HW, num_classes, binary=drawn, origin=str(mask))
     return Case(id=case_id, image=case.image, label=label_HW[None], source=image)
 
 
