@@ -46,6 +46,22 @@ def kill_while_writing(folder: Path) -> None:
 # Whole or not there -------------------------------------------------------------------------------
 
 
+def test_threads_may_remove_each_other_s_folder_of_the_moment(tmp_path: Path, monkeypatch):
+    """One finds the folder there, and before it looks again another has removed it."""
+    made, raced = Path.mkdir, []
+
+    def mkdir(self: Path, *arguments, **options) -> None:
+        if self.name == files.WRITING and not raced:
+            raced.append(self)
+            raise FileExistsError(errno.EEXIST, "File exists")
+        made(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    write_text(tmp_path / "a.txt", "x")
+    assert raced
+    assert left_in(tmp_path) == ["a.txt"]
+
+
 def test_nothing_is_seen_before_all_is_written(tmp_path: Path):
     write_text(tmp_path / "a.txt", "before")
     with atomic_path(tmp_path / "a.txt") as path:

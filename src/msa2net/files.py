@@ -142,7 +142,7 @@ def _new_lock(writing: Path) -> Lock:
         try:
             writing.mkdir()
         except FileExistsError:
-            if not writing.is_dir():
+            if writing.is_file():  # not "no folder": another thread may just have removed it
                 raise
             _remove_dead(writing)
         with contextlib.suppress(FileNotFoundError):
