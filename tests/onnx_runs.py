@@ -8,7 +8,7 @@ import torch
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.export.onnx import export_onnx
 from msa2net.inference.run_folder import ModelFacts, NetworkFacts, save_run
-from msa2net.inference.usual import Range, Usual
+from msa2net.inference.usual_facts import Range, Usual
 from msa2net.models.registry import create_model
 
 SIZE = (64, 64)

@@ -32,15 +32,13 @@ from msa2net.inference.usual import (
     FLOORS,
     OF_VALIDATION,
     RATES,
-    TARGET,
-    Range,
     allowed_flags,
-    criterion,
     deviations,
     largest,
     learn,
     upper_limit,
 )
+from msa2net.inference.usual_facts import TARGET, Range, criterion
 from msa2net.training.usual import measure
 
 TEST = range(60, 100)

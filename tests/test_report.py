@@ -15,11 +15,11 @@ from msa2net.evaluation.evaluate import evaluate_run
 from msa2net.evaluation.examples import RANKS
 from msa2net.files import sha256
 from msa2net.inference.run_folder import NetworkFacts, software_versions
+from msa2net.inference.training_facts import TrainingFacts
 from msa2net.metrics import read_cases_csv, summarise
 from msa2net.metrics.protocol import FAILED_DISTANCES, PROTOCOLS
 from msa2net.models.registry import MODELS
 from msa2net.report.html import write_report
-from msa2net.report.layouts import TrainingFacts
 from msa2net.training.run import train
 from report_runs import (
     GROUPS,

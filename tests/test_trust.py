@@ -11,7 +11,7 @@ from msa2net.evaluation.trust import trust_of
 from msa2net.inference.flags import Verdict
 from msa2net.inference.lookout import Lookout
 from msa2net.inference.run_folder import read_facts
-from msa2net.inference.usual import Range, Usual
+from msa2net.inference.usual_facts import Range, Usual
 from msa2net.metrics.calibration import reliability_table
 from msa2net.report.html import write_report
 from report_runs import make_run

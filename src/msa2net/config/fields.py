@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 
 def _as_pair(value: object) -> object:
@@ -22,6 +22,16 @@ def _as_minutes(value: object) -> object:
     return days * 1440 + hours * 60 + minutes + seconds / 60
 
 
+MAX_SIDE = 4096
+"""Of a network's input, in pixels; beyond it no machine has the memory."""
+
+
+def _not_too_large(value: tuple[int, int]) -> tuple[int, int]:
+    if max(value) > MAX_SIDE:
+        raise ValueError(f"a side of more than {MAX_SIDE} pixels takes more memory than there is")
+    return value
+
+
 @dataclass(frozen=True)
 class Kind:
     """Says in words what may be written, where a type does not tell."""
@@ -31,7 +41,10 @@ class Kind:
 
 Minutes = Annotated[float, BeforeValidator(_as_minutes), Kind("minutes, or a time")]
 ImageSize = Annotated[
-    tuple[int, int], BeforeValidator(_as_pair), Kind("whole number, or a list of 2")
+    tuple[int, int],
+    BeforeValidator(_as_pair),
+    AfterValidator(_not_too_large),
+    Kind("whole number, or a list of 2"),
 ]
 Range = tuple[float, float]
 
@@ -55,4 +68,6 @@ LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 class SectionModel(BaseModel):
     """What all sections have in common. A field's description is what `msa2net settings` shows."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
+    )

@@ -91,7 +91,7 @@ class DataConfig(SectionModel):
     )
     crop: float = Field(
         1.0,
-        gt=0,
+        ge=0.01,
         le=1,
         description="central share of the image that the network sees; outside is background",
     )

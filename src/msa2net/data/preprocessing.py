@@ -9,13 +9,14 @@ Axes: C channels, Z slices, H rows, W columns, K classes; h, w are the network's
 import math
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, PositiveFloat, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from scipy.sparse import csr_array
 
+from msa2net.config.fields import MAX_SIDE
 from msa2net.data.resampling import (
     apply_matrices,
     contract,
@@ -29,6 +30,10 @@ from msa2net.errors import DataError
 Float = NDArray[np.float32]
 ValueRange = tuple[ArrayLike, ArrayLike]
 """The low and the high end of each channel, (C,) each; or one number for all."""
+
+MAX_CHANNELS = 1024
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
+Millimetres = Annotated[float, Field(gt=1e-6, lt=1e6)]
 
 
 class Preprocessing(BaseModel):
@@ -54,21 +59,21 @@ class Preprocessing(BaseModel):
             average over the cases; None if unknown. Sliding windows are cut at this scale.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    channels: int
-    image_size: tuple[int, int]
+    channels: int = Field(ge=1, le=MAX_CHANNELS)
+    image_size: tuple[Side, Side]
     fit: Literal["stretch", "pad"] = "pad"
-    crop: float = 1.0
+    crop: float = Field(1.0, ge=0.01, le=1)
     resampling: Literal["linear", "spline"] = "linear"
     clip: bool = True
     intensity: Literal["fixed", "percentile"] = "fixed"
-    low: float = 0.0
-    high: float = 255.0
-    mean: float = 0.5
-    std: float = 0.5
+    low: float = Field(0.0, gt=-1e12, lt=1e12)
+    high: float = Field(255.0, gt=-1e12, lt=1e12)
+    mean: float = Field(0.5, gt=-1e6, lt=1e6)
+    std: float = Field(0.5, gt=1e-6, lt=1e6)
     orientation: str | None = None
-    pixel_mm: tuple[PositiveFloat, PositiveFloat] | None = None
+    pixel_mm: tuple[Millimetres, Millimetres] | None = None
 
     @field_validator("orientation")
     @classmethod
@@ -77,6 +82,14 @@ class Preprocessing(BaseModel):
         if code is not None and [sum(map(code.count, pair)) for pair in pairs] != [1, 1, 1]:
             raise ValueError("three letters are needed, one of LR, one of PA and one of SI")
         return code
+
+    @model_validator(mode="after")
+    def _low_below_high(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low, {self.low:g}, must lie below high, {self.high:g}")
+        if self.intensity == "percentile" and not 0 <= self.low < self.high <= 100:
+            raise ValueError(f"{self.low:g} and {self.high:g} are no percentiles")
+        return self
 
     def check_channels(self, channels: int) -> None:
         """Refuse a number of channels that the network cannot take; grey is repeated for colour.

@@ -18,7 +18,7 @@ from msa2net.files import write_text
 from msa2net.inference.features import name_feature, parts_of
 from msa2net.inference.flags import plain
 from msa2net.inference.run_folder import CONFIG_FILE, ModelFacts, read_facts
-from msa2net.inference.usual import Range, Usual
+from msa2net.inference.usual_facts import Range, Usual
 
 CARD_FILE = "MODEL_CARD.md"
 

@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 from msa2net.inference.lookout import Lookout
-from msa2net.inference.usual import Usual
+from msa2net.inference.usual_facts import Usual
 from msa2net.metrics.calibration import expected_calibration_error, reliability_points
 
 SHOWN = 10  # flagged cases that are named; all stand in cases.csv

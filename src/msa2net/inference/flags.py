@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from msa2net.inference.features import DOUBT, NOTHING, Features, parts_of
-from msa2net.inference.usual import Range, Usual, criterion, deviations
+from msa2net.inference.usual import deviations
+from msa2net.inference.usual_facts import Range, Usual, criterion
 
 SEPARATOR = "; "
 _NOTHING_FOUND = 0.99  # the suspicion of an empty answer that is not flagged

@@ -23,7 +23,7 @@ from msa2net.inference.features import (
     structure_features,
 )
 from msa2net.inference.flags import Verdict, judge
-from msa2net.inference.usual import Usual
+from msa2net.inference.usual_facts import Usual
 from msa2net.metrics.calibration import BINS, COLUMNS
 
 if TYPE_CHECKING:  # it needs torch, and whoever has none compares with no truth

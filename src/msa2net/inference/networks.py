@@ -24,7 +24,7 @@ from msa2net.inference.compiled import Answer, compiled, in_full_batches
 from msa2net.inference.confidence import Answers
 from msa2net.inference.groups import Flip, Mode, PredictionPrecision
 from msa2net.inference.reduced import check_precision, computing_in, reduced
-from msa2net.inference.usual import Usual
+from msa2net.inference.usual_facts import Usual
 
 
 @dataclass(frozen=True, eq=False)

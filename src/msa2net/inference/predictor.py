@@ -19,7 +19,7 @@ from msa2net.errors import ConfigError, DataError, memory_guard
 from msa2net.inference.engine import Engine, Pending, Slice, WayBack
 from msa2net.inference.groups import Flip, Mode, PredictionPrecision
 from msa2net.inference.lookout import Lookout
-from msa2net.inference.usual import Usual
+from msa2net.inference.usual_facts import Usual
 
 if TYPE_CHECKING:
     from torch import nn

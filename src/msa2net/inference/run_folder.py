@@ -5,16 +5,27 @@ Torch is imported where it is used: exported networks carry the facts too, and g
 
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from msa2net.data.preprocessing import Preprocessing
+from msa2net.data.guards import sides
+from msa2net.data.labels import IGNORE
+from msa2net.data.preprocessing import MAX_CHANNELS, Preprocessing, Side
 from msa2net.errors import ConfigError, DataError, WeightsError, is_out_of_memory, memory_guard
 from msa2net.files import (
     clean_temporaries,
@@ -26,8 +37,11 @@ from msa2net.files import (
     strays,
     write_text,
 )
-from msa2net.inference.usual import Usual
+from msa2net.inference.training_facts import TrainingFacts
+from msa2net.inference.usual_facts import Usual
 from msa2net.locks import alone_in
+from msa2net.parsing import first_mistake
+from msa2net.text import listed
 
 if TYPE_CHECKING:
     import torch
@@ -39,18 +53,21 @@ EXPORT_FILE, EXPORT_DATA = "model.onnx", ".data"  # the ending of its weights, i
 EXPORT_FILES = (EXPORT_FILE, EXPORT_FILE + EXPORT_DATA)
 WRITTEN_BELOW = ("checkpoints", "evaluation", "evaluation/examples", "logs", "prediction")
 
+Name = Annotated[str, Field(min_length=1, max_length=1000)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
 
 class NetworkFacts(BaseModel):
     """The arguments of `create_model` that rebuild the network."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
-    encoder: str | None
-    num_classes: int
-    in_channels: int
-    image_size: tuple[int, int]
-    levels: int = 4
+    name: Name
+    encoder: Name | None
+    num_classes: int = Field(ge=2, le=IGNORE)
+    in_channels: int = Field(ge=1, le=MAX_CHANNELS)
+    image_size: tuple[Side, Side]
+    levels: int = Field(4, ge=4, le=5)
 
 
 class ModelFacts(BaseModel):
@@ -65,6 +82,8 @@ class ModelFacts(BaseModel):
         training: what is known of its training, for people.
         usual: what its training's cases are like, and from where on others are flagged; None of
             older and of imported networks, and while a training is under way.
+        weights_sha256: of the weight file that this belongs to. Two while one file takes another's
+            place, so that a kill in between leaves a network that loads; none of older folders.
         versions: of the software that wrote it.
     """
 
@@ -72,12 +91,39 @@ class ModelFacts(BaseModel):
 
     schema_version: int = SCHEMA
     network: NetworkFacts
-    label_names: tuple[str, ...]
+    label_names: tuple[Name, ...]
     preprocessing: Preprocessing
     data: dict[str, str] = {}
     training: dict[str, Any] = {}
     usual: Usual | None = None
+    weights_sha256: tuple[Sha256, ...] = Field((), max_length=2)
     versions: dict[str, str] = {}
+
+    @field_validator("training")
+    @classmethod
+    def _is_known_of_training(cls, training: dict[str, Any]) -> dict[str, Any]:
+        TrainingFacts.model_validate(training)
+        return training
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> Self:
+        network, preprocessing, names = self.network, self.preprocessing, self.label_names
+        if len(names) != network.num_classes or len(set(names)) < len(names):
+            raise ValueError(
+                f"{len(names)} names ({listed(names)}) cannot be those of {network.num_classes} "
+                "classes: one each is needed, all different"
+            )
+        if network.in_channels != preprocessing.channels:
+            raise ValueError(
+                f"the network takes {network.in_channels} channels and preprocessing gives it "
+                f"{preprocessing.channels}"
+            )
+        if network.image_size != preprocessing.image_size:
+            raise ValueError(
+                f"the network takes {sides(network.image_size)} pixels and preprocessing gives it "
+                f"{sides(preprocessing.image_size)}"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -118,9 +164,10 @@ def clean_run(run: Path) -> None:
 
 
 def save_run(run: Path, model: "nn.Module", facts: ModelFacts) -> None:
-    """Write `model.safetensors`, then `model.json`; each is replaced whole.
+    """Write `model.safetensors`, then `model.json` with its checksum; each is replaced whole.
 
-    A network that was exported here from other weights goes first.
+    A network that was exported here from other weights goes first. A kill in between leaves a
+    network that loads: until the new `model.json` is there, the old one names both weights.
 
     Raises:
         DataError: a file cannot be written, or the exported network not removed.
@@ -129,14 +176,27 @@ def save_run(run: Path, model: "nn.Module", facts: ModelFacts) -> None:
 
     with staging(run) as staged:
         save_weights(model, staged / WEIGHTS_FILE)
-        if not _same_content(staged / WEIGHTS_FILE, run / WEIGHTS_FILE):
+        digest = sha256(staged / WEIGHTS_FILE)
+        before = _facts_before(run)
+        if before is None or before.weights_sha256 != (digest,):
             _remove_exported(run)
-            put_in_place(staged / WEIGHTS_FILE, run / WEIGHTS_FILE)
-    write_facts(run, facts)
+        if before is not None and before.weights_sha256:
+            both = (*before.weights_sha256, digest)
+            write_facts(run, before.model_copy(update={"weights_sha256": both}))
+        put_in_place(staged / WEIGHTS_FILE, run / WEIGHTS_FILE)
+    write_facts(run, facts.model_copy(update={"weights_sha256": (digest,)}))
 
 
-def _same_content(one: Path, other: Path) -> bool:
-    return other.is_file() and sha256(one) == sha256(other)
+def _facts_before(run: Path) -> ModelFacts | None:
+    """Return what `model.json` says before it is replaced, with the one checksum that holds."""
+    try:
+        facts = read_facts(run)
+    except WeightsError:  # there is none, or none that could be loaded
+        return None
+    weights = run / WEIGHTS_FILE
+    if len(facts.weights_sha256) < 2 or not weights.is_file():
+        return facts
+    return facts.model_copy(update={"weights_sha256": (sha256(weights),)})
 
 
 def _remove_exported(run: Path) -> None:
@@ -194,7 +254,9 @@ def parse_facts(content: Any, origin: str) -> ModelFacts:
             )
         return ModelFacts.model_validate(content)
     except ValidationError as error:
-        raise WeightsError(f"{origin} is damaged: {' '.join(str(error).split())}") from error
+        raise WeightsError(
+            f"{origin} is damaged: {first_mistake(error)}; restore it, or train again"
+        ) from error
 
 
 @memory_guard("loading a network")
@@ -202,16 +264,59 @@ def load_run(run: Path, device: str = "auto") -> LoadedRun:
     """Rebuild a run folder's network and load its weights.
 
     Raises:
-        WeightsError: not a run folder, or its weights do not fit.
+        WeightsError: not a run folder, or its weights are damaged or do not fit.
         ConfigError: no such device, or memory is too small.
     """
     from msa2net.models.registry import create_model
-    from msa2net.models.weights import load_weights
+    from msa2net.models.weights import check_entries, load_weights, read_state_dict
 
     facts = read_facts(run)
-    model = create_model(**facts.network.model_dump())
-    load_weights(model, run / WEIGHTS_FILE)
-    return LoadedRun(model.to(choose_device(device)).eval(), facts)
+    target = choose_device(device)
+    weights = run / WEIGHTS_FILE
+    with ThreadPoolExecutor(1) as beside:  # building a network takes longer than its checksum
+        checked = beside.submit(check_weights, run, facts)
+        if facts.network.encoder is not None:  # of any size: what is in the file tells which
+            shapes = _shapes(facts.network)
+            check_entries(shapes, read_state_dict(weights), origin=str(weights), values=False)
+        model = create_model(**facts.network.model_dump())
+        checked.result()
+    load_weights(model, weights)
+    return LoadedRun(model.to(target).eval(), facts)
+
+
+def check_weights(run: Path, facts: ModelFacts) -> None:
+    """Compare a run folder's weights with the checksum in `model.json`; older ones have none.
+
+    Raises:
+        WeightsError: the weights are missing, or are not those that were written with it.
+    """
+    path = run / WEIGHTS_FILE
+    if not path.is_file():
+        raise WeightsError(f"no weight file at {path}")
+    if not facts.weights_sha256:
+        return
+    try:
+        found = sha256(path)
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
+    # A training may have replaced both since `facts` was read.
+    if found not in facts.weights_sha256 and found not in read_facts(run).weights_sha256:
+        raise WeightsError(
+            f"{path} is not the file that was written with {MODEL_FILE}: its checksum is another, "
+            "so it is damaged, or of another network; restore both files from a copy, or train "
+            "again"
+        )
+
+
+@lru_cache(maxsize=8)
+def _shapes(network: NetworkFacts) -> Mapping[str, "torch.Tensor"]:
+    """Return a network's entries without the memory that their numbers would take."""
+    import torch
+
+    from msa2net.models.registry import create_model
+
+    with torch.device("meta"):
+        return create_model(**network.model_dump()).state_dict()
 
 
 def choose_device(name: str = "auto") -> "torch.device":

@@ -25,12 +25,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, field_validator
 
 from msa2net.inference.features import AXES, NOTHING, Features, name_feature, parts_of
-
-TARGET = 0.05
-"""The share of clean cases that may be flagged, at most."""
+from msa2net.inference.usual_facts import TARGET, Range, Usual, criterion
 
 RATES = {
     "confidence": 0.010,
@@ -82,73 +79,6 @@ _PARTS = 5
 _YES_OR_NO = ("missing", "unknown")  # 0 or 1: beyond the range, or not
 _UP_ONLY = (*_YES_OR_NO, *OF_VALIDATION)
 _DOWN_ONLY = ("layout",)
-
-
-class Range(BaseModel):
-    """Where a feature usually is.
-
-    Attributes:
-        low, centre, high: one deviation down, none, and one up; None is without end.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    low: float | None
-    centre: float
-    high: float | None
-
-    def deviation(self, value: float) -> float:
-        """Return how far a value is from the centre, 1 at either end of the range."""
-        end = self.high if value > self.centre else self.low
-        if end is None or value == self.centre:
-            return 0.0
-        return abs(value - self.centre) / abs(end - self.centre)
-
-    def signed(self, value: float) -> float:
-        """Return how far up a value is, 1 at the high end; below the centre it is negative."""
-        end = self.low if self.high is None else self.high
-        return 0.0 if end is None else (value - self.centre) / abs(end - self.centre)
-
-
-class Usual(BaseModel):
-    """What is usual, for `flags.judge`.
-
-    Attributes:
-        target: the share of clean cases that may be flagged.
-        train_cases, val_cases: how many it was learnt from; without val no confidence is judged.
-        flagged: of the validation cases.
-        temperature: divides the logits wherever confidences are asked for.
-        calibration_error: of the validation cases, before and after; None without any. Those that
-            the temperature was fitted to are among them.
-        ranges: feature → its range.
-        limits: criterion → the deviation from which on it is flagged.
-        thumbnail: mean of the inputs, row by row; None of networks that see no common layout.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    target: float = TARGET
-    train_cases: int
-    val_cases: int
-    flagged: int = 0
-    temperature: float = 1.0
-    calibration_error: tuple[float, float] | None = None
-    ranges: dict[str, Range]
-    limits: dict[str, float]
-    thumbnail: list[float] = []
-
-    @field_validator("ranges")
-    @classmethod
-    def _have_names(cls, ranges: dict[str, Range]) -> dict[str, Range]:
-        for feature in ranges:
-            if feature.count(":") < 2:
-                raise ValueError(f"'{feature}' names no feature; train again")
-        return ranges
-
-
-def criterion(feature: str) -> str:
-    """Return the criterion that a feature belongs to."""
-    return parts_of(feature)[0]
 
 
 def upper_limit(values: Sequence[float] | NDArray[np.float64], rate: float) -> float:

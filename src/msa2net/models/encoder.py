@@ -12,7 +12,8 @@ import timm
 from torch import Tensor, nn
 
 from msa2net.errors import ConfigError, WeightsError, is_out_of_memory
-from msa2net.models.weights import listed, read_state_dict
+from msa2net.models.weights import check_finite, read_state_dict
+from msa2net.text import listed
 
 STRIDES = (2, 4, 8, 16, 32)  # the last four, as in the paper, unless five levels are wanted
 
@@ -217,4 +218,5 @@ def _read_backbone_weights(name: str, path: Path) -> dict[str, Tensor]:
             f"{path} does not hold the weights of '{name}': {len(missing)} of {len(expected)} "
             f"entries are missing ({listed(missing)})"
         )
+    check_finite(((key, state[key]) for key in expected), origin=str(path))
     return state

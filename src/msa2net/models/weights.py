@@ -1,6 +1,7 @@
 """Reading and writing weight files."""
 
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 
 from msa2net.errors import WeightsError, is_out_of_memory
 from msa2net.files import atomic_path
+from msa2net.text import listed
+
+_FRACTIONS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -26,7 +30,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Fill `model` from a safetensors file written by `save_weights`.
 
     Raises:
-        WeightsError: the file is unreadable, or its keys or shapes are not the model's.
+        WeightsError: the file is unreadable, its keys, shapes or types are not the model's, or it
+            holds what is not a finite number.
     """
     state = read_state_dict(path)
     check_entries(model.state_dict(), state, origin=str(path))
@@ -38,7 +43,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
     A pickle is opened with `weights_only=True`: it cannot run code. A dictionary inside one of
     the usual wrappers (`state_dict`, `model`, `model_state_dict`) is unwrapped, and the prefix
-    `module.` that DataParallel leaves is removed.
+    `module.` that DataParallel leaves is removed. No tensor takes more memory than its file.
 
     Raises:
         WeightsError: the file is missing, damaged, or holds something other than tensors.
@@ -48,7 +53,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        refuse_packed(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except (SafetensorError, OSError, RuntimeError, EOFError, KeyError) as error:
         if is_out_of_memory(error):
             raise
@@ -70,17 +78,50 @@ def _plain_state_dict(content: object, path: Path) -> dict[str, Tensor]:
             content = content[wrapper]
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors")
-    wrong = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
+    wrong = [str(key) for key, value in content.items() if not _is_plain(value)]
     if wrong or not content:
         named = f"entries that are not tensors ({listed(wrong)})" if wrong else "no tensors"
         raise WeightsError(f"{path} holds {named}; it must be a model's state dict")
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
+def refuse_packed(path: Path) -> None:
+    """Refuse a file of torch's whose parts are compressed: it never does that, and bombs are.
+
+    Raises:
+        WeightsError: there are such parts.
+        OSError, BadZipFile: the file cannot be read.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # torch's format before 1.6 has no parts
+    with zipfile.ZipFile(path) as parts:
+        if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):
+            raise WeightsError(f"{path} has compressed parts, which torch does not write")
+
+
+def _is_plain(value: object) -> bool:
+    """Tell whether something is a tensor that lies in memory number by number."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
+        return False
+    if value.device.type != "cpu":
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+
+
 def check_entries(
-    expected: Mapping[str, Tensor], state: Mapping[str, Tensor], *, origin: str
+    expected: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    *,
+    origin: str,
+    values: bool = True,
 ) -> None:
-    """Refuse a state dict with missing, unexpected or misshapen entries.
+    """Refuse a state dict with missing, unexpected or misshapen entries, or with other numbers.
+
+    Args:
+        expected: entries of the right shape and type; their numbers are nothing.
+        state: the entries that there are.
+        origin: what to call them in an error.
+        values: look at their numbers too.
 
     Raises:
         WeightsError: naming them.
@@ -99,12 +140,50 @@ def check_entries(
         problems.append(f"{len(reshaped)} of another shape ({listed(reshaped)})")
     if problems:
         raise WeightsError(f"{origin} does not fit this network: {'; '.join(problems)}")
+    retyped = [
+        f"{key} is {_type(state[key])}, the network's is {_type(value)}"
+        for key, value in expected.items()
+        if not same_kind(state[key], value)
+    ]
+    if retyped:
+        raise WeightsError(
+            f"{origin} is damaged: {len(retyped)} entries hold numbers of another kind "
+            f"({listed(retyped)})"
+        )
+    if values:
+        check_finite(state.items(), origin=origin)
 
 
-def listed(names: list[str], limit: int = 5) -> str:
-    """Join names for a message, saying how many were left out after `limit`."""
-    more = f", … and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+def same_kind(one: Tensor, other: Tensor) -> bool:
+    """Tell whether both hold fractions, or both whole numbers."""
+    if other.is_floating_point():
+        return one.dtype in _FRACTIONS
+    return not one.is_floating_point() and not one.is_complex()
+
+
+def check_finite(entries: Iterable[tuple[str, Tensor]], *, origin: str) -> None:
+    """Refuse entries that hold NaN or infinity: a network answers them with a mask of nothing.
+
+    Raises:
+        WeightsError: naming them.
+    """
+    # A sum is not finite if any of its terms is not, and takes a tenth of the time; where it is
+    # not, it may be too large itself.
+    broken = [
+        name
+        for name, value in entries
+        if value.dtype in _FRACTIONS
+        and not bool(value.sum(dtype=torch.float32).isfinite())
+        and not bool(value.isfinite().all())
+    ]
+    if broken:
+        raise WeightsError(
+            f"{origin} is damaged: {len(broken)} entries hold NaN or infinity ({listed(broken)})"
+        )
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _first_line(error: Exception) -> str:

@@ -28,10 +28,12 @@ from msa2net.inference.run_folder import (
     NetworkFacts,
     read_facts,
 )
+from msa2net.inference.training_facts import TrainingFacts
 from msa2net.metrics import mean_dice
 from msa2net.metrics.protocol import CaseRow
 from msa2net.metrics.summary import read_cases_csv
-from msa2net.report.layouts import Summary, TrainingFacts
+from msa2net.parsing import first_mistake
+from msa2net.report.layouts import Summary
 
 SUMMARY_SCHEMAS = (1, 2)
 SUMMARY_FILE = "summary.json"
@@ -129,7 +131,7 @@ def read_run(run: Path) -> RunContent:
         config_text=dump_config(_without_paths(config)) if config else "",
         config=config,
         model=model,
-        training=_checked(TrainingFacts, model.training if model else {}, model_path),
+        training=TrainingFacts.model_validate(model.training if model else {}),
         epochs=epochs,
         summary=summary,
         cases=rows,
@@ -219,10 +221,8 @@ def _checked(layout: type[Layout], content: object, path: Path) -> Layout:
     try:
         return layout.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "its content"
         raise DataError(
-            f"{path} is damaged: {place}: {first['msg']}; make it again or restore it"
+            f"{path} is damaged: {first_mistake(error)}; make it again or restore it"
         ) from error
 
 

@@ -11,10 +11,17 @@ from msa2net.data.labels import BACKGROUND
 from msa2net.errors import WeightsError
 from msa2net.files import sha256
 from msa2net.inference.published import HEAD, SYNAPSE_LABELS
-from msa2net.inference.run_folder import MODEL_FILE, WEIGHTS_FILE, ModelFacts, read_facts
+from msa2net.inference.run_folder import (
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    ModelFacts,
+    check_weights,
+    read_facts,
+)
 from msa2net.models.reference import ReferenceNet, published_names, recognise
 from msa2net.models.registry import create_model
-from msa2net.models.weights import listed, read_state_dict
+from msa2net.models.weights import check_finite, read_state_dict, same_kind
+from msa2net.text import listed
 
 REPORT = "start_from.json"
 CLASSES = ("head.weight", "head.bias")  # one row for each class
@@ -102,6 +109,7 @@ def read_source(path: Path) -> Source:
     folder = path if path.is_dir() else path.parent
     if path.is_dir() or (path.name == WEIGHTS_FILE and (folder / MODEL_FILE).is_file()):
         facts = read_facts(folder)
+        check_weights(folder, facts)
         file = folder / WEIGHTS_FILE
         return Source(file, read_state_dict(file), facts.label_names)
     state = read_state_dict(path)
@@ -138,6 +146,7 @@ def start_from(model: nn.Module, facts: ModelFacts, path: Path) -> StartReport:
         WeightsError: the other network cannot be read, or less than 1 % of it fits.
     """
     source = read_source(path)
+    check_finite(source.state.items(), origin=str(source.file))
     own = model.state_dict()  # shares the model's memory
     report = StartReport(str(source.file), sha256(source.file))
     first = _first_convolution(own)
@@ -145,6 +154,8 @@ def start_from(model: nn.Module, facts: ModelFacts, path: Path) -> StartReport:
         given = source.state.get(name)
         if given is None:
             report.left[name] = "the other network has no such entry"
+        elif not same_kind(given, target):
+            report.left[name] = f"its numbers are {target.dtype} and were {given.dtype}"
         elif name in CLASSES and source.label_names != facts.label_names:
             _take_classes(name, target, given, source.label_names, facts.label_names, report)
         elif given.shape == target.shape:

@@ -21,8 +21,9 @@ from msa2net.inference.features import Features, looked_at, mean_thumbnail
 from msa2net.inference.groups import Flip
 from msa2net.inference.lookout import CaseWatch, Lookout
 from msa2net.inference.predictor import Predictor
-from msa2net.inference.run_folder import WEIGHTS_FILE, read_facts, write_facts
-from msa2net.inference.usual import Usual, learn
+from msa2net.inference.run_folder import WEIGHTS_FILE, check_weights, read_facts, write_facts
+from msa2net.inference.usual import learn
+from msa2net.inference.usual_facts import Usual
 from msa2net.metrics.calibration import expected_calibration_error, fit_temperature
 from msa2net.models.weights import load_weights
 
@@ -55,6 +56,7 @@ def note_usual(
     facts = read_facts(run)
     if facts.usual is not None and not again:
         return
+    check_weights(run, facts)
     load_weights(predictor.model, run / WEIGHTS_FILE)
     flips = trained_flips(run, facts) if facts.training.get("flips") else ()
     ids = {split: [row.id for row in store.cases if row.split == split] for split in SPLITS}
