@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.Image import Transpose as Turn
 from torch.utils.data import DataLoader
 
 import msa2net
@@ -412,6 +413,69 @@ def test_three_classes_and_nothing_but_255_is_said(tmp_path: Path, caplog):
     mask = np.array([[0, 0, 255]] * 3, np.uint8)
     prepare(_pair(tmp_path, (3, 3, 3), mask, "background\nnevus\nmelanoma\n"))
     assert "the labels hold only 0 and 255, and 255 is ignored, so nothing can be" in caplog.text
+
+
+def photograph(path: Path, shown: np.ndarray, orientation: int) -> None:
+    """Write what viewers show as `shown` (H, W), as a camera that is held so stores it."""
+    back = {2: Turn.FLIP_LEFT_RIGHT, 3: Turn.ROTATE_180, 4: Turn.FLIP_TOP_BOTTOM}
+    back |= {5: Turn.TRANSPOSE, 6: Turn.ROTATE_90, 7: Turn.TRANSVERSE, 8: Turn.ROTATE_270}
+    stored = Image.fromarray(shown).transpose(back[orientation])
+    exif = stored.getexif()
+    exif[0x0112] = orientation
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stored.save(path, exif=exif, quality=95)
+    assert np.abs(read_image(path).image[0, 0].astype(int) - shown).max() < 40
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_masks_of_photographs_that_a_camera_turned(tmp_path: Path, caplog, orientation: int):
+    """Told in prepare, compared in check: drawn as viewers show it, or on the stored pixels."""
+    shown = np.full((64, 64), 200, np.uint8)
+    shown[4:20, 6:26] = 40  # a dark spot
+    for index, name in enumerate(("as_shown", "as_stored", "tagged", "other")):
+        photograph(tmp_path / "images" / f"{name}.jpg", shown, orientation)
+        mask = np.where(shown < 128, 255, 0).astype(np.uint8)
+        path = tmp_path / "masks" / f"{name}.png"
+        if name == "as_shown":
+            save(path, mask)
+        else:
+            photograph(path, mask, orientation)
+        if name == "as_stored":
+            save(path, np.asarray(Image.open(path)))  # without the tag
+        if name == "other":
+            Image.new("L", (64, 64), index).save(tmp_path / "images" / f"{name}.jpg")
+    store = prepare(DataConfig(format="images", root=tmp_path, prepared=tmp_path / "p"))
+    assert caplog.messages == [
+        f"{tmp_path / 'p'}: the camera turned 2 of 4 photographs (EXIF orientation) whose masks "
+        "say nothing of it (as_shown, as_stored); masks must be drawn on the picture as viewers "
+        f"show it, which msa2net check {tmp_path / 'p'} compares"
+    ]
+    dark = shown < 128
+    assert np.array_equal(store.case("as_shown").label[0], dark)
+    assert np.array_equal(store.case("tagged").label[0], dark)
+    found = {f.where: (f.level, f.what) for f in check_store(store) if "camera" in f.what}
+    assert found.keys() == {"as_shown", "as_stored"}
+    assert found["as_shown"][0] == "note"
+    assert found["as_stored"][0] == "warning"
+    assert found["as_stored"][1].endswith("it fits better turned alike")
+
+
+def test_a_turned_photograph_and_its_lying_mask_are_told_by_their_sizes(tmp_path: Path):
+    photograph(tmp_path / "images/a.jpg", np.zeros((40, 30), np.uint8), 6)
+    for name in "abc":
+        save(tmp_path / "masks" / f"{name}.png", np.zeros((30, 40), np.uint8))
+    for name in "bc":
+        save(tmp_path / "images" / f"{name}.jpg", np.zeros((30, 40), np.uint8))
+    message = (
+        r"case a: the camera turned .*a.jpg, so that viewers show 40×30 \(rows × columns; EXIF "
+        r"orientation 6\), and its mask .*a.png is drawn on the stored 30×40; turn the mask alike"
+    )
+    with pytest.raises(DataError, match=message):
+        prepare(DataConfig(format="images", root=tmp_path, prepared=tmp_path / "p"))
+    save(tmp_path / "predicted/a.png", np.zeros((40, 30), np.uint8))
+    save(tmp_path / "labels/a.png", np.zeros((30, 40), np.uint8))
+    with pytest.raises(DataError, match="same grid; if a camera turned the photograph"):
+        msa2net.evaluate(tmp_path / "predicted", tmp_path / "labels")
 
 
 @pytest.mark.parametrize("labels", [None, TWO_CLASSES])

@@ -16,10 +16,11 @@ _log = logging.getLogger(__name__)
 def warn_of_doubts(store: Store) -> None:
     """Log a warning for everything about a data set that may be meant, and may be a mistake.
 
-    Label encodings that the organs contradict, a meaning of 255 that had to be guessed, and scans
-    that are cut across their own slices. `msa2net check` says it again.
+    Label encodings that the organs contradict, a meaning of 255 that had to be guessed, photographs
+    that a camera turned, and scans that are cut across their own slices. `msa2net check` says it
+    again.
     """
-    for sentence in (*_encoding(store), *_white(store), *_recut(store)):
+    for sentence in (*_encoding(store), *_white(store), *_camera(store), *_recut(store)):
         _log.warning("%s: %s", store.root, sentence)
 
 
@@ -40,6 +41,16 @@ def _white(store: Store) -> Iterable[str]:
         yield (
             f"the labels hold only 0 and {IGNORE}, and {IGNORE} is ignored, so nothing can be "
             f"learned; number the classes {listed(store.label_names[1:])} from 1, and prepare again"
+        )
+
+
+def _camera(store: Store) -> Iterable[str]:
+    turned = [row.id for row in store.cases if row.turned_alone > 1]
+    if turned:
+        yield (
+            f"the camera turned {len(turned)} of {len(store.cases)} photographs (EXIF orientation) "
+            f"whose masks say nothing of it ({listed(turned)}); masks must be drawn on the picture "
+            f"as viewers show it, which msa2net check {store.root} compares"
         )
 
 

@@ -23,7 +23,7 @@ def require_same_grid(case_id: str, one: Grid, other: Grid) -> None:
     if shape != other_shape:
         raise DataError(
             f"case {case_id}: {path} is {_size(shape)} but {other_path} is {_size(other_shape)} "
-            "(slices × rows × columns); they must be the same grid"
+            f"(slices × rows × columns); they must be the same grid{_turned(one, other)}"
         )
     if geometry.affine is None or other_geometry.affine is None or geometry.spacing_mm is None:
         return
@@ -37,6 +37,17 @@ def require_same_grid(case_id: str, one: Grid, other: Grid) -> None:
             f"{_place(other_geometry)}, up to {distance_mm:.3g} mm apart; correct the header "
             "that is wrong"
         )
+
+
+def _turned(one: Grid, other: Grid) -> str:
+    """Return a hint for pictures of which one lies on its side."""
+    swapped = one[1][-2:] == other[1][:-3:-1]
+    if not swapped or one[2].affine is not None or other[2].affine is not None:
+        return ""
+    return (
+        "; if a camera turned the photograph (EXIF orientation), one of the two is drawn on the "
+        "pixels as they are stored, turn it"
+    )
 
 
 def _place(geometry: Geometry) -> str:

@@ -19,11 +19,13 @@ from msa2net.data.case import Case
 from msa2net.data.doubts import warn_of_doubts
 from msa2net.data.formats import open_source
 from msa2net.data.formats.source import Source, SourceCase
+from msa2net.data.readers import exif_orientation
 from msa2net.data.resampling import nearest_index
 from msa2net.data.statistics import count_labels, describe_channels
 from msa2net.data.store import (
     CASES,
     INDEX,
+    ORIENTATION,
     WHITE,
     Store,
     StoredCase,
@@ -316,6 +318,7 @@ def _store_case(
             "path": str(path.resolve()),
             **dict(zip(("bytes", "mtime_ns"), _stamp(path), strict=True)),
             "sha256": sha256(path),
+            **_camera(path, source),
         }
         for path in source_case.files
     ]
@@ -331,6 +334,12 @@ def _store_case(
         intensity=describe_channels(case.image),
         voxels={str(value): count for value, count in count_labels(case.label).items()},
     )
+
+
+def _camera(path: Path, source: Source) -> dict[str, int]:
+    """Note how the camera turned a picture, if it did."""
+    orientation = exif_orientation(path) if source.kind == "photograph" else 1
+    return {} if orientation == 1 else {ORIENTATION: orientation}
 
 
 def _check_depth(case: Case, source: Source) -> None:

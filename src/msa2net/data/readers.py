@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from msa2net.data.case import Case
 from msa2net.data.dicom import read_series
@@ -48,14 +48,15 @@ def read_image(path: Path, case_id: str | None = None) -> Case:
 def read_mask(path: Path) -> NDArray[Any]:
     """Read a mask picture's raw values as (H, W) integers.
 
-    A palette's indices are the values. An RGB mask is read only when its channels are equal.
-    Floats within 1e-3 of a whole number are that number.
+    A palette's indices are the values. An RGB mask is read only when its channels are equal. An
+    EXIF orientation of its own is applied, as `read_image` does, but not that of the picture it
+    belongs to, of which it knows nothing. Floats within 1e-3 of a whole number are that number.
 
     Raises:
         DataError: unreadable, a coloured picture rather than a mask, fractions, NaN or infinities.
     """
     with _opened(path) as picture:
-        array = np.asarray(picture)
+        array = np.asarray(ImageOps.exif_transpose(picture))
         if picture.mode == "1":
             array = array.astype(np.uint8)
     if array.ndim == 3:
@@ -68,6 +69,18 @@ def read_mask(path: Path) -> NDArray[Any]:
         array = array[..., 0]
     check_finite(path, array)
     return whole_labels(path, array)
+
+
+def exif_orientation(path: Path) -> int:
+    """Return how viewers turn a picture, 2 to 8 as EXIF counts; 1: they show it as it is stored.
+
+    Raises:
+        DataError: missing or unreadable.
+    """
+    with _opened(path, decode=False) as picture:
+        # PNG's own method decodes the picture, in case that the tag comes last.
+        orientation = Image.Image.getexif(picture).get(ExifTags.Base.Orientation, 1)
+    return orientation if orientation in range(2, 9) else 1
 
 
 def read_path(path: Path) -> Case:
@@ -177,11 +190,11 @@ def _decode(path: Path, picture: Image.Image) -> int:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path, *, decode: bool = True) -> Iterator[Image.Image]:
     """Open a picture and decode it whole, so that a truncated file is found here."""
     try:
         with _open(path) as picture:
-            pages = _decode(path, picture)
+            pages = _decode(path, picture) if decode else 1
             if pages > 1:
                 raise DataError(f"{path} holds {pages} pages; save them as one file each")
             yield picture

@@ -28,6 +28,9 @@ INDEX, CASES = "dataset.json", "cases"
 WHITE = f" {IGNORE}=1"
 """In a recipe: masks of two classes held no 1, so 255 is the second class."""
 
+ORIENTATION = "exif_orientation"
+"""In what is said of a file: how the camera turned a picture, if it did."""
+
 SCHEMA = 2  # 1 had neither patients, groups, statistics nor the files' own layouts
 
 
@@ -44,7 +47,7 @@ class StoredCase:
         geometry: what `Geometry.to_json` gives: the way back into the source file's grid.
         intensity: one description a channel.
         voxels: label value → number of voxels, values as text as JSON has it.
-        files: path, size, modification time and SHA-256 of every source file.
+        files: path, size, modification time and SHA-256 of every source file, and `ORIENTATION`.
         recipe: what the stored arrays depend on besides the files.
     """
 
@@ -58,6 +61,12 @@ class StoredCase:
     group: str = ""
     intensity: tuple[ChannelStatistics, ...] = ()
     voxels: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def turned_alone(self) -> int:
+        """How the camera turned the photograph (EXIF) where its mask was not turned so; else 1."""
+        image, *masks = (int(file.get(ORIENTATION, 1)) for file in self.files or [{}])
+        return 1 if image in masks else image
 
     @property
     def spacing_mm(self) -> tuple[float, float, float] | None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from msa2net.config import DataConfig
+from msa2net.data.check.camera import check_camera
 from msa2net.data.check.encodings import MAX_CASES, MIN_ORGANS, Labelled, recognise_encoding
 from msa2net.data.check.files import check_arrays, check_duplicates, check_room, check_sources
 from msa2net.data.check.findings import LEVELS, WHOLE, Finding, Level
@@ -68,6 +69,7 @@ def check_store(
             findings += check_label(store, row)
             findings += check_channels(store, row)
             findings += check_image(store, row, store.case(row.id).image)
+            findings += check_camera(store, row)
             sound.append(row)
     findings += check_white(store, sound)
     wrong_names = check_encoding(store, sound)

@@ -15,7 +15,7 @@ from msa2net.data.case import Case
 from msa2net.data.guards import sides
 from msa2net.data.labels import IGNORE, white_is_structure
 from msa2net.data.names import LABELS_FILE
-from msa2net.data.readers import read_image, read_mask
+from msa2net.data.readers import exif_orientation, read_image, read_mask
 from msa2net.errors import DataError
 from msa2net.text import listed
 
@@ -138,6 +138,13 @@ def read_pair(
     case = read_image(image, case_id)
     values_HW = read_mask(mask)
     if values_HW.shape != case.image.shape[2:]:
+        if values_HW.shape == case.image.shape[:1:-1] and exif_orientation(image) > 4:
+            raise DataError(
+                f"case {case_id}: the camera turned {image}, so that viewers show "
+                f"{sides(case.image.shape[2:])} (rows × columns; EXIF orientation "
+                f"{exif_orientation(image)}), and its mask {mask} is drawn on the stored "
+                f"{sides(values_HW.shape)}; turn the mask alike, or remove the EXIF orientation"
+            )
         raise DataError(
             f"case {case_id}: {image} is {sides(case.image.shape[2:])} and its mask {mask} is "
             f"{sides(values_HW.shape)} (rows × columns); they must be the same"
