@@ -19,8 +19,8 @@ from PIL import Image
 from rich.console import Console
 
 import resumed
-from msa2net.cli.bar import EpochLines, TrainingBar, as_time, fitting
-from msa2net.cli.console import track, training_progress
+from msa2net.cli.bar import EpochLines, TrainingBar, as_time, fitting, told
+from msa2net.cli.console import looks, track, training_progress
 from msa2net.data.case import Case
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.preprocessing import Preprocessing
@@ -365,6 +365,29 @@ def test_a_terminal_gets_bars_and_a_file_gets_no_empty_lines(terminal: bool, mon
     assert list(track(iter("abc"), 3, "going")) == ["a", "b", "c"]
     assert ("going" in screen.file.getvalue()) == terminal
     assert terminal or screen.file.getvalue() == ""
+
+
+def test_without_a_terminal_the_end_of_a_training_is_a_line_a_minute(monkeypatch):
+    clock, lines = [0.0], []
+    monkeypatch.setattr("msa2net.cli.bar.time.monotonic", lambda: clock[0])
+    for _ in told(range(8), 8, "measuring", lines.append):
+        clock[0] += 40
+    assert lines == [
+        "measuring, 8 steps",
+        "measuring, step 2/8, 4:00 min left",
+        "measuring, step 4/8, 2:40 min left",
+        "measuring, step 6/8, 1:20 min left",
+    ]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_end_of_a_training_is_shown(terminal: bool, monkeypatch):
+    screen = Console(file=io.StringIO(), force_terminal=terminal, width=80)
+    monkeypatch.setattr("msa2net.cli.console.console", lambda: screen)
+    monkeypatch.setenv("TERM", "xterm")
+    assert list(looks(range(3), 3)) == [0, 1, 2]
+    assert "measuring what is usual" in screen.file.getvalue()
+    assert terminal or screen.file.getvalue() == "measuring what is usual, 3 steps\n"
 
 
 @pytest.mark.parametrize(

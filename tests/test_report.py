@@ -156,10 +156,12 @@ def test_precision_is_what_ran_or_nothing(tmp_path):
     network = NetworkFacts(
         name="msa2net", encoder=None, num_classes=2, in_channels=1, image_size=(64, 96)
     )
-    before = make_facts(network, ["background", "a"], training={"seed": 7, "best_epoch": 3})
+    known = {"seed": 7, "best_epoch": 3, "warnings": ["nothing useful was learnt: …"]}
+    before = make_facts(network, ["background", "a"], training=known)
     planned = facts_of(tmp_path / "a", config=make_config("synapse"), facts=before)
     assert "Precision" not in planned  # auto is not a precision
     assert "Seed 7" in planned
+    assert "Warning nothing useful was learnt: … Epochs" in planned
     assert "Kept weights of epoch 3 " in planned
     assert "64 × 96" in planned
     assert "Epochs 40 planned" in planned

@@ -23,6 +23,7 @@ from msa2net.config import dump_config, load_config
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.slices import SliceDataset
 from msa2net.errors import ConfigError, DataError, WeightsError
+from msa2net.inference.run_folder import read_facts
 from msa2net.training.checkpoint import Checkpoints
 from msa2net.training.stopping import StopRequest, TrainingInterrupted
 
@@ -115,6 +116,86 @@ def test_cut_off_after_the_last_epoch(workplace: Path, tmp_path: Path, whole: Pa
     usual = json.loads((run / "model.json").read_text())["usual"]
     assert (usual["train_cases"], usual["val_cases"]) == (9, 1)
     assert (run / "MODEL_CARD.md").read_text() == (whole / "MODEL_CARD.md").read_text()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_after_the_last_epoch_leaves_a_run_that_works(
+    workplace: Path, tmp_path: Path, whole: Path, signum: int
+):
+    """Between two cases that are measured; what is left is done later, and nothing trained anew."""
+    run, shown = tmp_path / "run", []
+
+    def looks(numbers, total: int):
+        for number in numbers:
+            if number == 11:
+                signal.raise_signal(signum)
+            shown.append((number, total))
+            yield number
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
+    try:
+        with pytest.raises(TrainingInterrupted) as stopped:
+            resumed.train(workplace, run, looks=looks)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert (stopped.value.signum, stopped.value.epochs) == (signum, 2)
+    assert shown[-1] == (11, 20)  # 9 training cases twice, a validation case twice
+    facts = read_facts(run)
+    assert facts.usual is None
+    assert facts.training["epochs_run"] == facts.training["epochs"] == 2
+    assert (run / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+    class NoStep(L.Callback):
+        def on_train_batch_start(self, *_) -> None:
+            raise AssertionError
+
+    shown.clear()
+    result = resumed.train(
+        workplace, run, resume=True, callbacks=[NoStep()],
+        looks=lambda numbers, total: [(shown.append(number), number)[1] for number in numbers],
+    )  # fmt: skip
+    assert result.finished
+    assert shown == list(range(20))
+    assert_same_run(run, whole)
+    assert (run / "MODEL_CARD.md").read_text() == (whole / "MODEL_CARD.md").read_text()
+
+
+def test_too_little_memory_after_the_last_epoch_is_explained(
+    workplace: Path, tmp_path: Path, whole: Path
+):
+    failing = mock.Mock(side_effect=MemoryError)
+    with (
+        mock.patch("msa2net.training.usual.look_at", failing),
+        pytest.raises(ConfigError, match="not enough memory on cpu while validating: .* go on"),
+    ):
+        resumed.train(workplace, tmp_path / "run")
+    resumed.train(workplace, tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_a_lengthened_run_that_is_stopped_tells_how_far_it_is(
+    workplace: Path, tmp_path: Path, whole: Path
+):
+    """Its weights may stay those of the first training."""
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    longer = resumed.settings(workplace, **{"train.epochs": 5, "train.learning_rate": 1e-12})
+    before = read_facts(run).training
+
+    class Stop(L.Callback):
+        def on_train_batch_end(self, trainer, *_) -> None:
+            if trainer.current_epoch == 3:
+                signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(TrainingInterrupted):
+        resumed.train(
+            workplace, run, resume=True, accept_changes=True, config=longer, callbacks=[Stop()]
+        )
+    after = read_facts(run).training
+    assert (after["epochs"], after["epochs_run"]) == (5, 3)
+    assert after["seconds"] > before["seconds"]
+    assert after["seconds"] == round(Checkpoints(run).load()[0]["progress"]["seconds"], 1)
 
 
 def test_a_compiled_training_validates_alike_when_it_goes_on(

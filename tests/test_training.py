@@ -12,20 +12,24 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import commands
+import resumed
 from msa2net.cli.train import print_result
 from msa2net.config import Config, ModelConfig, TrainConfig, load_config
 from msa2net.data.case import Case
+from msa2net.data.geometry import Geometry
 from msa2net.data.phantom.files import write_phantom
-from msa2net.data.store import open_store
+from msa2net.data.store import Store, StoredCase, open_store
 from msa2net.errors import ConfigError, DataError, WeightsError
 from msa2net.evaluation.evaluate import evaluate_run, example_slices, rank_cases
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import choose_device, load_run, read_facts
 from msa2net.metrics import case_rows, read_cases_csv
 from msa2net.report.html import write_report
-from msa2net.training import quiet
+from msa2net.training import quiet, setup
+from msa2net.training.outcome import learning_warnings
 from msa2net.training.processes import find_processes
 from msa2net.training.progress import Progress
 from msa2net.training.result import TrainingResult
@@ -397,7 +401,8 @@ def test_the_end_is_told_with_the_next_command(workplace: Path, tmp_path: Path):
     result = commands.msa2net(
         "train", workplace / "small.yaml", "--out", "my run", *settings, cwd=tmp_path
     )
-    lines = [line for line in result.stdout.splitlines() if "waiting for data" not in line]
+    perhaps = ("waiting for data", "warning: nothing useful was learnt")
+    lines = [line for line in result.stdout.splitlines() if not any(map(line.count, perhaps))]
     assert re.fullmatch(r"trained 2 epochs in \d+ s; the network is in my run", lines[-5])
     assert lines[-4].startswith("train.early_stopping: the last validations brought no higher")
     assert re.fullmatch(r"best Dice while training 0\.\d{4} \(mean .*\), in epoch 1", lines[-3])
@@ -417,6 +422,87 @@ def test_the_end_is_told_with_the_next_command(workplace: Path, tmp_path: Path):
 def test_much_waiting_for_data_is_told(share: float | None, said: bool, capsys):
     print_result(TrainingResult(Path("run"), 0.5, 1, 60.0, 1, True, False, share))
     assert ("31% of it was spent waiting for data" in capsys.readouterr().out) is said
+
+
+def test_what_a_training_came_to_nothing_for_is_told(capsys):
+    print_result(
+        TrainingResult(Path("run"), 0.0, 1, 60.0, 1, True, warnings=("nothing useful was learnt",))
+    )
+    assert "\nwarning: nothing useful was learnt\n" in capsys.readouterr().out
+
+
+class Silent(nn.Module):
+    """Finds nothing, and the smallest rate does not change that."""
+
+    widths = (1,)
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.score = nn.Parameter(torch.zeros(num_classes))
+        self.score.data[0] = 9
+
+    def forward(self, image_BCHW):
+        size = (len(image_BCHW), len(self.score), *image_BCHW.shape[2:])
+        return self.score[None, :, None, None].expand(size) + 0 * image_BCHW.mean()
+
+
+def test_a_training_that_learns_nothing_ends_with_a_warning(tmp_path: Path):
+    write_phantom("isic2018", tmp_path / "raw", cases=13)
+    config = resumed.settings(tmp_path, **{"train.learning_rate": 1e-12, "train.epochs": 1})
+    with mock.patch.object(
+        setup, "create_model", lambda *, in_channels, num_classes, **_: Silent(1, num_classes)
+    ):
+        result = train(config, tmp_path / "run", device="cpu")
+    (warning,) = result.warnings
+    assert warning.startswith("nothing useful was learnt: the best val Dice is 0.000, next to none")
+    assert "msa2net check" in warning
+    assert read_facts(tmp_path / "run").training["warnings"] == [warning]
+    assert f"**Warning:** {warning}" in (tmp_path / "run" / "MODEL_CARD.md").read_text()
+
+
+def stored(split: str, *voxels: int) -> StoredCase:
+    counts = {str(label): number for label, number in enumerate(voxels)}
+    geometry = Geometry().to_json()
+    return StoredCase("one", split, (1, 1, 1, sum(voxels)), geometry, [], "", "", voxels=counts)
+
+
+def warnings_of(dice, losses=(1.0, 0.9, 0.8), monitor: str = "val") -> list[str]:
+    """Of data with two structures, in half of the pixels of one case and in few of another."""
+    cases = (stored("val", 50, 50, 0), stored("val", 70, 20, 10), stored("train", 0, 0, 100))
+    store = Store(
+        Path(), "images", "photograph", ("none", "skin", "nail"), 3, "fixed", 0, 255, cases
+    )
+    progress = Progress()
+    for epoch, loss in enumerate(losses):
+        progress.table.append({"epoch": epoch + 1, "train_loss": loss})
+    if dice is not None:
+        progress.table[0][f"{monitor}_dice"] = dice
+    train = TrainConfig(epochs=3, batch_size=1, learning_rate=1)
+    return learning_warnings(progress, train, store)
+
+
+def test_a_score_is_held_against_one_answer_for_every_pixel():
+    """All skin: Dice 2/3 and 1/3, and nothing of nails: a mean of 1/4."""
+    (warning,) = warnings_of(0.25)
+    assert "the best val Dice, 0.250, is not above the 0.250 of calling every pixel skin" in warning
+    assert warnings_of(0.26) == []
+    assert "next to none of the structures is found" in warnings_of(0.01)[0]
+    assert warnings_of(0.8, losses=(1.0, 1.1, 1.2)) == []  # the score says it all
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        ((1.0, 1.1, 1.0), "was 1.000 in the first epoch and never lower, 1.000 in the last"),
+        ((1.0, 1.1, 0.99), None),
+        ((1.0, 0.9, 1.1), None),  # it can be learnt; why it went up again is another matter
+        ((1.0, 1.1), None),  # too few to tell
+    ],
+)
+def test_a_loss_that_never_falls_is_told_where_nothing_is_scored(losses, said: str | None):
+    warnings = warnings_of(None, losses)
+    assert len(warnings) == (said is not None)
+    assert said is None or said in warnings[0]
 
 
 NEW_SETTINGS = ("early_stopping", "freeze_encoder", "loggers", "start_from")

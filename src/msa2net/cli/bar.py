@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
@@ -14,6 +14,9 @@ from msa2net.training.callbacks import EpochListener, Recorder
 from msa2net.training.progress import Progress as TrainingProgress
 from msa2net.training.task import SegmentationTask
 
+Item = TypeVar("Item")
+
+TELL_EVERY_S = 60.0
 FETCH_EVERY_S = 2.0  # a loss that is shown makes a GPU wait
 BAR_WIDTH = 16
 DISPENSABLE = ("step", "speed", "loss", "dice")  # the first goes first where a line is too short
@@ -149,6 +152,29 @@ def _seconds_left(
 ) -> float:
     """Return how long the rest takes, going by the seconds since `first_step`."""
     return (task.total_steps - progress.step) * seconds / (progress.step - first_step)
+
+
+def told(
+    items: Iterable[Item], total: int, doing: str, say: Callable[[str], None]
+) -> Iterator[Item]:
+    """Yield the items, and say how far they are: at the start, and once a minute.
+
+    Args:
+        items: them.
+        total: how many.
+        doing: what is done with them.
+        say: prints a line.
+    """
+    began = said = time.monotonic()
+    for done, item in enumerate(items):
+        now = time.monotonic()
+        if done == 0:
+            say(f"{doing}, {total} steps")
+        elif now - said >= TELL_EVERY_S:
+            left = as_time((total - done) * (now - began) / done)
+            say(f"{doing}, step {done}/{total}, {left} left")
+            said = now
+        yield item
 
 
 def fitting(facts: Mapping[str, str], width: int) -> str:

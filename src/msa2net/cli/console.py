@@ -115,6 +115,18 @@ def track(items: Iterable[Item], total: int, description: str) -> Iterator[Item]
     yield from items
 
 
+def looks(numbers: Iterable[int], total: int) -> Iterator[int]:
+    """Show how far the end of a training is: a bar, or without a terminal a line a minute."""
+    from msa2net.cli.bar import told
+
+    doing = "measuring what is usual"
+    return (
+        track(numbers, total, doing)
+        if console().is_interactive
+        else told(numbers, total, doing, say)
+    )
+
+
 def training_progress(verbose: bool) -> "Callback":
     """Make what shows a training's progress: a bar, or without a terminal a line an epoch.
 

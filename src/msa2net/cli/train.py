@@ -12,6 +12,7 @@ from msa2net.cli.console import (
     DeviceOption,
     ThreadsOption,
     VerboseOption,
+    looks,
     say,
     set_up,
     track,
@@ -145,6 +146,7 @@ def run_training(
             progress=(lambda cases, total: track(cases, total, preparing)) if first else None,
             notices=say,
             callbacks=[shown] if first else [],
+            looks=looks if first else None,
         )
     except TrainingInterrupted as stop:
         if not first:
@@ -192,4 +194,6 @@ def print_result(result: "TrainingResult") -> None:
             f"best Dice while training {result.best_dice:.4f} (mean over classes and cases), "
             f"in epoch {result.best_epoch}"
         )
+    for warning in result.warnings:
+        say(f"warning: {warning}", "bold yellow")
     say(DISCLAIMER)

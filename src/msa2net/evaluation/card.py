@@ -196,6 +196,7 @@ def _training(facts: ModelFacts, config: Config | None) -> list[str]:
         for split in ("val", "test")
         if known.get(f"{split}_dice") is not None
     ]
+    found += [f"**Warning:** {warning}." for warning in known.get("warnings", ())]
     if "val" in known.get("trained_on", ()):
         found.append("The validation cases were trained on as well.")
     if config is not None:

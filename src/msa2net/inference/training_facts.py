@@ -17,6 +17,7 @@ class TrainingFacts(BaseModel):
         epochs_run: done when the training ended, or when weights were kept if it was cut off.
         seconds: of training until then.
         precision: what `auto` came to.
+        warnings: what speaks against a training that came to nothing.
         imported_from: file name of published weights.
         sha256: of that file.
     """
@@ -38,5 +39,6 @@ class TrainingFacts(BaseModel):
     precision: str | None = None
     seed: int | None = None
     device: str | None = None
+    warnings: tuple[str, ...] = ()
     imported_from: str | None = None
     sha256: str | None = None

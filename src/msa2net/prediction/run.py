@@ -182,7 +182,8 @@ class _Work:
         todo = iter(jobs if progress is None else progress(jobs, len(jobs)))
         for job, case, segmentation in self._segmented(predictor, todo):
             try:
-                self._write(predictor, job, case, segmentation)
+                with memory_guard(f"writing what was found in {job.name}"):
+                    self._write(predictor, job, case, segmentation)
                 _name_classes(self._out, predictor.label_names)
             except Msa2NetError as error:
                 self._fail(job, error)

@@ -120,6 +120,7 @@ def _left_out(summary: Summary) -> dict[str, str]:
 
 def _training_facts(run: RunContent) -> dict[str, str]:
     facts = {
+        "Warning": "; ".join(run.training.warnings),
         "Epochs": _epochs(run),
         "Kept weights": _kept_weights(run),
         "Training time": _training_time(run),

@@ -22,6 +22,7 @@ class TrainingResult:
         finished: False if `train.max_time` came first; `resume` goes on.
         stopped_early: `train.early_stopping` ended it.
         start: what was taken over from `model.start_from`; None without it, or if resumed.
+        warnings: sentences on a training that came to nothing; they stand in `model.json` too.
     """
 
     run: Path
@@ -33,3 +34,4 @@ class TrainingResult:
     stopped_early: bool = False
     waiting_share: float | None = None
     start: StartReport | None = None
+    warnings: tuple[str, ...] = ()

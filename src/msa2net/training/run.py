@@ -19,7 +19,7 @@ from msa2net.errors import ConfigError, memory_guard
 from msa2net.evaluation.card import write_card
 from msa2net.files import write_json
 from msa2net.inference.predictor import Predictor
-from msa2net.inference.run_folder import choose_device, read_facts, save_run, write_facts
+from msa2net.inference.run_folder import choose_device, save_run
 from msa2net.locks import alone_in
 from msa2net.training.averaging import WeightAverage
 from msa2net.training.callbacks import LAST, EpochListener, Recorder, kept_model, set_loader_reuse
@@ -30,6 +30,7 @@ from msa2net.training.folder import check_run_folder, prepare_run_folder
 from msa2net.training.memory import explain
 from msa2net.training.nonfinite import REPORT as NONFINITE_REPORT
 from msa2net.training.nonfinite import LossWatch
+from msa2net.training.outcome import learning_warnings, note_outcome
 from msa2net.training.plan import Plan
 from msa2net.training.processes import check_devices, find_processes
 from msa2net.training.quiet import without_noise
@@ -44,7 +45,7 @@ from msa2net.training.setup import (
 )
 from msa2net.training.start import REPORT as START_REPORT
 from msa2net.training.start import StartReport, check_source, start_from
-from msa2net.training.stopping import StopTraining, TrainingInterrupted
+from msa2net.training.stopping import Looks, StopTraining, TrainingInterrupted
 from msa2net.training.task import SegmentationTask
 from msa2net.training.usual import note_usual
 
@@ -61,6 +62,7 @@ def train(
     progress: ShowProgress | None = None,
     notices: Callable[[str], None] | None = None,
     callbacks: Sequence[L.Callback] = (),
+    looks: Looks | None = None,
 ) -> TrainingResult:
     """Prepare the data, train, and keep the weights with the best validation Dice (or the last).
 
@@ -76,6 +78,8 @@ def train(
         notices: takes sentences that the training's owner should read: what changed since it was
             interrupted, what another network brought, a log that failed.
         callbacks: Lightning callbacks besides our own, for example a progress bar.
+        looks: wraps numbers of the cases that are looked at when the last epoch is done, and how
+            many there are, to show a bar; see `note_usual`.
 
     Raises:
         ConfigError: the folder holds a run already, a setting does not work or was changed, the
@@ -92,12 +96,13 @@ def train(
     if accept_changes and not resume:
         raise ConfigError("--accept-changes is about a run that goes on; add --resume")
     with alone_in(run) if processes.first else nullcontext():
-        return _train(plan, callbacks, progress, overwrite, resume, accept_changes)
+        return _train(plan, callbacks, looks, progress, overwrite, resume, accept_changes)
 
 
 def _train(
     plan: Plan,
     callbacks: Sequence[L.Callback],
+    looks: Looks | None,
     progress: ShowProgress | None,
     overwrite: bool,
     resume: bool,
@@ -113,7 +118,7 @@ def _train(
     store = prepare(config.data, progress)
     store.ids(config.train.monitor)  # says what to do if nobody is in it
     facts, changes = plan.look_at(store, accept_changes)
-    session = _Session(plan, store, facts, callbacks)
+    session = _Session(plan, store, facts, callbacks, looks)
     notes += changes + session.notes
     if processes.first:  # and not before all that can be wrong was looked at
         prepare_run_folder(run, config, keep=resume)
@@ -137,9 +142,10 @@ class _Session:
         store: Store,
         facts: dict[str, Any],
         callbacks: Sequence[L.Callback],
+        looks: Looks | None,
     ) -> None:
         config, saved = plan.config, plan.saved
-        self.plan, self.callbacks = plan, callbacks
+        self.plan, self.callbacks, self.looks = plan, callbacks, looks
         self.config, self.run, self.target = config, plan.run, plan.target
         self.processes, self.progress = plan.processes, plan.progress
         self.splits = training_splits(config, store)
@@ -245,20 +251,9 @@ class _Session:
             self.plan.saved = None  # as large as three networks
         callbacks = [recorder, *self.callbacks]
         trainer = create_trainer(config, self.run, self.target, callbacks, progress, self.processes)
-        try:
-            if not self.plan.finished() and self.processes.first:
-                self.plan.loggers.open(progress.epoch)
-            finished = self._run_loop(trainer)
-        except Exception as error:
-            self._explain(error, trainer)
-            raise
-        finally:
-            self.data.end_workers()
-            self.plan.loggers.close()
-        if finished and progress.best_dice is None and self.processes.first:
-            self._save_last()  # the last weights are wanted, or all there is
-        if finished and self.processes.first:
-            self._note_end()
+        with self.plan.stop:  # from here on a signal is noted, and answered where all is whole
+            warnings = self._train(trainer)
+            finished = warnings is not None
         if not finished and self.plan.stop.signum is not None:
             raise TrainingInterrupted(
                 self.run, self.plan.stop.signum, progress.epoch, progress.step
@@ -275,20 +270,49 @@ class _Session:
             progress.no_longer_gains(config.train),
             progress.waiting_share(),
             self.start,
+            tuple(warnings or ()),
         )
 
-    def _note_end(self) -> None:
-        """Add to the weights how long all of it took, and what is usual of their training's cases.
+    def _train(self, trainer: L.Trainer) -> list[str] | None:
+        """Run what is left and finish the run folder.
 
-        They may be those of an earlier epoch, and were written then.
+        Returns:
+            What speaks against what it came to; None if it was stopped.
         """
-        facts = read_facts(self.run)
-        training = facts.training | self._so_far()
-        write_facts(self.run, facts.model_copy(update={"training": training}))
+        try:
+            if not self.plan.finished() and self.processes.first:
+                self.plan.loggers.open(self.progress.epoch)
+            finished = self._run_loop(trainer)
+        except Exception as error:
+            self._explain(error, trainer, validating=self.recorder.validating)
+            raise
+        finally:
+            self.data.end_workers()
+            self.plan.loggers.close()
+        warnings = learning_warnings(self.progress, self.config.train, self.data.store)
+        if self.processes.first and finished:
+            finished = self._finish(trainer, warnings)
+        elif self.processes.first:
+            note_outcome(self.run, self._so_far())
+        return warnings if finished else None
+
+    def _finish(self, trainer: L.Trainer, warnings: list[str]) -> bool:
+        """Write what is known when the last epoch is done; return False if it was stopped."""
+        if self.progress.best_dice is None:
+            self._save_last()  # the last weights are wanted, or all there is
+        note_outcome(self.run, self._so_far(), warnings)
         predictor, slices = self.task.predictor, self.config.batch_slices
         predictor.model.to(self.target)  # Lightning took it off the device
-        note_usual(self.run, predictor, slices, self.data.store, self.splits)
+        looks = self.plan.stop.between(self.looks)
+        try:
+            note_usual(self.run, predictor, slices, self.data.store, self.splits, looks)
+        except StopTraining:
+            return False
+        except Exception as error:
+            self._explain(error, trainer, validating=True)
+            raise
         write_card(self.run)
+        return True
 
     def _save_last(self) -> None:
         reached: dict[str, Any] = {"best_epoch": self.progress.epoch, "weights": LAST}
@@ -296,7 +320,7 @@ class _Session:
             reached["averaged"] = True
         self.save(kept_model(self.task, reached), reached)
 
-    def _explain(self, error: Exception, trainer: L.Trainer) -> None:
+    def _explain(self, error: Exception, trainer: L.Trainer, *, validating: bool) -> None:
         """Say what to do about an exception that means too little memory; leave others alone."""
         explain(
             error,
@@ -306,7 +330,7 @@ class _Session:
             self.config,
             self.target,
             trainer.precision_plugin.forward_context(),
-            validating=self.recorder.validating,
+            validating=validating,
         )
 
     def _go_on(self, saved: dict[str, Any]) -> None:
@@ -326,7 +350,7 @@ class _Session:
         """Run what is left; return False if it was stopped."""
         recorder = self.recorder
         cuda = [self.target] if self.target.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda), self.plan.stop:
+        with torch.random.fork_rng(devices=cuda):
             try:
                 if recorder.restored is not None and self._epoch_ends():
                     self._end_epoch(trainer, recorder.restored)

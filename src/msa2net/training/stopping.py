@@ -3,9 +3,13 @@
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+Looks = Callable[[Iterable[int], int], Iterable[int]]
+"""Wraps numbers, one for each time that a case is looked at, and how many there are."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 OUT_OF_TIME = 1  # a signal's number is larger, so it is what several processes agree on
@@ -100,3 +104,14 @@ class StopRequest:
             needed = 2 * (self._longest + saving_seconds)
             self.out_of_time = now - self._started + needed >= self._seconds
         return self.signum is not None or self.out_of_time
+
+    def between(self, looks: Looks | None) -> Looks:
+        """Return what leaves before a look by StopTraining, where it is time to."""
+
+        def leave_or_go_on(numbers: Iterable[int], total: int) -> Iterator[int]:
+            for number in numbers if looks is None else looks(numbers, total):
+                if self.check(0.0):
+                    raise StopTraining
+                yield number
+
+        return leave_or_go_on

@@ -4,7 +4,7 @@ The result goes to `model.json`. It follows from the weights, the data and the s
 an interrupted training comes to the same.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from msa2net.inference.usual import learn
 from msa2net.inference.usual_facts import Usual
 from msa2net.metrics.calibration import expected_calibration_error, fit_temperature
 from msa2net.models.weights import load_weights
+from msa2net.training.stopping import Looks
 
 TRAIN_CASES = 200  # that ranges are learnt from, evenly chosen; more say the same
 VAL_CASES = 400
@@ -39,6 +40,7 @@ def note_usual(
     batch_slices: int,
     store: Store,
     trained_on: tuple[str, ...],
+    looks: Looks | None = None,
     *,
     again: bool = False,
 ) -> None:
@@ -51,6 +53,8 @@ def note_usual(
         store: the prepared data.
         trained_on: its splits that were trained on. The validation cases say something of others
             only if they are not among them.
+        looks: wraps numbers, one for each time that a case is looked at, and how many there are:
+            to show a bar, or to leave by an exception.
         again: also if it is there.
     """
     facts = read_facts(run)
@@ -62,7 +66,7 @@ def note_usual(
     ids = {split: [row.id for row in store.cases if row.split == split] for split in SPLITS}
     val = [] if "val" in trained_on else few(ids["val"], VAL_CASES)
     train = few([one for split in trained_on for one in ids[split]], TRAIN_CASES)
-    usual = measure(predictor, batch_slices, store, train, val, flips)
+    usual = measure(predictor, batch_slices, store, train, val, flips, looks)
     write_facts(run, facts.model_copy(update={"usual": usual}))
 
 
@@ -73,24 +77,29 @@ def measure(
     train: list[str],
     val: list[str],
     flips: tuple[Flip, ...],
+    looks: Looks | None = None,
 ) -> Usual:
-    """Look at cases of a training and return what is usual of them."""
+    """Look at cases of a training and return what is usual of them; `looks` as for `note_usual`."""
     preprocessing, names = predictor.preprocessing, predictor.label_names
-    watches = [look_at(case, preprocessing, names) for case in _cases(store, train)]
+    fitted = few(val, FITTED_CASES)
+    total = 2 * len(train) + len(fitted) + len(val)
+    numbers = iter(range(total) if looks is None else looks(range(total), total))
+    watches = [look_at(case, preprocessing, names) for case in _cases(store, train, numbers)]
     thumbnail = mean_thumbnail(watch.thumbnail for watch in watches).round(4)
     train_features: list[Features] = []
-    for watch, case in zip(watches, _cases(store, train), strict=True):
+    for watch, case in zip(watches, _cases(store, train, numbers), strict=True):
         assert case.label is not None
         train_features.append(watch.features(np.asarray(case.label), thumbnail))
     if not val:
         usual = learn(train_features, [])
         return usual.model_copy(update={"thumbnail": thumbnail.ravel().tolist()})
-    temperature = _fit(predictor, _cases(store, few(val, FITTED_CASES)))
+    temperature = _fit(predictor, _cases(store, fitted, numbers))
     mirrored = Predictor(predictor.model, preprocessing, names, batch_slices, flips=flips)
     lookout = Lookout(None, calibration=True)
     lookout.temperature, lookout.thumbnail = temperature, thumbnail
-    for _ in mirrored.segment(_cases(store, val), lookout):
+    for _ in mirrored.segment(_cases(store, val, numbers), lookout):
         pass
+    next(numbers, None)  # the last one is done: a bar goes
     usual = learn(train_features, list(lookout.features.values()), lookout.errors)
     before, after = (expected_calibration_error(table) or 0.0 for table in lookout.tables_2B3)
     return usual.model_copy(
@@ -131,8 +140,9 @@ def _fit(predictor: Predictor, cases: Iterable[Case]) -> float:
     return round(fit_temperature(np.concatenate(scores), np.concatenate(truth)), 4)
 
 
-def _cases(store: Store, ids: list[str]) -> Iterable[Case]:
+def _cases(store: Store, ids: list[str], numbers: Iterator[int]) -> Iterable[Case]:
     for case_id in ids:
+        next(numbers, None)
         with naming(case_id, image_path(store.root, case_id)):
             case = store.case(case_id)
         yield case
