@@ -1,5 +1,6 @@
 """Configurations: what is accepted, and what a mistake says."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,96 @@ def test_broken_files(tmp_path: Path, text: str, message: str):
         load_config(path)
     with pytest.raises(ConfigError, match="cannot read the configuration"):
         load_config(tmp_path / "none.yaml")
+
+
+BOMB = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else 'x'] * 9)}]" for n in range(30))
+DEEP = "[" * 1500
+DIGITS = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        (BOMB, 5, "more than 10000 values, counting what aliases repeat"),
+        (f"{MINIMAL}loss: {DEEP}", 5, "more than 20 deep"),
+        (f"loss: [{'1,' * 100_000}]", 1, "more than 10000 values"),
+        (
+            "\n".join(f"a{n}: &a{n} [*a{n - 1}]" if n else "a0: &a0 [x]" for n in range(99)),
+            20,
+            "deep",
+        ),
+        ("a: &a [*a]", 1, "an alias stands within what it names"),
+        (f"# size\nimage_size: {DIGITS}", 2, "'image_size' is '9+…9+', which is no whole number"),
+        ("image_size: 0x_", 1, "'image_size' is '0x_', which is no whole number"),
+        ("image_size: !!bool maybe", 1, "'image_size' is 'maybe', which is no true or false"),
+        ("image_size: !!float abc", 1, "'image_size' is 'abc', which is no number"),
+        ("image_size: !!python/name:os.system", 1, "could not determine a constructor"),
+        (f"{MINIMAL}train: {{epochs: 3}}", 5, "the key 'train' stands there twice; remove one"),
+        (MINIMAL.replace("epochs: 1", "epochs: 1, epochs: 2"), 4, "the key 'epochs' stands there"),
+        (MINIMAL.replace("64", "2024-99-99"), 2, "'image_size' is '2024-99-99'"),
+        (MINIMAL.replace("64", "!!timestamp x"), 2, "'image_size' is 'x'"),
+        (MINIMAL.replace("64", "100000"), 2, "'image_size' is 100000: a side of more than 4096"),
+        (MINIMAL.replace("0.001", ".inf"), 4, "'train.learning_rate' is inf"),
+        (f"{MINIMAL}augment:\n  affine: 0.5\n  scale: [2,\n    1]", 7, "'augment.scale' is"),
+        (f"{MINIMAL}trian: 1", 5, "there is no setting 'trian'"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said_at_once_with_its_line(
+    tmp_path: Path, text: str, line: int, message: str
+):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    start = time.monotonic()
+    with pytest.raises(ConfigError, match=rf"c\.yaml, line {line}\b.*{message}") as caught:
+        load_config(path)
+    assert time.monotonic() - start < 5
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 800
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("0x_", "'0x_', which is no whole number"),
+        ("2024-99-99", "'train.epochs' is '2024-99-99'"),
+        (DIGITS, "which is no whole number of at most 64 bits"),
+        ("!!bool maybe", "'maybe', which is no true or false"),
+        (DEEP, "more than 20 deep"),
+        ("{a: 1, a: 2}", "the key 'a' stands there twice"),
+        (".nan", "'train.epochs' is nan"),
+    ],
+)
+def test_what_is_wrong_on_the_command_line_is_said_with_its_key(
+    minimal: Path, value: str, message: str
+):
+    with pytest.raises(ConfigError, match=rf"^--set train\.epochs=.*{message}") as caught:
+        load_config(minimal, [f"train.epochs={value}"])
+    assert len(str(caught.value)) < 800
+
+
+def test_one_loss_is_changed_and_the_others_stay(minimal: Path):
+    assert load_config(minimal, ["loss.dice=2"]).loss == {"dice": 2, "cross_entropy": 1}
+    assert load_config(minimal, ["loss.boundary_dou=1", "loss.cross_entropy=0"]).loss == {
+        "dice": 1, "cross_entropy": 0, "boundary_dou": 1
+    }  # fmt: skip
+    minimal.write_text(MINIMAL + "loss: {dice: 3}\n")
+    assert load_config(minimal).loss == {"dice": 3}
+    assert load_config(minimal, ["loss.boundary_dou=1"]).loss == {"dice": 3, "boundary_dou": 1}
+    with pytest.raises(ConfigError, match="below 0 would reward mistakes"):
+        load_config(minimal, ["loss.dice=-1"])
+
+
+def test_of_one_key_set_twice_the_last_counts(minimal: Path):
+    assert load_config(minimal, ["train.epochs=3", "train.epochs=4"]).train.epochs == 4
+
+
+def test_files_may_begin_with_a_mark_and_hold_aliases_and_times(tmp_path: Path):
+    path = tmp_path / "c.yaml"
+    text = MINIMAL.replace("batch_size: 2", "batch_size: 2, max_time: 1-06:00:00")
+    path.write_text(f"\ufeff{text}augment: {{brightness: &share 0.1, contrast: *share}}")
+    config = load_config(path)
+    assert config.augment.contrast == 0.1
+    assert config.train.max_time == 1800
 
 
 def test_known_keys_are_dotted_paths():

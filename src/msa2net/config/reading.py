@@ -10,23 +10,14 @@ from pydantic import ValidationError
 
 from msa2net.config.fields import SectionModel
 from msa2net.config.sections import Config
+from msa2net.config.yaml_text import MAX_BYTES, parse_yaml
 from msa2net.errors import ConfigError
+from msa2net.text import printable
 
 Section = TypeVar("Section", bound=SectionModel)
 
 OTHER_NAMES = {"lr": "learning_rate"}
 """What users of other programs call a setting, where it is not like its name here."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes 11:30:00 for a number to the base of 60; here it stays text."""
-
-
-def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | str:
-    return node.value if ":" in node.value else loader.construct_yaml_int(node)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -37,25 +28,37 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     path = Path(path)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
     except OSError as error:
         within = sorted(path.glob("*.yaml")) if path.is_dir() else []
         instead = f"; name a file in it, such as {within[0]}" if within else ""
         raise ConfigError(
             f"cannot read the configuration {path}: {error.strerror}{instead}"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        detail = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not valid YAML: {detail}") from error
+    content, lines = parse_yaml(text, str(path))
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds no settings; it must be a YAML mapping such as configs/*")
+    places = {key: f"{path}, line {line}" for key, line in lines.items()}
     for override in overrides:
-        _apply_override(content, override)
-    return parse_section(Config, content, origin=str(path))
+        places[_apply_override(content, override)] = f"--set {override}"
+    return parse_section(Config, content, origin=str(path), places=places)
 
 
-def parse_section(section: type[Section], content: Mapping[str, Any], *, origin: str) -> Section:
+def parse_section(
+    section: type[Section],
+    content: Mapping[str, Any],
+    *,
+    origin: str,
+    places: Mapping[str, str] | None = None,
+) -> Section:
     """Check the settings of one section, or of a whole run (`Config`), and fill in defaults.
+
+    Args:
+        section: what they are to be.
+        content: the settings.
+        origin: where they come from, for errors.
+        places: setting as a dotted path → where it stands, if that is known better.
 
     Raises:
         ConfigError: the first thing that is wrong with them.
@@ -63,7 +66,8 @@ def parse_section(section: type[Section], content: Mapping[str, Any], *, origin:
     try:
         return section.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {_describe(error)}") from error
+        place = _place(error, places or {}) or origin
+        raise ConfigError(f"{printable(place, 300)}: {_describe(error)}") from error
 
 
 def dump_config(config: Config) -> str:
@@ -83,22 +87,36 @@ def known_keys() -> list[str]:
     return keys
 
 
-def _apply_override(content: dict[str, Any], override: str) -> None:
+def _apply_override(content: dict[str, Any], override: str) -> str:
+    """Set one setting; the others of its section stay, or are what they are by default.
+
+    Returns:
+        The setting's dotted path.
+    """
+    shown = printable(override, 200)
     key, separator, text = override.partition("=")
     if not separator or not key:
-        raise ConfigError(f"--set takes key=value, for example train.epochs=5; got '{override}'")
-    try:
-        value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: the value is not valid YAML") from error
+        raise ConfigError(f"--set takes key=value, for example train.epochs=5; got '{shown}'")
+    value, _ = parse_yaml(text, f"--set {shown}")
     *sections, last = key.split(".")
     target = content
     for section in sections:
+        if target is content and section not in content and section in Config.model_fields:
+            default = Config.model_fields[section].get_default()
+            content[section] = dict(default) if isinstance(default, dict) else {}
         inner = target.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"--set {override}: '{section}' is a value, not a section")
+            raise ConfigError(f"--set {shown}: '{section}' is a value, not a section")
         target = inner
     target[last] = value
+    return key
+
+
+def _place(error: ValidationError, places: Mapping[str, str]) -> str | None:
+    """Return where the first wrong setting, or the section that it is in, stands."""
+    parts = [str(part) for part in error.errors()[0]["loc"]]
+    keys = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next((places[key] for key in keys if key in places), None)
 
 
 def _describe(error: ValidationError) -> str:
@@ -120,4 +138,4 @@ def _describe(error: ValidationError) -> str:
             return message
     else:
         message = first["msg"][0].lower() + first["msg"][1:]
-    return f"'{key}' is {first['input']!r}: {message}"
+    return f"'{key}' is {printable(repr(first['input']), 200)}: {message}"

@@ -110,7 +110,9 @@ class DataConfig(SectionModel):
         description="shares of train, val and test, by which all patients are drawn anew; not "
         "set: the data set's own split",
     )
-    split_seed: int = Field(0, ge=0, description="seed of what split_ratios and folds draw")
+    split_seed: int = Field(
+        0, ge=0, lt=2**63, description="seed of what split_ratios and folds draw"
+    )
     folds: int | None = Field(
         None,
         ge=2,
@@ -244,9 +246,17 @@ class Config(SectionModel):
     augment: AugmentConfig = AugmentConfig()
     loss: dict[str, float] = Field(
         {"dice": 1.0, "cross_entropy": 1.0},
-        description="weights of the losses that are summed: boundary_dou, cross_entropy, dice",
+        description="weights of the losses that are summed: boundary_dou, cross_entropy, dice; "
+        "a file names all of them, and --set loss.dice=2 leaves the others as they are",
     )
     train: TrainConfig
+
+    @field_validator("loss")
+    @classmethod
+    def _none_below_zero(cls, weights: dict[str, float]) -> dict[str, float]:
+        if min(weights.values(), default=0) < 0:
+            raise ValueError("a weight below 0 would reward mistakes; use 0 or more")
+        return weights
 
     @model_validator(mode="after")
     def _somebody_to_choose_by(self) -> Self:
