@@ -1,6 +1,6 @@
 """How many training slices a second one core reads at random, and what memory that takes.
 
-    python benchmarks/slice_access.py [--size 224] [--seconds 5] [--out FILE.json]
+    python benchmarks/slice_access.py [--size 224] [--seconds 5] [--per-case 100] [--out FILE.json]
 
 Three data sets of 1, 4 and 16 times as many slices are written, then read in random order through
 `SliceDataset`, as training does (decoded to float32, standardised; no augmentation). A machine
@@ -13,6 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,9 @@ import torch
 from msa2net.config import AugmentConfig
 from msa2net.data.augment import Augmentation
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.slices import SliceArrays, SliceDataset
+from msa2net.data.slice_files import SliceArrays
+from msa2net.data.slice_files import write_slices as write_case
+from msa2net.data.slices import SliceDataset
 from msa2net.files import write_json
 
 FEWEST = 500
@@ -33,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--seconds", type=float, default=5.0, help="per data set")
+    parser.add_argument("--per-case", type=int, default=100, help="slices of a case; pictures: 1")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -40,7 +44,8 @@ def main() -> None:
     print(f"{'slices':>8} {'on disk':>9} {'slices/s':>9} {'spread':>13} {'memory':>9}")
     with tempfile.TemporaryDirectory() as folder:
         for times in (1, 4, 16):
-            arrays = write_slices(Path(folder) / str(times), FEWEST * times, options.size)
+            place = Path(folder) / str(times)
+            arrays = write_slices(place, FEWEST * times, options.size, options.per_case)
             results.append(measure(arrays, options.size, options.seconds))
             print(
                 "{slices:8d} {disk_mb:6.0f} MB {per_second:9.0f} "
@@ -50,22 +55,23 @@ def main() -> None:
         write_json(options.out, {"size": options.size, "python": sys.version, "rows": results})
 
 
-def write_slices(folder: Path, count: int, size: int) -> SliceArrays:
+def write_slices(folder: Path, count: int, size: int, per_case: int) -> SliceArrays:
     """Write `count` random slices in the form of `build_slices`."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    images = np.lib.format.open_memmap(
-        folder / "images.npy", "w+", np.float16, (count, 1, size, size)
-    )
-    labels = np.lib.format.open_memmap(folder / "labels.npy", "w+", np.uint8, (count, size, size))
-    for index in range(count):
-        images[index] = rng.random((1, size, size), dtype=np.float32)
-        labels[index] = rng.integers(0, 9, (size, size), dtype=np.uint8)
-    images.flush()
-    labels.flush()
-    del images, labels
-    write_json(folder / "origin.json", [["case", index] for index in range(count)])
-    return SliceArrays(folder)
+
+    def draw(slices: int) -> Iterator[tuple[bytes, bytes]]:
+        for _ in range(slices):
+            image_hw = rng.random((size, size), dtype=np.float32).astype(np.float16)
+            yield image_hw.tobytes(), rng.integers(0, 9, (size, size), dtype=np.uint8).tobytes()
+
+    cases = [
+        (f"case{start}", f"{start}.npy", min(per_case, count - start))
+        for start in range(0, count, per_case)
+    ]
+    for _, name, slices in cases:
+        write_case(folder / name, draw(slices), (slices, 1, size, size))
+    return SliceArrays(folder, cases, 1, (size, size))
 
 
 def measure(arrays: SliceArrays, size: int, seconds: float) -> dict[str, float]:

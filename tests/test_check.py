@@ -24,6 +24,8 @@ from msa2net.data.geometry import FileLayout, Geometry, training_orientation
 from msa2net.data.labels import ENCODINGS
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.prepare import prepare
+from msa2net.data.preprocessing import Preprocessing
+from msa2net.data.slice_files import build_slices
 from msa2net.data.statistics import count_labels, describe_channels
 from msa2net.data.store import (
     Store,
@@ -602,11 +604,9 @@ def test_room_on_the_disk(tmp_path: Path, monkeypatch):
     assert (finding.level, finding.detail) == ("note", "24.0 KiB for 4 slices, 24.0 KiB are free")
     usage.free -= 1
     assert the(store, "no room for training slices", image_size=(64, 32)).level == "error"
-    folder = tmp_path / "slices/0123"
-    folder.mkdir(parents=True)
-    np.save(folder / "images.npy", np.zeros((4, 1, 64, 32), np.float16))
+    build_slices(store, Preprocessing(channels=1, image_size=(64, 32)), ("train",))
     assert the(store, "beside the prepared data already", image_size=(64, 32)).level == "note"
-    assert the(store, "no room", image_size=(64, 64)).level == "error"
+    assert the(store, "no room", image_size=(32, 64)).level == "error"
 
 
 def test_the_largest_case(tmp_path: Path):

@@ -13,9 +13,11 @@ import yaml
 
 from commands import assert_one_sentence, msa2net
 from msa2net.config import Config, DataConfig, parse_section
-from msa2net.data import slices
+from msa2net.data import slice_files
 from msa2net.data.check.dataset import check_store
 from msa2net.data.preprocessing import Preprocessing
+from msa2net.data.slice_files import build_slices
+from msa2net.data.store import with_splits
 from msa2net.errors import DataError
 from msa2net.models.registry import create_model
 from msa2net.training import needs
@@ -90,9 +92,9 @@ def test_cases_that_are_not_held_out_train(tmp_path: Path):
 
 
 def test_room_for_the_slices_of_all_folds(tmp_path: Path, monkeypatch):
-    """Four cases of four slices in two folds: twice eight slices of 32×32, three bytes a pixel."""
+    """Four cases of four slices: each trains in one fold, and is written once, 32×32×3 bytes."""
     store = make(tmp_path, [case(n) for n in range(5)], splits="train train val val test")
-    needed = 2 * 8 * 32 * 32 * 3
+    needed = 16 * 32 * 32 * 3
     usage = SimpleNamespace(free=needed)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     folds = settings(tmp_path, folds=2)
@@ -100,31 +102,33 @@ def test_room_for_the_slices_of_all_folds(tmp_path: Path, monkeypatch):
     assert finding.detail == "48.0 KiB for 16 slices in 2 folds, 48.0 KiB are free"
     usage.free -= 1
     assert the(store, "no room for training slices", data=folds).level == "error"
-    for fold in range(2):  # of one shape: one that is there does not stand for the other
-        folder = tmp_path / f"slices/{fold}"
-        folder.mkdir(parents=True)
-        np.save(folder / "images.npy", np.zeros((8, 1, 32, 32), np.float16))
+    for fold in range(2):
         there = found(store, "beside the prepared data already", data=folds)
-        assert bool(there) == (fold == 1)
+        assert not there
+        split = with_splits(store, folds.model_copy(update={"fold": fold}))
+        build_slices(split, Preprocessing(channels=1, image_size=SMALL), ("train",))
+    assert found(store, "beside the prepared data already", data=folds)
 
 
 def test_of_several_processes_one_writes_the_slices(tmp_path: Path, monkeypatch):
     """Threads stand for processes: each locks by a file handle of its own."""
-    store, write, written = make(tmp_path, [case(n) for n in range(3)]), slices._write_slices, []
+    store, write, written = (
+        make(tmp_path, [case(n) for n in range(6)]),
+        slice_files.write_slices,
+        [],
+    )
 
     def slowly(*arguments) -> None:
         written.append(1)
-        time.sleep(0.2)
+        time.sleep(0.1)
         write(*arguments)
 
-    monkeypatch.setattr(slices, "_write_slices", slowly)
+    monkeypatch.setattr(slice_files, "write_slices", slowly)
     preprocessing = Preprocessing(channels=1, image_size=SMALL)
     with ThreadPoolExecutor(3) as pool:
-        jobs = [
-            pool.submit(slices.build_slices, store, preprocessing, ("train",)) for _ in range(3)
-        ]
+        jobs = [pool.submit(build_slices, store, preprocessing, ("train",)) for _ in range(3)]
         counts = {len(job.result().origin) for job in jobs}
-    assert written == [1]
+    assert len(written) == len(store.ids("train")) > 1
     assert len(counts) == 1
 
 

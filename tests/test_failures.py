@@ -21,10 +21,10 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 import commands
 import resumed
 from msa2net.config import TrainConfig
-from msa2net.data import slices
 from msa2net.data.augment import Augmentation
 from msa2net.data.phantom.files import write_phantom
-from msa2net.data.slices import SampleError, naming
+from msa2net.data.slice_files import SampleError, SliceArrays, naming
+from msa2net.data.store import image_path
 from msa2net.errors import ConfigError, DataError, is_out_of_memory, memory_guard
 from msa2net.inference.predictor import Predictor
 from msa2net.losses import create_loss
@@ -69,11 +69,14 @@ def test_a_damaged_file_is_named_with_its_case(workplace: Path, tmp_path: Path, 
     write_phantom("isic2018", tmp_path / "raw", cases=CASES)
     config = resumed.settings(tmp_path, **{"train.workers": workers})
 
+    cut_short: list[str] = []
+
     class CutShort(L.Callback):
         def on_train_start(self, trainer, pl_module) -> None:
-            images = trainer.datamodule.dataset.arrays.images
-            with images.path.open("rb+") as file:
-                file.truncate(images.path.stat().st_size - 10)
+            arrays = trainer.datamodule.dataset.arrays
+            path = arrays.path(len(arrays.origin) - 1)
+            os.truncate(path, path.stat().st_size - 10)
+            cut_short.append(arrays.origin[-1][0])
 
     with pytest.raises(DataError) as stopped:
         resumed.train(tmp_path, tmp_path / "run", config=config, callbacks=[CutShort()])
@@ -81,9 +84,8 @@ def test_a_damaged_file_is_named_with_its_case(workplace: Path, tmp_path: Path, 
     assert "\n" not in sentence
     assert sentence.startswith("case ISIC_00000")
     assert ", slice 0, file " in sentence
-    assert "images.npy was cut short; delete" in sentence
-    origin = json.loads(next(tmp_path.rglob("origin.json")).read_text())
-    assert f"case {origin[-1][0]}, " in sentence
+    assert ".npy was cut short; start again" in sentence
+    assert f"case {cut_short[0]}, " in sentence
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -99,18 +101,18 @@ def test_any_exception_of_a_worker_names_case_and_file(
         resumed.train(workplace, tmp_path / "run", config=config)
     sentence = str(stopped.value)
     assert sentence.startswith("case ISIC_")
-    assert sentence.endswith("images.npy: ZeroDivisionError: one of a kind")
+    assert sentence.endswith(".npy: ZeroDivisionError: one of a kind")
 
 
 def test_the_command_says_it_in_one_sentence(workplace: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(slices.Rows, "__getitem__", mock.Mock(side_effect=OSError("lost")))
+    monkeypatch.setattr(SliceArrays, "__getitem__", mock.Mock(side_effect=OSError("lost")))
     path = tmp_path / "small.yaml"
     resumed.settings(workplace, **{})
     path.write_text(next(workplace.glob("settings-*.yaml")).read_text())
     failed = commands.msa2net(
         "train", path, "--out", "run", "--set", "train.workers=1", cwd=tmp_path
     )
-    commands.assert_one_sentence(failed, "error: case ISIC_", "images.npy: OSError: lost")
+    commands.assert_one_sentence(failed, "error: case ISIC_", ".npy: OSError: lost")
 
 
 def test_a_validation_case_that_is_gone_is_named(tmp_path: Path):
@@ -119,7 +121,7 @@ def test_a_validation_case_that_is_gone_is_named(tmp_path: Path):
     class Remove(L.Callback):
         def on_validation_start(self, trainer, pl_module) -> None:
             for case_id in trainer.datamodule.store.ids("val"):
-                slices.image_path(trainer.datamodule.store.root, case_id).unlink()
+                image_path(trainer.datamodule.store.root, case_id).unlink()
 
     with pytest.raises(SampleError, match=r"case ISIC_\d+, file .*image.npy: .*missing or damaged"):
         resumed.train(

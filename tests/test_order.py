@@ -11,7 +11,8 @@ from msa2net.data.augment import Augmentation, mix
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.prepare import prepare
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.slices import EpochSampler, SliceDataset, build_slices
+from msa2net.data.slice_files import build_slices
+from msa2net.data.slices import EpochSampler, SliceDataset
 
 SEED, BATCH = 11, 4
 PREPROCESSING = Preprocessing(

@@ -22,8 +22,8 @@ from msa2net.data.augment import Augmentation
 from msa2net.data.case import Case, Segmentation
 from msa2net.data.phantom import ABDOMEN_LABELS, abdomen
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.slices import SliceArrays, SliceDataset
-from msa2net.files import write_json
+from msa2net.data.slice_files import SliceArrays, write_slices
+from msa2net.data.slices import SliceDataset
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.reduced import computing_in
 from msa2net.losses import create_loss
@@ -161,12 +161,12 @@ def reading_call(settings: Settings) -> Iterator[Callable[[], Tensor]]:
     rng = np.random.default_rng(0)
     with TemporaryDirectory() as name:
         folder = Path(name)
-        images = rng.random((STORED, 1, size, size), dtype=np.float32)
-        np.save(folder / "images.npy", images.astype(np.float16))
-        np.save(folder / "labels.npy", rng.integers(0, 9, (STORED, size, size), dtype=np.uint8))
-        write_json(folder / "origin.json", [["case", index] for index in range(STORED)])
+        images = rng.random((STORED, 1, size, size), dtype=np.float32).astype(np.float16)
+        labels = rng.integers(0, 9, (STORED, size, size), dtype=np.uint8)
+        pairs = ((i.tobytes(), k.tobytes()) for i, k in zip(images, labels, strict=True))
+        write_slices(folder / "case.npy", pairs, images.shape)
         dataset = SliceDataset(
-            SliceArrays(folder),
+            SliceArrays(folder, [("case", "case.npy", STORED)], 1, (size, size)),
             Preprocessing(channels=1, image_size=(size, size)),
             Augmentation(AugmentConfig()),
             seed=0,

@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 
 from msa2net.data.paper_augment import PaperAugmentation
 from msa2net.data.preprocessing import Preprocessing, ValueRange
-from msa2net.data.slices import Position, naming, sample_key
+from msa2net.data.slice_files import naming
+from msa2net.data.slices import Position, sample_key
 from msa2net.data.store import Store, image_path
 
 

@@ -21,6 +21,7 @@ from msa2net.data.formats import open_source
 from msa2net.data.formats.source import Source, SourceCase
 from msa2net.data.readers import exif_orientation
 from msa2net.data.resampling import nearest_index
+from msa2net.data.slice_files import clean_slices
 from msa2net.data.statistics import count_labels, describe_channels
 from msa2net.data.store import (
     CASES,
@@ -81,6 +82,7 @@ def prepare(
         shown = source.cases if progress is None else progress(source.cases, len(source.cases))
         for case in shown:
             work.collect(case)
+        work.clean()
     if work.failures:
         raise DataError(_failure_sentence(work.failures, len(source.cases)))
     warn_of_doubts(work.store())
@@ -150,6 +152,12 @@ class _Work:
         if time.monotonic() > self._write_next:
             self._write(complete=False)
             self._write_next = time.monotonic() + WRITE_INDEX_EVERY_S
+
+    def clean(self) -> None:
+        """When all is stored, remove slices that no case has any more."""
+        if len(self._rows) == len(self.source.cases):
+            with suppress(OSError):  # a folder that cannot be written
+                clean_slices(self.store())
 
     def store(self) -> Store:
         """Describe what is stored so far."""

@@ -1,21 +1,11 @@
-"""Training samples: slices at the network's size, read at random from arrays on disk.
+"""Training samples: slices at the network's size, read at random, augmented, in an epoch's order.
 
-Resizing a slice costs more than augmenting it, so it is done once: `build_slices` writes every
-training slice at the input's size, and an epoch only reads.
-
-Axes: N slices of all cases, C channels, h rows and w columns of the network's input.
+Axes: C channels, h rows and w columns of the network's input.
 """
 
-import hashlib
-import math
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import repeat
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,185 +15,9 @@ from torch.utils.data import Dataset, Sampler
 
 from msa2net.data.augment import Augmentation
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.store import Store, image_path
-from msa2net.errors import DataError, is_out_of_memory
-from msa2net.files import read_json, write_json
-from msa2net.locks import alone_in
+from msa2net.data.slice_files import SliceArrays, naming
 
 Position = tuple[int, ...]  # (epoch, index), and with repeated streams a place in the stream
-
-
-class SampleError(DataError):
-    """A sample cannot be loaded; its sentence survives the way out of a worker.
-
-    torch raises a worker's exception anew, from the text of its traceback. That text ends with the
-    sentence.
-    """
-
-    def __init__(self, message: str) -> None:
-        last = message.strip().splitlines()[-1]
-        super().__init__(last.removeprefix(f"{SampleError.__module__}.{SampleError.__name__}: "))
-
-
-@contextmanager
-def naming(case_id: str, file: Path) -> Iterator[None]:
-    """Let whatever fails inside say which case and file it was about.
-
-    Raises:
-        SampleError: something failed.
-    """
-    try:
-        yield
-    except SampleError:
-        raise
-    except Exception as error:  # whatever it is, what it was about is worth knowing
-        if is_out_of_memory(error):
-            raise SampleError(
-                f"case {case_id}: not enough memory to load {file}; lower train.workers, each of "
-                "them loads a batch of its own"
-            ) from error
-        detail = " ".join(str(error).split()) or "no message"
-        if not isinstance(error, DataError):
-            detail = f"{type(error).__name__}: {detail}"
-        raise SampleError(f"case {case_id}, file {file}: {detail}") from error
-
-
-class Rows:
-    """A `.npy` file of which one row at a time is read.
-
-    Not a memory map: pages of a map count as the process's own memory, which would grow with the
-    data set until all of it had been seen. And without an open file, so that it can be sent to
-    workers, however they start.
-
-    Raises:
-        DataError: the file is missing or shorter than its header says.
-    """
-
-    def __init__(self, path: Path) -> None:
-        try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (EOFError, OSError, ValueError) as error:
-            raise DataError(f"{path} is damaged ({error}); delete {path.parent}") from error
-        self.path, self.shape, self.dtype = path, array.shape, array.dtype
-        self._start, self._count = array.offset, math.prod(array.shape[1:])
-
-    def __getitem__(self, index: int) -> NDArray[Any]:
-        if not 0 <= index < self.shape[0]:
-            raise IndexError(f"row {index} of {self.shape[0]}")
-        offset = self._start + index * self._count * self.dtype.itemsize
-        try:
-            row = np.fromfile(self.path, dtype=self.dtype, count=self._count, offset=offset)
-        except OSError as error:
-            raise DataError(f"cannot read {self.path}: {error.strerror or error}") from error
-        if row.size < self._count:
-            raise DataError(f"{self.path} was cut short; delete {self.path.parent}")
-        return row.reshape(self.shape[1:])
-
-
-class SliceArrays:
-    """Slices ready to train on.
-
-    Attributes:
-        images: rows (C, h, w) float16 in [0, 1]; half precision keeps 11 bits, images have 8 to 12.
-        labels: rows (h, w) uint8.
-        origin: for each slice, its case's id and its index in the case.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.images = Rows(folder / "images.npy")
-        self.labels = Rows(folder / "labels.npy")
-        rows = read_json(folder / "origin.json")
-        self.origin: list[tuple[str, int]] = [(case_id, index) for case_id, index in rows]
-
-
-def build_slices(store: Store, preprocessing: Preprocessing, splits: Sequence[str]) -> SliceArrays:
-    """Resize the slices of splits to the network's input, or open them if that was done before.
-
-    Of several processes one does it, and the others wait; the system lifts a dead one's lock.
-
-    Raises:
-        DataError: the disk is full or the folder cannot be written.
-    """
-    shape = preprocessing.model_dump_json(exclude={"mean", "std", "orientation", "pixel_mm"})
-    key = f"{store.hash} {' '.join(splits)} {shape}"
-    folder = store.root / "slices" / hashlib.sha256(key.encode()).hexdigest()[:16]
-    if not (folder / "origin.json").is_file():
-        try:
-            with alone_in(folder.parent, wait=True):
-                if not (folder / "origin.json").is_file():
-                    _write_slices(store, preprocessing, splits, folder)
-        except OSError as error:
-            raise DataError(
-                f"cannot write training slices to {folder}: {error.strerror or error}; check that "
-                "the folder is writable and the disk has room"
-            ) from error
-    return SliceArrays(folder)
-
-
-def _write_slices(
-    store: Store, preprocessing: Preprocessing, splits: Sequence[str], folder: Path
-) -> None:
-    ids = {case_id for split in splits for case_id in store.ids(split)}
-    rows = [case for case in store.cases if case.id in ids]
-    total = sum(row.shape[1] for row in rows)
-    h, w = preprocessing.image_size
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
-    temporary.chmod(0o755)  # mkdtemp makes folders that only their owner can enter
-    origin: list[tuple[str, int]] = []
-    try:
-        # Through file handles, not a writable memory map: on a full disk a map kills the process
-        # where a write says so.
-        with (
-            _new_array(
-                temporary / "images.npy", (total, preprocessing.channels, h, w), "<f2"
-            ) as images,
-            _new_array(temporary / "labels.npy", (total, h, w), "|u1") as labels,
-        ):
-            for row in rows:
-                for unit, label in _prepared_slices(store, preprocessing, row.id):
-                    images.write(unit)
-                    labels.write(label)
-                origin += [(row.id, index) for index in range(row.shape[1])]
-        write_json(temporary / "origin.json", origin)
-        try:
-            temporary.replace(folder)
-        except OSError:
-            if not (folder / "origin.json").is_file():  # another process was not just faster
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _prepared_slices(
-    store: Store, preprocessing: Preprocessing, case_id: str
-) -> Iterator[tuple[bytes, bytes]]:
-    """Yield a case's slices and their labels as bytes.
-
-    Raises:
-        SampleError: naming case and file.
-    """
-    file = image_path(store.root, case_id)
-    with naming(case_id, file):
-        case = store.case(case_id)
-        assert case.label is not None
-        value_range = preprocessing.intensity_range(case.image)
-    for index in range(case.image.shape[1]):
-        with naming(case_id, file):
-            image = case.image[:, index : index + 1]
-            unit = preprocessing.unit_slices(image, value_range)
-            label = preprocessing.label_slices(case.label[index : index + 1])
-        yield np.ascontiguousarray(unit, dtype="<f2").tobytes(), label.tobytes()
-
-
-@contextmanager
-def _new_array(path: Path, shape: tuple[int, ...], dtype: str) -> Iterator[BinaryIO]:
-    """Open a new `.npy` file whose header is written and whose data follow in order."""
-    with path.open("wb") as file:
-        header = {"descr": dtype, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def sample_key(seed: int, position: Position) -> tuple[int, int, int]:
@@ -248,7 +62,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
 
     def labels(self) -> Iterator[NDArray[np.uint8]]:
         """Yield the label (h, w) of each slice."""
-        return (self.arrays.labels[row] for row in range(len(self)))
+        return (self.arrays.label(index) for index in range(len(self)))
 
     def __getitem__(self, position: Position) -> dict[str, Any]:
         """Return `image` (C, h, w) float32, `label` (h, w) uint8, `case` and `slice`.
@@ -257,13 +71,12 @@ class SliceDataset(Dataset[dict[str, Any]]):
             SampleError: naming case and file.
         """
         case_id, slice_index = self.arrays.origin[index := position[1]]
-        with naming(f"{case_id}, slice {slice_index}", self.arrays.images.path):
-            unit_Chw = torch.from_numpy(self.arrays.images[index].astype(np.float32))
-        with naming(f"{case_id}, slice {slice_index}", self.arrays.labels.path):
-            label_hw = torch.from_numpy(self.arrays.labels[index])
-        with naming(f"{case_id}, slice {slice_index}", self.arrays.images.path):
-            key = sample_key(self.seed, position)
-            unit_Chw, label_hw = self.augmentation(unit_Chw, label_hw, key)
+        with naming(f"{case_id}, slice {slice_index}", self.arrays.path(index)):
+            half_Chw, read_hw = self.arrays[index]
+            unit_Chw = torch.from_numpy(half_Chw.astype(np.float32))
+            unit_Chw, label_hw = self.augmentation(
+                unit_Chw, torch.from_numpy(read_hw), sample_key(self.seed, position)
+            )
             image_Chw: Tensor = self.preprocessing.standardise(unit_Chw)
         return {"image": image_Chw, "label": label_hw, "case": case_id, "slice": slice_index}
 

@@ -149,7 +149,6 @@ def predict_files(
     _require_same_names(out, source.facts.label_names)
     share = share_of(make_jobs(images, overlays=overlays, dicom_seg=dicom_seg), *(world or World()))
     plan = make_plan(share, out, source.maker, existing=existing, dicom_seg=dicom_seg)
-    clean_temporaries(out, RECORDS, OVERLAYS, SEGMENTATIONS)
     work = _Work(out, source.maker, dicom_seg)
     try:
         work.predict(source, plan.jobs, progress)
@@ -173,6 +172,7 @@ class _Work:
 
     def predict(self, source: Source, jobs: Sequence[Job], progress: JobProgress | None) -> None:
         """Predict and write one image after another; failures are collected."""
+        clean_temporaries(self._out, RECORDS, OVERLAYS, SEGMENTATIONS)
         if not jobs:
             return
         predictor = source.load()

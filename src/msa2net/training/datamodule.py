@@ -17,13 +17,8 @@ from msa2net.data.case import Case
 from msa2net.data.native import NativeSliceDataset
 from msa2net.data.paper_augment import PaperAugmentation
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.slices import (
-    EpochSampler,
-    SliceDataset,
-    build_slices,
-    holders_of_classes,
-    naming,
-)
+from msa2net.data.slice_files import build_slices, naming
+from msa2net.data.slices import EpochSampler, SliceDataset, holders_of_classes
 from msa2net.data.store import Store, image_path
 from msa2net.errors import ConfigError
 from msa2net.training.processes import share_to_score

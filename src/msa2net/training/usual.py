@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from msa2net.data.case import Case
 from msa2net.data.orientation import view_along
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.slices import naming
+from msa2net.data.slice_files import naming
 from msa2net.data.splits import SPLITS
 from msa2net.data.store import Store, image_path
 from msa2net.inference.ensemble import trained_flips

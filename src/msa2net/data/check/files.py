@@ -3,7 +3,6 @@
 import hashlib
 import math
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from msa2net.data.check.findings import WHOLE, Finding, Level
 from msa2net.data.guards import readable, sides
+from msa2net.data.slice_files import sliced
 from msa2net.data.store import Store, StoredCase, image_path, label_path
 
 _AGAIN = "prepare the data again"
@@ -136,25 +136,25 @@ def check_room(
 ) -> list[Finding]:
     """Say what training needs on disk, an error if it is not there, and the largest case.
 
-    Training writes its slices once: images (N, C, h, w) of two bytes, labels (N, h, w) of one.
+    Each case's slices are written once, whatever the fold: images (C, h, w) of two bytes, labels
+    (h, w) of one.
 
     Args:
         store: the data set.
         trainings: its cases with their splits, once for each fold.
         image_size: of the network, (h, w).
     """
-    counts = [sum(row.shape[1] for row in rows if row.split == "train") for rows in trainings]
-    wanted: Counter[tuple[int, ...]] = Counter(
-        (count, store.channels, *image_size) for count in counts
-    )
-    missing = sum(shape[0] * times for shape, times in (wanted - _written(store.root)).items())
-    needed = (missing or sum(counts)) * (2 * store.channels + 1) * math.prod(image_size)
+    counts = {row.id: row.shape[1] for rows in trainings for row in rows if row.split == "train"}
+    there = sliced(store, image_size)
+    missing = sum(count for case_id, count in counts.items() if case_id not in there)
+    total = sum(counts.values())
+    needed = (missing or total) * (2 * store.channels + 1) * math.prod(image_size)
     free = shutil.disk_usage(store.root).free
     folds = f" in {len(trainings)} folds" if len(trainings) > 1 else ""
     detail = f"{readable(needed)} for {missing} slices{folds}, {readable(free)} are free"
     size = sides(image_size)
     findings = []
-    if sum(counts) and not missing:
+    if total and not missing:
         what = f"the training slices at {size} are beside the prepared data already"
         findings.append(Finding("note", WHOLE, what, "nothing to do", readable(needed)))
     elif needed > free:
@@ -178,17 +178,6 @@ def _case_bytes(store: Store, row: StoredCase) -> int:
     case = store.case(row.id)
     assert case.label is not None
     return case.image.nbytes + case.label.nbytes
-
-
-def _written(root: Path) -> Counter[tuple[int, ...]]:
-    """Count the training slices that lie there by their shape, of whatever preprocessing."""
-    shapes: Counter[tuple[int, ...]] = Counter()
-    for path in root.glob("slices/*/images.npy"):
-        try:
-            shapes[np.lib.format.open_memmap(path, mode="r").shape] += 1
-        except (OSError, ValueError):  # another process is writing them
-            continue
-    return shapes
 
 
 def _first(names: Sequence[str]) -> str:
