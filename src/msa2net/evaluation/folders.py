@@ -115,8 +115,7 @@ def evaluate(
         The content of summary.json; infinite distances are floats.
 
     Raises:
-        ConfigError: an argument does not make sense, `out` lies within a folder that is read, or
-            memory is too small for so many cases at once.
+        ConfigError: wrong arguments, `out` in a folder that is read, or too little memory.
         DataError: names, grids or values that do not fit, or a file that cannot be used; the first
             such case ends the evaluation.
     """
