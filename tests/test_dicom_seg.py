@@ -16,8 +16,9 @@ import dicom_files as files  # noqa: E402
 from msa2net import __version__  # noqa: E402
 from msa2net.data import dicom_seg  # noqa: E402
 from msa2net.data.case import Segmentation  # noqa: E402
-from msa2net.data.dicom import Series, list_series, load_series, read_series  # noqa: E402
+from msa2net.data.dicom import list_series, load_series, read_series  # noqa: E402
 from msa2net.data.dicom_seg import read_back, write_segmentation  # noqa: E402
+from msa2net.data.dicom_series import Series  # noqa: E402
 from msa2net.errors import DataError  # noqa: E402
 
 SHAPE = (6, 12, 10)

@@ -4,9 +4,7 @@ Needs pydicom (`pip install ".[dicom]"`), imported where it is used. Nothing of 
 header says about the patient is kept.
 """
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,93 +12,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.case import Case
-from msa2net.data.dicom_files import (
-    DICOM_SUFFIXES,
-    check_storage,
-    find_files,
-    read_image_header,
-    slices_of,
-)
-from msa2net.data.dicom_grid import Slice, stack
-from msa2net.data.dicom_io import parsing, require
+from msa2net.data.dicom_files import check_storage
+from msa2net.data.dicom_io import is_uid
 from msa2net.data.dicom_pixels import check_sizes, decoded
-from msa2net.data.geometry import Geometry, to_file, to_training
-from msa2net.data.guards import declared_bytes, sides
+from msa2net.data.dicom_series import Series, named, survey
+from msa2net.data.geometry import to_file, to_training
+from msa2net.data.guards import declared_bytes
 from msa2net.errors import DataError
 
 _SHOWN = 20  # series in a message
-
-
-@dataclass(frozen=True, eq=False)
-class Series:
-    """The images of one DICOM series, found by their headers.
-
-    Attributes:
-        name: what to call its case: the folder's or file's name, with more of the path or the
-            number where several series would have the same.
-        uid: SeriesInstanceUID.
-        number: SeriesNumber; None if not said.
-        description: SeriesDescription; empty if not said.
-        modality: CT, MR, PT, …
-        slices: how many images.
-        shape: rows and columns, of the first image.
-        spacing_mm: distance of slices, rows and columns; None where they are no regular grid,
-            which `load_series` explains.
-        folder: where it was looked for, or the one file.
-        files: sorted by name, which is not the order of the slices.
-    """
-
-    name: str
-    uid: str
-    number: int | None
-    description: str
-    modality: str
-    slices: int
-    shape: tuple[int, int]
-    spacing_mm: tuple[float, float, float] | None
-    folder: Path
-    files: tuple[Path, ...]
-    _headers: tuple[Any, ...] = field(repr=False)
-
-    def __str__(self) -> str:
-        number = "without number" if self.number is None else f"number {self.number}"
-        return (
-            f"{number}, '{self.description}', {self.modality}, {self.slices} × {sides(self.shape)}"
-        )
-
-    def grid(self) -> tuple[list[Slice], Geometry]:
-        """Return the slices in order and the geometry of the volume that `load_series` makes.
-
-        Raises:
-            DataError: they make up no grid (see `stack`), or lack what would tell.
-        """
-        pairs = zip(self.files, self._headers, strict=True)
-        return stack([slice_ for path, header in pairs for slice_ in slices_of(path, header)])
 
 
 def list_series(folder: Path) -> list[Series]:
     """List the image series of a folder, with all folders in it, or of one file.
 
     Only headers are read. Files may have any name; what is not DICOM, and DICOM that is no image
-    (reports, segmentations, doses), is left out.
+    (reports, segmentations, doses), is left out, and so are copies of a file. A damaged file is
+    the problem of the series that it says it is of, or of every series beside it.
 
     Returns:
         Sorted by number; empty if there is none.
 
     Raises:
-        DataError: no such folder, pydicom is missing, or a DICOM file whose header is damaged: it
-            could be a slice of any series.
+        DataError: no such folder, one that cannot be listed, pydicom is missing, or a damaged
+            DICOM file that lies beside no series.
     """
-    if not folder.exists():
-        raise DataError(f"there is no file or folder {folder}")
-    require()
-    found: dict[str, list[tuple[Path, Any]]] = {}
-    for path in find_files(folder) if folder.is_dir() else [folder]:
-        header = read_image_header(path)
-        if header is not None:
-            found.setdefault(str(header.SeriesInstanceUID), []).append((path, header))
-    series = _named(folder, [_series(uid, folder, images) for uid, images in found.items()])
-    return sorted(series, key=lambda one: (one.number is None, one.number or 0, one.uid))
+    found = survey(folder)
+    if found.damaged:
+        raise DataError(next(iter(found.damaged.values())))
+    return named(folder, found.series)
 
 
 def choose_series(found: Sequence[Series], folder: Path, series: str | None = None) -> Series:
@@ -113,7 +53,7 @@ def choose_series(found: Sequence[Series], folder: Path, series: str | None = No
             this order.
 
     Raises:
-        DataError: none, or several; they are listed.
+        DataError: none, or several; they are listed, without their descriptions.
     """
     if not found:
         raise DataError(f"{folder} holds no DICOM image")
@@ -127,13 +67,16 @@ def choose_series(found: Sequence[Series], folder: Path, series: str | None = No
         )
     if len(matching) == 1:
         return matching[0]
-    listed = "; ".join(_told_apart((matching or found)[:_SHOWN]))
+    shown = matching or list(found)
+    listing = "; ".join(_told_apart(shown[:_SHOWN]))
+    if len(shown) > _SHOWN:
+        listing += f"; and {len(shown) - _SHOWN} more"
     if not matching:
-        raise DataError(f"{folder} holds no series '{series}'; there are: {listed}")
+        raise DataError(f"{folder} holds no series '{series}'; there are: {listing}")
     raise DataError(
         f"{folder} holds {len(matching)} series{f' that match {series!r}' if series else ''}: "
-        f"{listed}; choose one with --series, by its number, a part of its description, or its "
-        f"UID such as {matching[0].uid}"
+        f"{listing}; choose one with --series, by its number, a part of its description, or its "
+        "UID"
     )
 
 
@@ -141,7 +84,7 @@ def _told_apart(found: Sequence[Series]) -> list[str]:
     """Describe series; those that would read alike with their UIDs."""
     shown = [str(one) for one in found]
     return [
-        text if shown.count(text) == 1 else f"{text}, UID {one.uid}"
+        f"{text}, UID {one.uid}" if shown.count(text) > 1 and is_uid(one.uid) else text
         for text, one in zip(shown, found, strict=True)
     ]
 
@@ -176,6 +119,8 @@ def load_series(series: Series) -> Case:
         DataError: no regular grid (see `stack`), colours or inverted greys, a missing tag or
             decoder, or a damaged file.
     """
+    if series.problem:
+        raise DataError(series.problem)
     for path, header in zip(series.files, series._headers, strict=True):
         check_storage(path, header)
     slices, geometry = series.grid()
@@ -193,57 +138,6 @@ def load_series(series: Series) -> Case:
             file_XYZ = to_file(image_ZHW, layout.orientation)
         file_XYZ[:, :, index] = values_YX.T
     return Case(series.name, image_ZHW[None], geometry=geometry, source=series.folder)
-
-
-def _series(uid: str, folder: Path, images: Sequence[tuple[Path, Any]]) -> Series:
-    headers = tuple(header for _, header in images)
-    first = headers[0]
-    with parsing(images[0][0]):
-        number = first.get("SeriesNumber")
-        series = Series(
-            name="",
-            uid=uid,
-            number=None if number is None else int(number),
-            description=" ".join(str(first.get("SeriesDescription") or "").split()),
-            modality=str(first.get("Modality") or "?"),
-            slices=sum(int(header.get("NumberOfFrames") or 1) for header in headers),
-            shape=(int(first.Rows), int(first.Columns)),
-            spacing_mm=None,
-            folder=folder,
-            files=tuple(path for path, _ in images),
-            _headers=headers,
-        )
-    try:
-        _, geometry = series.grid()
-    except DataError:
-        return series
-    assert geometry.layout is not None
-    width, height, depth = np.linalg.norm(geometry.layout.affine[:3, :3], axis=0).tolist()
-    return replace(series, spacing_mm=(depth, height, width))
-
-
-def _named(folder: Path, found: Sequence[Series]) -> list[Series]:
-    """Name each series shortly and so that no two are called the same."""
-    whole = folder.resolve()
-    own = (whole.stem if whole.suffix.lower() in DICOM_SUFFIXES else whole.name) or "series"
-    if len(found) == 1:
-        return [replace(found[0], name=own)]
-
-    def below(series: Series) -> str:
-        deepest = Path(os.path.commonpath([path.parent for path in series.files]))
-        return "_".join([own, *deepest.relative_to(folder).parts])
-
-    def numbered(series: Series) -> str:
-        return f"{below(series)}_{series.number}"
-
-    def told_apart(series: Series) -> str:
-        return f"{below(series)}_{series.uid}"
-
-    schemes = (below, numbered, told_apart)
-    names = next(
-        names for scheme in schemes if len(set(names := list(map(scheme, found)))) == len(found)
-    )
-    return [replace(series, name=name) for series, name in zip(found, names, strict=True)]
 
 
 def _fits(values: NDArray[Any]) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.dicom_grid import Slice
-from msa2net.data.dicom_io import EXTRA, has_preamble, parsing, read_header, require
+from msa2net.data.dicom_io import EXTRA, has_preamble, is_uid, parsing, read_header, require
 from msa2net.errors import DataError
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -21,6 +21,8 @@ DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 _SEGMENTATIONS = "1.2.840.10008.5.1.4.1.1.66."  # classes of masks; pydicom does not know all
 _LOSSLESS_JPEG = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+
+_COLOURS = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 # What is kept of a header. Positions come first, then how values are stored.
 _TAGS = [
@@ -50,13 +52,21 @@ def holds_dicom(folder: Path) -> bool:
     return any(is_dicom(path) for path in find_files(folder))
 
 
-def find_files(folder: Path) -> Iterator[Path]:
-    """Yield the files of a folder and of all folders in it, sorted, without hidden ones."""
+def find_files(folder: Path, unlisted: list[DataError] | None = None) -> Iterator[Path]:
+    """Yield the files of a folder and of all folders in it, sorted, without hidden ones.
 
-    def stop(error: OSError) -> None:
-        raise DataError(f"cannot list {error.filename}: {error.strerror}") from error
+    Args:
+        folder: where to look.
+        unlisted: takes the folders that cannot be listed; without it the first one is raised.
+    """
 
-    for place, folders, names in os.walk(folder, onerror=stop):
+    def note(error: OSError) -> None:
+        problem = DataError(f"cannot list {error.filename}: {error.strerror}")
+        if unlisted is None:
+            raise problem from error
+        unlisted.append(problem)
+
+    for place, folders, names in os.walk(folder, onerror=note):
         folders.sort()
         yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
 
@@ -80,36 +90,43 @@ def read_image_header(path: Path) -> Any:
         missing = [tag for tag in ("SeriesInstanceUID", "Rows", "Columns") if not header.get(tag)]
     if missing:
         raise DataError(
-            f"{path} is a DICOM file without {missing[0]}, it is damaged or truncated and could be "
-            "a slice of any series here; copy it again, or take it away if it is not needed"
+            f"{path} is a DICOM file without {missing[0]}, it is damaged or truncated; copy it "
+            "again, or take it away if it is not needed"
         )
     with parsing(path):
         # Enough to tell two patients apart, and no more is kept of whose images they are.
         patient = str(header.get("PatientID") or "").strip()
         header.PatientID = hashlib.sha256(patient.encode()).hexdigest()
+        header.get("SOPInstanceUID")  # read here, where a malformed one makes no noise
     return header
 
 
 def check_storage(path: Path, header: Any) -> None:
     """Refuse values that are no plain measurements, and what nothing here can unpack."""
     pydicom = require()
-    photometric = str(header.get("PhotometricInterpretation") or "MONOCHROME2")
+    with parsing(path):
+        photometric = str(header.get("PhotometricInterpretation") or "MONOCHROME2")
+        samples = int(header.get("SamplesPerPixel") or 1)
+        table = header.get("ModalityLUTSequence")
+        syntax = header.file_meta.get("TransferSyntaxUID") or pydicom.uid.ImplicitVRLittleEndian
     if photometric == "MONOCHROME1":
         raise DataError(
             f"{path} stores its greys inverted (MONOCHROME1), as X-rays do; convert it to "
             "MONOCHROME2"
         )
-    if photometric != "MONOCHROME2" or int(header.get("SamplesPerPixel") or 1) != 1:
+    if photometric != "MONOCHROME2" or samples != 1:
+        kind = f" ({photometric})" if photometric in _COLOURS else ""
         raise DataError(
-            f"{path} holds colours ({photometric}), not measured values; give the scan itself, "
-            "or save the pictures as PNG"
+            f"{path} holds colours{kind}, not measured values; give the scan itself, or save the "
+            "pictures as PNG"
         )
-    if header.get("ModalityLUTSequence"):
+    if table:
         raise DataError(
             f"{path} turns stored values into measured ones by a table (ModalityLUTSequence), "
             "which is not read; export it with RescaleSlope and RescaleIntercept"
         )
-    syntax = header.file_meta.get("TransferSyntaxUID") or pydicom.uid.ImplicitVRLittleEndian
+    if not is_uid(syntax):
+        raise DataError(f"{path} has a TransferSyntaxUID that is none; its header is damaged")
     try:
         available = pydicom.pixels.get_decoder(syntax).is_available
     except NotImplementedError:
@@ -128,8 +145,10 @@ def check_storage(path: Path, header: Any) -> None:
 
 def slices_of(path: Path, header: Any) -> Iterator[Slice]:
     """Yield the file's image, or each frame of an enhanced multi-frame file."""
-    frames = int(header.get("NumberOfFrames") or 1)
-    groups = header.get("PerFrameFunctionalGroupsSequence")
+    with parsing(path):
+        frames = int(header.get("NumberOfFrames") or 1)
+        groups = header.get("PerFrameFunctionalGroupsSequence")
+        shared = header.get("SharedFunctionalGroupsSequence") or []
     if groups is None:
         if frames > 1:
             raise DataError(
@@ -140,9 +159,11 @@ def slices_of(path: Path, header: Any) -> Iterator[Slice]:
         return
     if len(groups) != frames:
         raise DataError(f"{path} holds {frames} frames and describes {len(groups)}; it is damaged")
-    shared = header.get("SharedFunctionalGroupsSequence") or []
     for index, own in enumerate(groups):
-        places = [group[name][0] for group in (own, *shared) for name in _MACROS if group.get(name)]
+        with parsing(path):
+            places = [
+                group[name][0] for group in (own, *shared) for name in _MACROS if group.get(name)
+            ]
         yield _slice(path, index, [*places, header], header)
 
 

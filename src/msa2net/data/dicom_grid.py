@@ -170,7 +170,13 @@ def _check_alike(slices: Sequence[Slice]) -> None:
                     "of one series; part them into folders, and look how they were made anonymous"
                 )
     _require_same(slices, "rows × columns", lambda s: s.shape)
-    _require_same(slices, "coordinate system", lambda s: s.reference)
+    usual = _usual(slices, attrgetter("reference"))
+    for slice_ in slices:
+        if slice_.reference != usual.reference:
+            raise DataError(
+                f"{slice_} has another coordinate system (FrameOfReferenceUID) than {usual}, which "
+                "is as most slices of the series are; move what differs to a folder of its own"
+            )
     # Rounded by what half a pixel at the far edge is, so that digits at the end make no difference.
     edge = max(slices[0].shape) / SIDEWAYS
     usual = _usual(slices, lambda s: tuple(np.round(s.directions.ravel() * edge)))

@@ -6,6 +6,7 @@ of a value holds the value, so neither its errors nor its warnings go further: s
 tag.
 """
 
+import logging
 import re
 import threading
 import warnings
@@ -28,8 +29,10 @@ _MAX_READS = 2_000_000  # an element takes two, and pydicom ten microseconds
 EXTRA = 'pip install ".[dicom]" in msa2net\'s folder'
 _PIXELS = 0x7FE00000  # from here on elements hold pixels, or say where they lie
 _LAST = 0x7FE00010  # PixelData
+_SERIES = 0x0020000E  # SeriesInstanceUID
+_UID = re.compile(r"[0-9.]{1,64}")
 _TAG = re.compile(r"\(([0-9A-Fa-f]{4}), ?([0-9A-Fa-f]{4})\)")
-_QUIET = threading.RLock()
+_SILENT = threading.RLock()
 
 
 def require(part: str = "pydicom") -> Any:
@@ -41,18 +44,32 @@ def require(part: str = "pydicom") -> Any:
 
 
 @contextmanager
+def silent() -> Iterator[None]:
+    """Silence pydicom and highdicom for the whole process: their warnings print values."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    with _SILENT, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        levels = [logger.level for logger in loggers]
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.CRITICAL + 1)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+@contextmanager
 def parsing(path: Path) -> Iterator[None]:
     """Turn whatever pydicom stumbles over in `path` into one sentence without any value.
 
-    Decoders written in Rust panic with what is no `Exception`; it is one here. Inside, warnings
-    are silent for the whole process: they print values.
+    Decoders written in Rust panic with what is no `Exception`; it is one here.
 
     Raises:
         DataError: the block raised; Ctrl-C and the like pass unchanged.
     """
     require()
-    with reading(path, "DICOM"), _QUIET, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with reading(path, "DICOM"), silent():
         try:
             yield
         except (DataError, MemoryError, EOFError):
@@ -110,6 +127,24 @@ def read_header(path: Path, tags: Sequence[str] | None = None) -> Any:
         if source.cut and not reached:
             raise source.too_large()
     return header
+
+
+def read_identifiers(path: Path) -> tuple[str, str]:
+    """Return the UIDs of a damaged image's series and of itself; "" where they cannot be read."""
+    tags = ["SeriesInstanceUID", "SOPInstanceUID"]
+    try:
+        with parsing(path), path.open("rb") as file:
+            source = _Bounded(path, file, HEADER_BYTES)
+            header = _read(source, lambda tag, _vr, _length: tag > _SERIES, tags)
+            series, own = (str(header.get(tag) or "") for tag in tags)
+    except DataError:
+        return "", ""
+    return series, own
+
+
+def is_uid(text: str) -> bool:
+    """Tell whether a value is what its tag promises; others may hold anything."""
+    return _UID.fullmatch(text) is not None
 
 
 def read_pixels(path: Path, tags: Sequence[str], pixel_bytes: int) -> Any:

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.case import Segmentation
-from msa2net.data.dicom import Series
 from msa2net.data.dicom_files import slices_of
 from msa2net.data.dicom_grid import SIDEWAYS, Slice
-from msa2net.data.dicom_io import parsing, read_header, require
+from msa2net.data.dicom_io import blame, parsing, read_header, require, silent
+from msa2net.data.dicom_series import Series
 from msa2net.data.geometry import Geometry, to_file, to_training
 from msa2net.data.grids import require_same_grid
 from msa2net.errors import DataError
@@ -88,16 +88,19 @@ def write_segmentation(
     slices, geometry = source_series.grid()
     labels_NYX = _frames(path, segmentation, source_series.folder, slices, geometry)
     sources = _sources(slices)
-    try:
-        dataset = _build(labels_NYX, sources, kind, _describe(segmentation.label_names, colours))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        shown = " ".join(str(error).split())[:200]
-        raise DataError(
-            f"{path} cannot be written as a segmentation of {source_series.folder}, whose headers "
-            f"are not what the standard asks: {shown}; save it as .nii.gz"
-        ) from error
+    segments = _describe(segmentation.label_names, colours)
     with atomic_path(path) as temporary:
-        dataset.save_as(temporary)
+        try:
+            with silent():
+                _build(labels_NYX, sources, kind, segments).save_as(temporary)
+        except OSError:
+            raise
+        except Exception as error:  # whatever highdicom stumbles over in a foreign header
+            raise DataError(
+                f"{path} cannot be written as a segmentation of {source_series.folder}, whose "
+                f"headers are not what the standard asks: {_culprit(error, sources)}; save it as "
+                ".nii.gz"
+            ) from None
         difference = _difference(temporary, segmentation)
         if difference:
             raise DataError(f"{path} was not written: read back, {difference}; please report this")
@@ -257,6 +260,16 @@ def _sources(slices: Sequence[Slice]) -> list[Any]:
                     setattr(header, tag, None)
             sources.append(header)
     return sources
+
+
+def _culprit(error: Exception, sources: Sequence[Any]) -> str:
+    """Return the tag whose value an error shows, or else what kind of error it is."""
+    for header in sources:
+        for tag in (*_MAY_BE_EMPTY, *_NEEDED):
+            value = str(header.get(tag) or "")
+            if value and value in str(error):
+                return tag
+    return blame(error)
 
 
 def _describe(names: Sequence[str], colours: Sequence[Colour] | None) -> list[Any]:
