@@ -3,6 +3,7 @@
 import csv
 import itertools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -477,26 +478,61 @@ def test_patterns_that_the_shell_left_alone(tmp_path: Path):
     assert [image.name for image in find_images([tmp_path / "in" / "b[1]"])] == ["p0000"]
     with pytest.raises(DataError, match="would both be written as p0000"):
         find_images([f"{tmp_path}/in/*"])
-    with pytest.raises(DataError, match="no file or folder is called like"):
-        find_images([f"{tmp_path}/in/*.gz"])
+    [none] = find_images([f"{tmp_path}/in/*.gz"])
+    assert "no file or folder is called like" in none.problem
     twice = find_images([tmp_path / "in" / "a", tmp_path / "in" / "a" / "p0001.png"])
     assert len(twice) == 2
 
 
 def test_folders_without_images(tmp_path: Path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty holds no image .*, and no DICOM .* below$"):
-        find_images([tmp_path / "empty"])
+    [none] = find_images([tmp_path / "empty"])
+    assert re.search(r"empty holds no image .*, and no DICOM .* below$", none.problem)
     photographs(tmp_path / "all[1]" / "a", 2)
-    with pytest.raises(DataError, match="name those in the folders below by a pattern") as said:
-        find_images([tmp_path / "all[1]"])
-    pattern = str(said.value).split("'")[-2]
+    [none] = find_images([tmp_path / "all[1]"])
+    assert "name those in the folders below by a pattern" in none.problem
+    pattern = none.problem.split("'")[-2]
     assert [image.name for image in find_images([pattern])] == ["p0000", "p0001"]
-    with pytest.raises(DataError, match="cannot look for .*: File name too long"):
-        find_images([tmp_path / ("x" * 300)])
+    [none] = find_images([tmp_path / ("x" * 300)])
+    assert re.search("cannot look for .*: File name too long", none.problem)
     photographs(tmp_path / "in", 1)
     with pytest.raises(ConfigError, match="--series chooses among DICOM series"):
         find_images([tmp_path / "in"], series="2")
+
+
+def test_an_input_that_is_no_image_does_not_stop_the_others(run, tmp_path: Path):
+    photographs(tmp_path / "in", 1)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("no image")
+    inputs = ("in", "empty", "gone.png", "notes.txt", "*.gz", "x" * 300)
+    said = msa2net("predict", run, *inputs, "--out", "out", cwd=tmp_path)
+    assert said.returncode == 2
+    assert "1 of 6 images segmented, 5 failed" in said.stdout
+    assert (tmp_path / "out" / "p0000.png").is_file()
+    errors = said.stderr.splitlines()
+    parts = ("empty holds no image", "gone.png", "notes.txt", "*.gz", "too long")
+    for part in parts:
+        assert sum(part in line for line in errors) == 1, part
+    rows = table(tmp_path / "out" / "failures.csv")
+    assert {row["case"] for row in rows} >= {"empty", "gone", "notes"}
+
+
+def test_what_a_folder_holds_besides_is_said(run, tmp_path: Path):
+    photographs(tmp_path / "in", 1)
+    for name in ("b.mgz", "c.mha", "d.nrrd", ".hidden"):
+        (tmp_path / "in" / name).write_bytes(b"another kind of volume")
+    photographs(tmp_path / "in" / "more", 2)
+    (tmp_path / "in" / "papers").mkdir()
+    (tmp_path / "in" / "p0000_gt.png").write_bytes(b"a label")
+    said = msa2net("predict", run, "in", "--out", "out", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    lines = said.stdout.splitlines()
+    kind = "left out, no images of a kind that is read, or copies:"
+    assert f"{kind} 3 files (in/b.mgz, in/c.mha, in/d.nrrd)" in lines
+    assert "not looked into: 1 folder with images (in/more); name them, too" in lines
+    result = predict_files(run, [tmp_path / "in"], tmp_path / "again")
+    names = ["b.mgz", "c.mha", "d.nrrd", "more"]
+    assert result.left_out == tuple(tmp_path / "in" / name for name in names)
 
 
 def test_options_that_do_not_make_sense(run, tmp_path: Path):

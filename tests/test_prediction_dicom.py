@@ -17,7 +17,6 @@ from msa2net.data.case import Segmentation  # noqa: E402
 from msa2net.data.dicom import list_series, load_series  # noqa: E402
 from msa2net.data.dicom_seg import read_back  # noqa: E402
 from msa2net.data.phantom import abdomen  # noqa: E402
-from msa2net.errors import DataError  # noqa: E402
 from msa2net.prediction.inputs import find_images  # noqa: E402
 from msa2net.prediction.run import predict_files  # noqa: E402
 from prediction_runs import NAMES, write_run  # noqa: E402
@@ -159,8 +158,9 @@ def test_one_series_of_a_study_is_chosen_or_all_are_listed(run, tmp_path: Path, 
     study(tmp_path / "scan", "thin B70f", "portal venous", apart=apart)
     said = msa2net("predict", run, "scan", "--out", "out", cwd=tmp_path)
     assert_one_sentence(
-        said, "scan holds 2 series", "'thin B70f'", "'portal venous'", "--series", "--series all"
+        said, "scan holds 2 series", "number 1, CT", "number 2, CT", "--series", "--series all"
     )
+    assert "portal" not in said.stderr  # people write names into descriptions
     [chosen] = find_images([tmp_path / "scan"], series="portal")
     assert chosen.name == ("scan_s2" if apart else "scan_2")
     assert {path.name[-2:] for path in chosen.files} == {"_2"}
@@ -194,8 +194,8 @@ def test_of_a_folder_of_patients_each_has_one(run, tmp_path: Path):
 
 def test_slices_given_one_by_one_are_no_volumes(tmp_path: Path):
     paths = files.save(tmp_path / "scan", files.headers(SMALL))
-    with pytest.raises(DataError, match="are slices of one series; give their folder, .*scan, "):
-        find_images(sorted(paths))
+    [refused] = find_images(sorted(paths))
+    assert "are slices of one series; give their folder, " in refused.problem
     [alone] = find_images(paths[:1])
     assert alone.name == paths[0].stem
 
@@ -221,3 +221,66 @@ def test_an_interrupted_folder_of_series_goes_on(run, tmp_path: Path):
     )
     assert len(other.predicted) == 3
     assert pydicom.dcmread(tmp_path / "out/dicom-seg/bert.dcm").SegmentationType == "LABELMAP"
+
+
+# Trees as they come from a disc or an archive -----------------------------------------------------
+
+
+def disc(root: Path) -> None:
+    """Write several patients, index files, copies, strays and damage, in folders and flat."""
+    whole = files.headers(SMALL, SeriesNumber=1, StudyInstanceUID="1.2.1")
+    files.save(root / "anna" / "part1", whole[:3])
+    files.save(root / "anna" / "part2", whole[3:])  # discs split long series
+    files.save(root / "anna" / "zip", whole)
+    bert = files.headers(SMALL, SeriesNumber=2, StudyInstanceUID="1.2.2")
+    files.save(root / "flat", bert, ending="_b")
+    carl = files.headers(SMALL, SeriesNumber=3, StudyInstanceUID="1.2.3")
+    paths = files.save(root / "flat", carl, ending="_c")
+    for path, cut in ((paths[2], paths[2]), (root / "flat/IM0001_b", root / "flat/again")):
+        content = path.read_bytes()  # cut behind the identifiers, so that it says what it is
+        cut.write_bytes(content[: content.index(b"\x28\0\x02\0US")])
+    dora = files.headers(SMALL, SeriesNumber=4, StudyInstanceUID="1.2.4")
+    paths = files.save(root / "dora", dora)
+    paths[3].write_bytes(paths[3].read_bytes()[:200])
+    emil = files.headers(SMALL, SeriesNumber=5, StudyInstanceUID="1.2.5")
+    files.save(root / "emil", [*emil[:2], *emil[3:]])
+    (root / "fred").mkdir()
+    (root / "fred" / "a.dcm").write_bytes(b"no image at all")
+    report = files.headers(SMALL[:1], Rows=None, Columns=None, StudyInstanceUID="1.2.2")[0]
+    report.SOPClassUID = report.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.481.3"
+    files.save(root / "structures", [report], ending=".dcm")
+    for name in ("readme.txt", "Thumbs.db", "autorun.inf", "report.pdf"):
+        (root / name).write_bytes(b"stray")
+    (root / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + bytes(40))
+
+
+def test_of_a_disc_every_whole_series_is_predicted(run, tmp_path: Path):
+    disc(tmp_path / "disc")
+    said = msa2net("predict", run, "disc", "--out", "out", "--series", "all", cwd=tmp_path)
+    assert said.returncode == 2
+    masks = sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz"))
+    assert masks == ["disc_anna_1.nii.gz", "disc_flat_2.nii.gz"]
+    found = {image.name: image.problem for image in find_images([tmp_path / "disc"], series="all")}
+    assert "without Rows" in found["disc_flat_3"]
+    assert "could be a slice of any series beside it" in found["disc_dora_4"]
+    assert found["disc_emil_5"] == ""  # found out when its pixels are wanted
+    assert "1 slice is missing" in said.stderr
+    assert "a.dcm" in found["disc_fred"]
+    assert len(found) == 6
+    assert "left out, no images of a kind that is read, or copies: 12 files" in said.stdout
+
+
+def test_a_structure_set_beside_a_series_is_a_failure_of_its_own(run, tmp_path: Path):
+    disc(tmp_path / "disc")
+    (tmp_path / "photo.png").write_bytes(b"a picture")
+    inputs = ("disc/anna", "disc/structures/IM0000.dcm", "disc/structures", "photo.png")
+    said = msa2net("predict", run, *inputs, "--out", "o", "--dicom-seg", "binary", cwd=tmp_path)
+    assert said.returncode == 2
+    assert "1 of 4 images segmented, 3 failed" in said.stdout
+    assert (tmp_path / "o" / "dicom-seg" / "anna.dcm").is_file()
+    for part in (
+        "IM0000.dcm is a DICOM file without an image (RT Structure Set Storage)",
+        "disc/structures holds no DICOM image",
+        "photo.png is no DICOM",
+    ):
+        assert part in said.stderr

@@ -1,6 +1,7 @@
 """`msa2net predict`."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -12,6 +13,7 @@ from msa2net.cli.console import (
     DeviceOption,
     ThreadsOption,
     VerboseOption,
+    counted,
     print_error,
     say,
     say_flagged,
@@ -19,6 +21,7 @@ from msa2net.cli.console import (
     track,
 )
 from msa2net.errors import ConfigError
+from msa2net.text import listed
 
 if TYPE_CHECKING:
     from msa2net.prediction.jobs import SegKind
@@ -146,6 +149,7 @@ def _show(result: "PredictionResult", overlays: bool) -> None:
     if result.structures_file is not None:
         say(f"sizes of the structures: {result.structures_file}")
     say_flagged(result.flagged, len(result.flagged), result.out / "flags.csv")
+    _say_left_out(result.left_out)
     for note in result.notes[:SHOWN]:
         say(f"note: {note}")
     if len(result.notes) > SHOWN:
@@ -162,4 +166,18 @@ def _show(result: "PredictionResult", overlays: bool) -> None:
         more = len(result.failures) - shown
         print_error(
             f"and {more} more images have no mask; all are listed in {result.failures_file}"
+        )
+
+
+def _say_left_out(left_out: Sequence[Path]) -> None:
+    """Say what an input's folder holds besides the images that were taken."""
+    folders = [path for path in left_out if path.is_dir()]
+    if len(folders) < len(left_out):
+        files = [path for path in left_out if path not in folders]
+        number = counted(len(files), "file")
+        say(f"left out, no images of a kind that is read, or copies: {number} ({listed(files)})")
+    if folders:
+        say(
+            f"not looked into: {counted(len(folders), 'folder')} with images ({listed(folders)}); "
+            "name them, too"
         )

@@ -52,6 +52,15 @@ def holds_dicom(folder: Path) -> bool:
     return any(is_dicom(path) for path in find_files(folder))
 
 
+def kind_of(path: Path) -> str:
+    """Return what the standard calls the kind of a DICOM file; "" if it is none that it knows."""
+    uid = require("pydicom.uid")
+    with parsing(path):
+        header = read_header(path, ["SOPClassUID"])
+        kind = uid.UID(header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID"))
+        return str(kind.name) if kind in uid.UID_dictionary else ""
+
+
 def find_files(folder: Path, unlisted: list[DataError] | None = None) -> Iterator[Path]:
     """Yield the files of a folder and of all folders in it, sorted, without hidden ones.
 
@@ -73,7 +82,7 @@ def find_files(folder: Path, unlisted: list[DataError] | None = None) -> Iterato
 
 def read_image_header(path: Path) -> Any:
     """Return the kept part of an image's header; None if the file is no DICOM image."""
-    if not is_dicom(path):
+    if path.name == "DICOMDIR" or not is_dicom(path):  # a disc's index is always called so
         return None
     header = read_header(path, _TAGS)
     with parsing(path):

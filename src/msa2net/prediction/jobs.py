@@ -1,12 +1,12 @@
 """What is to be done: every output's place is settled before anything is written."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from msa2net.errors import ConfigError, DataError
-from msa2net.prediction.inputs import Image
+from msa2net.prediction.images import Image
 from msa2net.prediction.records import Maker, Record, read_record, record_path
 
 Existing = Literal["refuse", "overwrite", "resume"]
@@ -79,19 +79,25 @@ class Plan:
     finished: tuple[str, ...]
 
 
-def make_jobs(images: Iterable[Image], *, overlays: bool, dicom_seg: SegKind) -> list[Job]:
+def make_jobs(images: Sequence[Image], *, overlays: bool, dicom_seg: SegKind) -> list[Job]:
     """Name every image's outputs.
 
+    Of an image that is no DICOM there is no DICOM segmentation: it has a problem, beside others
+    that are.
+
     Raises:
-        ConfigError: DICOM segmentations are asked for of an image that is no DICOM.
+        ConfigError: DICOM segmentations are asked for, and no image is DICOM.
     """
     jobs = []
     for image in images:
         if dicom_seg != "none" and not image.is_dicom:
-            raise ConfigError(
+            problem = (
                 f"{image.source} is no DICOM, and a DICOM segmentation is written of a DICOM "
                 "series only; leave --dicom-seg, or predict the series by itself"
             )
+            if not any(other.is_dicom for other in images):
+                raise ConfigError(problem)
+            image = replace(image, problem=image.problem or problem)
         jobs.append(
             Job(
                 image=image,

@@ -22,7 +22,7 @@ from msa2net.inference.groups import Mode, PredictionPrecision
 from msa2net.inference.lookout import Lookout
 from msa2net.inference.predictor import Segmenter
 from msa2net.inference.sharing import World, share_of
-from msa2net.prediction.inputs import find_images
+from msa2net.prediction.inputs import find_inputs
 from msa2net.prediction.jobs import (
     OVERLAYS,
     SEGMENTATIONS,
@@ -80,6 +80,8 @@ class PredictionResult:
         structures_file: lists the structures of the whole folder; None if there is none.
         problems: sentences on tables that could not be written, and on records that could not be
             read: their images have masks and are in no table.
+        left_out: files of the inputs' folders that are no images of a kind that is read, and
+            folders with images that were not looked into.
     """
 
     out: Path
@@ -92,6 +94,7 @@ class PredictionResult:
     failures_file: Path | None
     structures_file: Path | None
     problems: tuple[str, ...]
+    left_out: tuple[Path, ...]
 
 
 @memory_guard("predicting")
@@ -121,9 +124,9 @@ def predict_files(
 
     Args:
         run: run folders, whose probabilities are averaged, or one exported network (`.onnx`).
-        inputs: files, folders and patterns, see `find_images`.
+        inputs: files, folders and patterns, see `find_inputs`.
         out: folder, made if it is not there.
-        series: which one of a DICOM study, see `find_images`.
+        series: which one of a DICOM study, see `find_inputs`.
         mode: see `Predictor.load`.
         flips: average with the answers to mirrored images.
         precision: what networks compute in, see `Predictor.load`.
@@ -140,21 +143,22 @@ def predict_files(
     Raises:
         WeightsError: neither a run folder nor an exported network.
         ConfigError: options that do not make sense.
-        DataError: nothing to predict, names that collide, outputs in the way, other classes.
+        DataError: names that collide, outputs in the way, other classes.
     """
     _check_options(dicom_seg, existing)
     out = Path(out)
     source = open_source(run, mode, flips, precision, compile, device, batch_slices, threads)
-    images = find_images(inputs, source.facts.network.in_channels, series)
+    found = find_inputs(inputs, source.facts.network.in_channels, series)
     _require_same_names(out, source.facts.label_names)
-    share = share_of(make_jobs(images, overlays=overlays, dicom_seg=dicom_seg), *(world or World()))
+    jobs = make_jobs(found.images, overlays=overlays, dicom_seg=dicom_seg)
+    share = share_of(jobs, *(world or World()))
     plan = make_plan(share, out, source.maker, existing=existing, dicom_seg=dicom_seg)
     work = _Work(out, source.maker, dicom_seg)
     try:
         work.predict(source, plan.jobs, progress)
     finally:  # also when interrupted: what is done stands in the tables
         problems = _write_lists(out, source.facts.label_names if plan.finished else None)
-    return work.result(plan, problems)
+    return work.result(plan, problems, found.left_out)
 
 
 class _Work:
@@ -194,7 +198,9 @@ class _Work:
                     self._notes.append(f"{job.name}: {note}")
             del case, segmentation  # a volume is not kept while the next is being read
 
-    def result(self, plan: Plan, problems: tuple[str, ...]) -> PredictionResult:
+    def result(
+        self, plan: Plan, problems: tuple[str, ...], left_out: tuple[Path, ...]
+    ) -> PredictionResult:
         """Sum up; `problems` are those of the tables."""
         failures, structures = self._out / FAILURES_FILE, self._out / STRUCTURES_FILE
         return PredictionResult(
@@ -208,6 +214,7 @@ class _Work:
             failures_file=failures if self._failures and failures.is_file() else None,
             structures_file=structures if structures.is_file() else None,
             problems=problems,
+            left_out=left_out,
         )
 
     def _segmented(
