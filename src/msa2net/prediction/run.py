@@ -119,22 +119,20 @@ def predict_files(
 ) -> PredictionResult:
     """Predict images into a folder; those that cannot be used are left out and listed.
 
-    Writes masks on the images' own grids (`NAME.nii.gz`, `NAME.png`), `overlays/`, `dicom-seg/`,
-    `labels.txt`, tables of structures, flags and failures, and `records/`, to go on by.
+    Writes masks on the images' own grids, `overlays/`, `dicom-seg/`, `labels.txt`, tables of
+    structures, flags and failures, and `records/`, to go on by; see docs/prediction.md.
 
     Args:
-        run: run folders, whose probabilities are averaged, or one exported network (`.onnx`).
+        run: run folders, whose probabilities are averaged, or an exported network (`.onnx`).
         inputs: files, folders and patterns, see `find_inputs`.
         out: folder, made if it is not there.
         series: which one of a DICOM study, see `find_inputs`.
         mode: see `Predictor.load`.
-        flips: average with the answers to mirrored images.
-        precision: what networks compute in, see `Predictor.load`.
-        compile: see `Predictor.load`.
+        flips, precision, compile: see `Predictor.load`.
         overlays: also draw pictures to look at.
         dicom_seg: also write a DICOM segmentation, read back before it counts.
         existing: see `Existing`.
-        device: cpu, cuda, mps or auto.
+        device: see `Predictor.load`.
         batch_slices: slices at once, across images; by default as in evaluating the run.
         threads: of an exported network; torch's are a setting of the process.
         world: the processes that share the images, before any of them looks what is done already.
@@ -151,8 +149,8 @@ def predict_files(
     found = find_inputs(inputs, source.facts.network.in_channels, series)
     _require_same_names(out, source.facts.label_names)
     jobs = make_jobs(found.images, overlays=overlays, dicom_seg=dicom_seg)
-    share = share_of(jobs, *(world or World()))
-    plan = make_plan(share, out, source.maker, existing=existing, dicom_seg=dicom_seg)
+    jobs = share_of(jobs, *(world or World()))
+    plan = make_plan(jobs, out, source.maker, existing=existing, dicom_seg=dicom_seg)
     work = _Work(out, source.maker, dicom_seg)
     try:
         work.predict(source, plan.jobs, progress)
