@@ -11,7 +11,7 @@ test: check
 	$(BIN)/python -m pytest -q -m "not slow"
 
 test-all: check
-	$(BIN)/python -m pytest -q -o faulthandler_timeout=3600 --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -q -o faulthandler_timeout=3600 --hypothesis-profile=thorough --cov --cov-report=term:skip-covered
 
 check: .venv/installed-test
 	$(BIN)/ruff check .

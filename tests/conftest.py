@@ -9,9 +9,11 @@ from hypothesis import settings
 
 GOLDEN = Path(__file__).parent / "golden"
 
-# The same examples in every run: a test fails for a change, not for a draw.
-settings.register_profile("repeatable", derandomize=True, deadline=None)
-settings.load_profile("repeatable")
+# The same examples in every run: a test fails for a change, not for a draw. `make test-all` asks
+# for the thorough profile.
+settings.register_profile("quick", derandomize=True, deadline=None, max_examples=25)
+settings.register_profile("thorough", derandomize=True, deadline=None, max_examples=200)
+settings.load_profile("quick")
 
 # No test may reach for a network: the hub's client then fails at once instead of retrying.
 os.environ["HF_HUB_OFFLINE"] = "1"

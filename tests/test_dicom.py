@@ -32,9 +32,7 @@ from msa2net.errors import DataError  # noqa: E402
 
 SHAPE = (6, 5, 4)  # slices, rows, columns of most series here
 VALUES = np.arange(-60, 60, dtype=np.int16).reshape(SHAPE)  # every voxel its own value
-LIMITED = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+LIMITED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 NATIVE = "1.2.840.10008.1.2.1"
 RLE, J2K, LOSSLESS_JPEG = (
     "1.2.840.10008.1.2.5",

@@ -11,7 +11,7 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -353,7 +353,6 @@ def test_real_acdc_phases_are_told_by_the_left_ventricle(real_data: Path):
         assert by_phase["end diastole"] > by_phase["end systole"], patient
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.dictionaries(st.integers(1, 120), st.sets(st.integers(1, 30), min_size=1, max_size=3)))
 def test_frames_of_a_patient_never_part(frames):
     if not frames:

@@ -58,7 +58,7 @@ def _boundary_dou_by_loops(logits, target):
     return sum(terms) / classes
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 10_000))
 def test_boundary_dou_equals_its_definition(seed):
     rng = np.random.default_rng(seed)

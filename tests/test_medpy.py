@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from msa2net.metrics.overlap import confusion_counts, dice
@@ -11,7 +11,6 @@ from msa2net.metrics.surface import assd, hd, hd95_pooled
 binary = pytest.importorskip("medpy.metric.binary", reason="MedPy is not installed")
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     shape=st.one_of(

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from msa2net.metrics import nearest as module
@@ -12,7 +12,6 @@ from msa2net.metrics.surface import surface_distances, surface_voxels
 SPACINGS = st.lists(st.sampled_from((0.3, 0.8, 1.0, 1.1, 2.5, 7.0)), min_size=4, max_size=4)
 
 
-@settings(deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     shape=st.lists(st.integers(1, 12), min_size=1, max_size=4),

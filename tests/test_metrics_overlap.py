@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -108,7 +108,6 @@ label_pairs = hnp.array_shapes(max_dims=3, max_side=6).flatmap(
 )
 
 
-@settings(deadline=None)
 @given(label_pairs)
 def test_counts_agree_with_sets_of_pixels(pair):
     prediction, truth = pair
@@ -125,7 +124,6 @@ def test_counts_agree_with_sets_of_pixels(pair):
         assert counts.tolist() == expected
 
 
-@settings(deadline=None)
 @given(label_pairs, st.randoms(use_true_random=False))
 def test_counts_do_not_depend_on_where_the_pixels_are(pair, random):
     prediction, truth = pair

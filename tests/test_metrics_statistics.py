@@ -5,7 +5,7 @@ from itertools import chain, combinations, product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -64,7 +64,6 @@ def test_values_equal_up_to_rounding_are_equal():
     assert mean_interval([0.3001, 0.3, 0.3], 0) is not None
 
 
-@settings(max_examples=50)
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=12))
 def test_describe_agrees_with_numpy(values):
     found = describe(values)
@@ -143,7 +142,6 @@ def test_interval_agrees_with_scipy(n, draw):
 thousandths = st.lists(st.integers(0, 1000).map(lambda i: i / 1000), min_size=2, max_size=12)
 
 
-@settings(max_examples=60)
 @given(thousandths, st.integers(0, 2**32), st.floats(0.5, 3), st.floats(-5, 5), st.randoms())
 def test_laws_of_the_interval(values, seed, scale, shift, random):
     ends = mean_interval(values, seed, resamples=1000)
@@ -425,7 +423,6 @@ def brute_signed_rank_p(differences):
     return sum(other >= distance(rises) for other in every) / len(every)
 
 
-@settings(max_examples=60)
 @given(st.lists(st.integers(-4, 4), max_size=9))
 def test_signed_rank_agrees_with_every_choice_of_signs(differences):
     p = signed_rank_p(differences)
@@ -476,7 +473,6 @@ def closed_test(p_values):
 p_lists = st.lists(st.floats(0, 1), min_size=1, max_size=5)
 
 
-@settings(max_examples=60)
 @given(p_lists, st.data())
 def test_holm_agrees_with_the_closed_test(p_values, data):
     corrected = holm(p_values)

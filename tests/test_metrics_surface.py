@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -307,7 +307,6 @@ mask_pairs = hnp.array_shapes(min_dims=1, max_dims=3, max_side=5).flatmap(
 spacings = st.tuples(*[st.floats(0.1, 10)] * 3)
 
 
-@settings(deadline=None, max_examples=60)
 @given(mask_pairs, spacings, st.floats(0, 20))
 def test_agrees_with_every_pair_of_voxels(pair, spacing, tolerance):
     first, second = pair
@@ -322,7 +321,6 @@ def test_agrees_with_every_pair_of_voxels(pair, spacing, tolerance):
 # --- laws ------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=40)
 @given(mask_pairs, spacings, st.integers(0, 2), st.integers(0, 3), st.integers(0, 3))
 def test_laws(pair, spacing, axis, before, after):
     first, second = pair
@@ -347,7 +345,6 @@ def test_laws(pair, spacing, axis, before, after):
         assert scores_of(first, first, spacing, 0) == (0, 0, 0, 0, 1)
 
 
-@settings(deadline=None, max_examples=40)
 @given(mask_pairs, spacings, st.lists(st.floats(0, 60), min_size=2, max_size=2))
 def test_laws_between_the_scores(pair, spacing, tolerances):
     first, second = pair

@@ -12,7 +12,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 from torch import Tensor, nn
@@ -103,7 +103,6 @@ def patients(draw):
     return affine, shape, draw(st.sampled_from(DTYPES)), draw(st.integers(0, 999))
 
 
-@settings(max_examples=60, deadline=None)
 @given(patients())
 def test_windows_at_the_image_s_own_pixels_answer_every_pixel_alike(patient):
     """Slices smaller than the window, larger, and both; any mask, single voxels included."""
@@ -114,7 +113,6 @@ def test_windows_at_the_image_s_own_pixels_answer_every_pixel_alike(patient):
     assert found.geometry.affine is affine
 
 
-@settings(max_examples=40, deadline=None)
 @given(patients(), st.sampled_from([1, 2]), st.booleans())
 def test_slices_brought_to_the_network_s_size_come_back_the_same(patient, factor, padded):
     """Enlarged by 1 or 2, any mask survives: a pixel keeps 9/16 of its value, see bilinear."""
@@ -129,7 +127,6 @@ def test_slices_brought_to_the_network_s_size_come_back_the_same(patient, factor
     assert np.array_equal(found.labels, mask_ZHW)
 
 
-@settings(max_examples=40, deadline=None)
 @given(patients())
 def test_reduced_slices_come_back_the_same_where_nothing_is_finer_than_a_pixel(patient):
     """Halved, all that the network can be shown are masks of 2×2 blocks; those it returns."""
@@ -144,7 +141,6 @@ def test_reduced_slices_come_back_the_same_where_nothing_is_finer_than_a_pixel(p
     assert np.array_equal(halved(case_of(mask_ZHW, affine, dtype)).labels, mask_ZHW)
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     st.tuples(st.integers(40, 240), st.integers(40, 240)),
     st.tuples(st.floats(0.25, 0.4), st.floats(0.25, 0.4)),

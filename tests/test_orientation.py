@@ -3,7 +3,7 @@
 import nibabel
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -34,7 +34,6 @@ def affines(draw):
     return affine
 
 
-@settings(max_examples=100, deadline=None)
 @given(affines(), st.sampled_from(["LPS", "RAS", "ASL", "IPR"]))
 def test_views_are_nibabel_s_reorientation(affine, code):
     """nibabel counts (X, Y, Z) = (column, row, slice); and a NIfTI file is read in the same way."""
@@ -50,7 +49,6 @@ def test_views_are_nibabel_s_reorientation(affine, code):
         assert np.array_equal(found_ZHW, read)
 
 
-@settings(max_examples=60, deadline=None)
 @given(affines())
 def test_what_is_written_through_a_view_lies_where_it_was_seen(affine):
     view = view_along(Geometry(None, affine), "LPS")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 from torch.nn import functional as F
@@ -43,7 +43,6 @@ def test_spline_equals_scipy_zoom(sides):
     np.testing.assert_allclose(matrix @ image @ matrix.T, expected, atol=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
 @given(SIDES, SIDES, st.sampled_from(["stretch", "pad"]))
 def test_a_constant_stays_constant_there_and_back(height, width, fit):
     """Rows of every matrix sum to one inside the image, so nothing brightens or bleeds."""
@@ -53,7 +52,6 @@ def test_a_constant_stays_constant_there_and_back(height, width, fit):
     np.testing.assert_allclose(back, np.full((2, 1, height, width), 0.7), atol=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
 @given(SIDES, SIDES, st.sampled_from(["stretch", "pad"]), st.integers(0, 3))
 def test_labels_and_images_land_in_the_same_place(height, width, fit, seed):
     """A half plane goes forward as image and as label to the same pixels, within one pixel."""
@@ -153,7 +151,6 @@ def test_the_pixel_size_of_training_by_hand():
     assert p.training_pixel_mm([]) is None
 
 
-@settings(max_examples=60, deadline=None)
 @given(SIDES, SIDES, st.floats(0.3, 4.0), st.sampled_from(["stretch", "pad"]))
 def test_windows_of_the_training_scale_are_the_resized_image(height, width, mm, fit):
     """At the pixel size that one case gives, that case is looked at as it was when resized."""

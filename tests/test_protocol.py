@@ -531,7 +531,6 @@ def test_published_labels_change_the_published_columns_only():
         assert summarise(mixed, ABC, name) == summarise(rows, ABC, name)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(*[st.lists(st.integers(0, 2), min_size=5, max_size=5)] * 3), max_size=4))
 def test_every_protocol_counts_the_masks_that_it_scores(tmp_path_factory, cases):
     names, rows, of_published = ABC[:3], [], []
@@ -626,7 +625,6 @@ def rows_of(cases):
     ]
 
 
-@settings(deadline=None)
 @given(cases_of_three)
 def test_agrees_with_loops_over_sets(cases):
     rows = rows_of(cases)
@@ -653,7 +651,7 @@ def test_agrees_with_loops_over_sets(cases):
         assert pooled[name]["dice"]["mean"] == (2 * both / either if either else None)
 
 
-@settings(deadline=None, max_examples=25)  # with intervals, so that they are held to it too
+@settings(max_examples=25)  # with intervals, so that they are held to it too
 @given(cases_of_three, st.randoms(use_true_random=False))
 def test_order_of_rows_does_not_matter(cases, shuffler: random.Random):
     rows = rows_of(cases)
@@ -665,7 +663,6 @@ def test_order_of_rows_does_not_matter(cases, shuffler: random.Random):
     assert mean_dice(shuffled) == pytest.approx(mean_dice(rows), abs=1e-15)
 
 
-@settings(deadline=None)
 @given(cases_of_three, st.integers(1, 5))
 def test_identical_cases_pool_to_the_score_of_one(cases, copies):
     one = rows_of(cases[:1])
@@ -736,7 +733,6 @@ def test_protocol_table_is_consistent():
 ODD_NAMES = st.text(st.characters(exclude_characters="\r", exclude_categories=["Cs"]), min_size=1)
 
 
-@settings(deadline=None)
 @given(cases_of_three, ODD_NAMES)
 def test_csv_round_trip_is_exact(tmp_path_factory, cases, odd_name):
     path = tmp_path_factory.mktemp("csv") / "cases.csv"

@@ -124,7 +124,6 @@ def test_other_labels_are_no_encoding():
     assert recognise_encoding([(np.zeros((3, 4, 5), np.uint8), None)]).best is None
 
 
-@settings(max_examples=30)
 @given(st.permutations(range(1, 9)), st.booleans())
 def test_eight_organs_in_another_order_are_no_known_encoding(order, spacing: bool):
     label_ZHW, spacing_mm = in_encoding(2, "transunet", spacing)

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -75,7 +75,6 @@ def test_windows_are_averaged_as_a_plain_loop_does(overlap):
     torch.testing.assert_close(found, total / weights, atol=2e-5, rtol=0)
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(1, 200), st.integers(1, 200), st.sampled_from([0.0, 0.25, 0.5, 0.9]))
 def test_windows_are_counted_as_they_are_laid(height, width, overlap):
     model = Positional()

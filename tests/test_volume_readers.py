@@ -38,9 +38,7 @@ ORDERS = [
     for order in itertools.permutations(range(3))
     for signs in itertools.product((1, -1), repeat=3)
 ]
-LIMITED = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+LIMITED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 Reader = Callable[[Path], Any]
 
