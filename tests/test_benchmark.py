@@ -101,6 +101,13 @@ def test_what_cannot_be_measured_is_refused(wrong):
         Settings(CPU, **wrong)
 
 
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("what", ["repeats", "batch", "slices"])
+def test_zero_is_no_default(what: str, quick: bool):
+    with pytest.raises(ConfigError, match=f"{what}=0.* cannot be measured"):
+        settings_for(CPU, quick=quick, **{what: 0})
+
+
 def test_a_cpu_gets_less_to_do():
     assert settings_for(CPU).slices < settings_for(torch.device("mps", 0), slices=148).slices
     assert settings_for(CPU).precision == "float32"

@@ -15,6 +15,7 @@ from PIL.Image import Transpose as Turn
 from torch.utils.data import DataLoader
 
 import msa2net
+from commands import msa2net as command
 from msa2net.config import AugmentConfig, DataConfig
 from msa2net.data import prepare as prepare_module
 from msa2net.data.augment import Augmentation
@@ -342,8 +343,13 @@ def test_label_values_outside_the_classes_are_named_with_file_and_count(tmp_path
     assert sorted(path.name for path in (tmp_path / "prepared" / "cases").iterdir()) == [
         "1.image.npy", "1.label.npy",
     ]  # fmt: skip
-    with pytest.raises(DataError, match="interrupted, met files it could not use"):
+    with pytest.raises(DataError, match="met files it could not use: msa2net check .* names them"):
         open_store(data.prepared)
+    failed = [
+        f for f in check_store(open_store(data.prepared, complete=False)) if "be prep" in f.what
+    ]
+    assert [(f.level, f.where) for f in failed] == [("error", "0"), ("error", "2")]
+    assert "0.png holds label values outside the declared classes: 3 (5 pixels)" in failed[0].detail
     for name in ("0.png", "2.png"):  # mended, only these are done again
         save(tmp_path / "masks" / name, np.ones((8, 9), np.uint8))
     assert len(prepare(data).cases) == 3
@@ -492,6 +498,41 @@ def test_pictures_of_mixed_depth_are_refused(tmp_path: Path):
     save(tmp_path / "images" / "2.png", np.full((8, 9), 40_000, np.uint16))
     with pytest.raises(DataError, match=r"2.png holds uint16 values and .* first picture is 8-bit"):
         prepare(data)
+
+
+def test_check_names_what_failed_even_where_nothing_could_be_stored(tmp_path: Path):
+    data = _pair(tmp_path, mask=np.full((8, 9), 3, np.uint8), labels=TWO_CLASSES)
+    with pytest.raises(DataError, match="3 of 3 cases cannot be used"):
+        prepare(data)
+    result = command("check", data.prepared, "-v", cwd=tmp_path)
+    assert result.returncode == 2
+    said = "".join(result.stdout.split())  # lines are broken where they must
+    for name in "012":
+        assert f"{name}.pngholdslabelvaluesoutside" in said
+    for index in range(3):
+        save(tmp_path / "masks" / f"{index}.png", np.ones((8, 9), np.uint8))
+    assert len(prepare(data).cases) == 3
+    assert '"failures"' not in (data.prepared / "dataset.json").read_text()
+
+
+def test_nothing_is_prepared_beside_foreign_files(tmp_path: Path):
+    data = _pair(tmp_path)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("")
+    with pytest.raises(ConfigError, match=r"holds thesis.tex and no prepared data; name a new or"):
+        prepare(data.model_copy(update={"prepared": foreign}))
+    assert [path.name for path in foreign.iterdir()] == ["thesis.tex"]
+    prepare(data)
+    (data.prepared / "notes.txt").write_text("")  # beside data that are there already
+    (data.prepared / "dataset.json").unlink()
+    (data.prepared / "notes.txt").unlink()
+    assert len(prepare(data).cases) == 3  # as our own advice about damage leaves it
+
+
+def test_no_workers_are_no_default(tmp_path: Path):
+    with pytest.raises(ConfigError, match="workers is 0; it must be 1 or more"):
+        prepare(_pair(tmp_path), workers=0)
 
 
 def test_another_data_set_s_store_is_not_overwritten(tmp_path: Path, prepared: DataConfig):

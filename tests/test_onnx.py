@@ -487,9 +487,11 @@ def test_memory_that_runs_out_halves_the_batch(exported_run, eager):
         apply._engine.groups[0].smaller_batch(1)
 
 
-def test_a_case_with_other_channels_is_refused(exported):
+def test_a_case_with_other_channels_is_refused(exported, exported_run: Path):
     with pytest.raises(DataError, match="2 channels and the network takes 3"):
         exported(Case("two", np.zeros((2, 1, 8, 8), np.uint8)))
+    with pytest.raises(ConfigError, match="0 threads are none; use 1 or more"):
+        OnnxPredictor.load(exported_run / "model.onnx", threads=0)
     with pytest.raises(ConfigError, match="a batch of 0"):
         OnnxPredictor(exported._engine.groups[0]._session, exported.facts, 0)
 

@@ -546,6 +546,8 @@ def test_options_that_do_not_make_sense(run, tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="file is a file; name a folder with --out"):
         predict_files(run, [tmp_path / "in"], tmp_path / "file")
+    with pytest.raises(ConfigError, match="a batch of 0 slices is none; use 1 or more"):
+        predict_files(run, [tmp_path], tmp_path / "new", batch_slices=0)
     with pytest.raises(ConfigError, match="no run is named"):
         predict_files([], [tmp_path / "in"], tmp_path / "out")
     assert not (tmp_path / "out").exists()

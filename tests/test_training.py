@@ -540,6 +540,21 @@ def test_evaluating_without_the_data_says_where_they_were(run: Path, tmp_path: P
         evaluate_run(tmp_path)
 
 
+def test_a_run_names_its_data_from_wherever_it_is_used(
+    workplace: Path, tmp_path: Path, monkeypatch
+):
+    """Paths are stored whole: the command that goes on, or scores, works from any folder."""
+    monkeypatch.chdir(workplace)
+    config = small_config(Path(), **{"train.max_steps": 1, "train.epochs": 1})
+    train(config, "relative", device="cpu")
+    stored = load_config(workplace / "relative/config.yaml")
+    assert stored.data.root == workplace / "raw"
+    assert stored.data.prepared == workplace / "prepared"
+    monkeypatch.chdir(tmp_path)
+    train(stored, workplace / "relative", device="cpu", resume=True)
+    evaluate_run(workplace / "relative")
+
+
 def test_unknown_device():
     with pytest.raises(ConfigError, match="there is no device 'abacus'"):
         choose_device("abacus")

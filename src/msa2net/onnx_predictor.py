@@ -79,7 +79,7 @@ class OnnxPredictor(Segmenter):
             threads: on which the network computes; None lets onnxruntime take all cores.
 
         Raises:
-            ConfigError: onnxruntime is not installed, or no slices in a batch.
+            ConfigError: onnxruntime is not installed, or no slices in a batch, or no threads.
             WeightsError: missing, damaged, not exported by msa2net, or by a newer version.
         """
         file = Path(file)
@@ -197,6 +197,8 @@ def open_session(file: Path, threads: int | None = None) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what it would print becomes our sentence
     if threads is not None:
+        if threads < 1:
+            raise ConfigError(f"{threads} threads are none; use 1 or more")
         options.intra_op_num_threads = threads
     try:
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])

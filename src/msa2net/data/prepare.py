@@ -39,8 +39,9 @@ from msa2net.data.store import (
 )
 from msa2net.data.units import foreign_values
 from msa2net.errors import MORE_MEMORY, ConfigError, DataError, Msa2NetError, memory_guard
-from msa2net.files import atomic_path, clean_temporaries, sha256
+from msa2net.files import atomic_path, clean_temporaries, contents, sha256
 from msa2net.locks import alone_in
+from msa2net.text import listed
 
 Progress = Callable[[Iterable[SourceCase], int], Iterable[SourceCase]]
 
@@ -65,9 +66,12 @@ def prepare(
             default one a processor core, at most 8.
 
     Raises:
+        ConfigError: `data.prepared` holds something else.
         DataError: files that cannot be used; all are tried, what could be stored is kept, and
             the store stays marked as unfinished.
     """
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers is {workers}; it must be 1 or more")
     drawn = data.format == "phantom"  # has no raw files, and is finished or changed all the same
     if data.root is None and not drawn and (data.prepared / INDEX).is_file():
         store = open_prepared(data)
@@ -78,15 +82,26 @@ def prepare(
     source = open_source(data)
     if not source.cases:
         raise DataError(f"{data.root} holds no case; are all split lists empty?")
+    _refuse_foreign(data.prepared)
     with _alone(data.prepared), _Work(data, source, workers) as work:
         shown = source.cases if progress is None else progress(source.cases, len(source.cases))
         for case in shown:
             work.collect(case)
         work.clean()
     if work.failures:
-        raise DataError(_failure_sentence(work.failures, len(source.cases)))
+        raise DataError(_failure_sentence([*work.failures.values()], len(source.cases)))
     warn_of_doubts(work.store())
     return with_splits(work.store(), data)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that holds something and no prepared data: it would be written beside."""
+    foreign = sorted(set(contents(folder)) - {INDEX, CASES, "slices", ".lock"})
+    if foreign and not (folder / INDEX).is_file():
+        raise ConfigError(
+            f"{folder} holds {listed(foreign)} and no prepared data; name a new or an empty folder "
+            "to prepare into"
+        )
 
 
 @contextmanager
@@ -111,13 +126,13 @@ class _Work:
     that are about to change leave it first.
 
     Attributes:
-        failures: sentences about the cases that could not be used.
+        failures: case id → why the case could not be used.
     """
 
     def __init__(self, data: DataConfig, source: Source, workers: int | None) -> None:
         self.data, self.source = data, source
-        self.failures: list[str] = []
-        self._workers = workers or min(8, os.cpu_count() or 1)
+        self.failures: dict[str, str] = {}
+        self._workers = min(8, os.cpu_count() or 1) if workers is None else workers
 
     def __enter__(self) -> "_Work":
         before = _stored_before(self.data, self.source)
@@ -147,7 +162,7 @@ class _Work:
             with memory_guard(f"preparing case {case.id}", remedy):
                 self._rows[case.id] = self._jobs[case.id].result()
         except Msa2NetError as error:
-            self.failures.append(str(error))
+            self.failures[case.id] = str(error)
         del self._jobs[case.id]
         if time.monotonic() > self._write_next:
             self._write(complete=False)
@@ -176,8 +191,8 @@ class _Work:
 
     def _write(self, *, complete: bool) -> None:
         store = self.store()
-        if store.cases:
-            write_index(store, complete=complete)
+        if store.cases or self.failures:
+            write_index(store, complete=complete, failures=self.failures)
         else:
             (store.root / INDEX).unlink(missing_ok=True)
 

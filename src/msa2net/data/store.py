@@ -8,9 +8,11 @@ Layout:
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,9 @@ from msa2net.files import read_json, write_json
 INDEX, CASES = "dataset.json", "cases"
 WHITE = f" {IGNORE}=1"
 """In a recipe: masks of two classes held no 1, so 255 is the second class."""
+
+FAILURES, _MAX_FAILURES = "failures", 100
+"""In an index: case id → why the case could not be prepared."""
 
 ORIENTATION = "exif_orientation"
 """In what is said of a file: how the camera turned a picture, if it did."""
@@ -195,12 +200,14 @@ def open_store(root: Path, *, complete: bool = True) -> Store:
             "msa2net, or delete it and prepare the data again"
         )
     if complete and not content.get("complete"):
+        why = f": msa2net check {root} names them" if content.get(FAILURES) else ", or still runs"
         raise DataError(
-            f"the preparation of {root} was interrupted, met files it could not use, or still "
-            "runs; prepare the data again"
+            f"the preparation of {root} was interrupted, met files it could not use{why}; prepare "
+            "the data again"
         )
     try:
         del content["schema"], content["hash"], content["complete"]
+        content.pop(FAILURES, None)
         cases = tuple(_stored_case(row) for row in content.pop("cases"))
         label_names = tuple(content.pop("label_names"))
         return Store(root=root, label_names=label_names, cases=cases, **content)
@@ -208,6 +215,19 @@ def open_store(root: Path, *, complete: bool = True) -> Store:
         raise DataError(
             f"{path} is damaged ({error}); delete it and prepare the data again"
         ) from error
+
+
+def read_failures(root: Path) -> dict[str, str] | None:
+    """Return what `write_index` kept of the cases that failed; None if the data are complete.
+
+    Raises:
+        DataError: the index cannot be read.
+    """
+    content = read_json(root / INDEX)
+    if content.get("complete"):
+        return None
+    failures = content.get(FAILURES)
+    return {str(k): str(v) for k, v in failures.items()} if isinstance(failures, dict) else {}
 
 
 def with_splits(store: Store, data: DataConfig) -> Store:
@@ -225,10 +245,20 @@ def with_splits(store: Store, data: DataConfig) -> Store:
     return replace(store, cases=cases)
 
 
-def write_index(store: Store, *, complete: bool) -> None:
-    """Write `dataset.json`, unless it says the same already (the folder may be read-only)."""
+def write_index(
+    store: Store, *, complete: bool, failures: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Write `dataset.json`, unless it says the same already (the folder may be read-only).
+
+    Args:
+        store: what it says.
+        complete: whether all cases are in it.
+        failures: case id → why the case could not be prepared; the first hundred are kept.
+    """
     content = {"schema": SCHEMA, "complete": complete, "hash": store.hash} | asdict(store)
     del content["root"]
+    if failures:
+        content[FAILURES] = dict(islice(failures.items(), _MAX_FAILURES))
     path = store.root / INDEX
     as_read_back = json.loads(json.dumps(content))
     if not path.is_file() or read_json(path) != as_read_back:

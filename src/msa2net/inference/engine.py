@@ -21,7 +21,7 @@ from msa2net.data.orientation import view_along
 from msa2net.data.preprocessing import Placement, ValueRange
 from msa2net.errors import ConfigError, DataError, is_out_of_memory
 from msa2net.inference.confidence import Answers
-from msa2net.inference.groups import Mode, Networks, count_windows
+from msa2net.inference.groups import Mode, Networks, count_windows, require_batch
 from msa2net.inference.lookout import CaseWatch
 
 WayBack = Literal["probabilities", "labels"]
@@ -104,8 +104,7 @@ class Engine:
             raise ConfigError(f"there is no mode '{mode}'; use resize or sliding")
         if not 0 <= overlap < 1:
             raise ConfigError(f"windows cannot overlap by {overlap}; use 0 or more, below 1")
-        if batch_slices is not None and batch_slices < 1:
-            raise ConfigError(f"a batch of {batch_slices} slices is none; use 1 or more")
+        require_batch(batch_slices)
         self.groups = groups
         self._classes = classes
         self.mode = mode

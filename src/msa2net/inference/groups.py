@@ -52,6 +52,16 @@ def require_precision(precision: str) -> None:
         raise ConfigError(f"there is no precision '{precision}'; use {' or '.join(known)}")
 
 
+def require_batch(batch_slices: int | None) -> None:
+    """Refuse a number of slices at once that is none; None chooses.
+
+    Raises:
+        ConfigError: it is below 1.
+    """
+    if batch_slices is not None and batch_slices < 1:
+        raise ConfigError(f"a batch of {batch_slices} slices is none; use 1 or more")
+
+
 class Networks(Protocol):
     """Networks with the same preprocessing, and the arithmetic of what they answer.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msa2net.config import load_config
 from msa2net.errors import ConfigError
-from msa2net.inference.groups import Mode, PredictionPrecision, require_precision
+from msa2net.inference.groups import Mode, PredictionPrecision, require_batch, require_precision
 from msa2net.inference.predictor import Predictor, Segmenter
 from msa2net.inference.run_folder import CONFIG_FILE, ModelFacts, read_facts
 from msa2net.onnx_predictor import OnnxPredictor
@@ -54,6 +54,7 @@ def open_source(
     if not runs:
         raise ConfigError("no run is named; name at least one run folder")
     require_precision(precision)
+    require_batch(batch_slices)
     if any(map(is_exported, runs)):
         if len(runs) > 1 or mode != "resize" or flips or precision != "float32" or compile:
             raise ConfigError(
@@ -72,7 +73,7 @@ def open_source(
             Predictor.load,
             runs,
             device,
-            batch_slices or _evaluated_batch(runs[0]),
+            _evaluated_batch(runs[0]) if batch_slices is None else batch_slices,
             mode=mode,
             flips=flips,
             precision=precision,

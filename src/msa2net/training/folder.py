@@ -86,5 +86,19 @@ def prepare_run_folder(run: Path, config: Config, *, keep: bool) -> None:
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise ConfigError(f"cannot remove {path} of the earlier run: {error}") from error
-    resolved = config.data.model_copy(update={"prepared": config.data.prepared.resolve()})
-    write_text(run / CONFIG_FILE, dump_config(config.model_copy(update={"data": resolved})))
+    write_text(run / CONFIG_FILE, dump_config(_resolved(config)))
+
+
+def _resolved(config: Config) -> Config:
+    """Return the settings with whole paths where those cannot change a result (`resume.FREE`).
+
+    A run can then be gone on with, and evaluated, from any folder.
+    """
+    data, model = config.data, config.model
+    places = {"prepared": data.prepared.resolve()}
+    if data.root is not None:
+        places["root"] = data.root.resolve()
+    if model.pretrained_file is not None:
+        weights = {"pretrained_file": model.pretrained_file.resolve()}
+        model = model.model_copy(update=weights)
+    return config.model_copy(update={"data": data.model_copy(update=places), "model": model})

@@ -21,9 +21,8 @@ from msa2net.data.check.values import (
 from msa2net.data.labels import ENCODINGS, IGNORE, convert
 from msa2net.data.splits import SPLITS
 from msa2net.data.statistics import count_labels, describe_channels
-from msa2net.data.store import INDEX, Store, StoredCase, with_splits
+from msa2net.data.store import Store, StoredCase, read_failures, with_splits
 from msa2net.errors import memory_guard
-from msa2net.files import read_json
 
 __all__ = ["LEVELS", "Finding", "Level", "check_store"]
 
@@ -133,10 +132,15 @@ def _described(store: Store, row: StoredCase) -> StoredCase:
 
 
 def _check_complete(store: Store) -> list[Finding]:
-    if read_json(store.root / INDEX).get("complete"):
+    failures = read_failures(store.root)
+    if failures is None:
         return []
-    what = "the preparation was interrupted or met files it could not use"
-    return [Finding("error", WHOLE, what, "prepare the data again")]
+    if not failures:
+        what = "the preparation was interrupted, or still runs"
+        return [Finding("error", WHOLE, what, "prepare the data again")]
+    what = "the case could not be prepared"
+    advice = "mend its files or move them away, and prepare the data again"
+    return [Finding("error", case_id, what, advice, why) for case_id, why in failures.items()]
 
 
 def _check_splits(store: Store, *, held_out: bool) -> list[Finding]:
