@@ -104,6 +104,7 @@ def test_broken_files(tmp_path: Path, text: str, message: str):
 
 
 BOMB = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else 'x'] * 9)}]" for n in range(30))
+CHAIN = "\n".join(f"a{n}: &a{n} [{f'*a{n - 1}' if n else 'x'}]" for n in range(99))
 DEEP = "[" * 1500
 DIGITS = "9" * 5000
 
@@ -114,11 +115,7 @@ DIGITS = "9" * 5000
         (BOMB, 5, "more than 10000 values, counting what aliases repeat"),
         (f"{MINIMAL}loss: {DEEP}", 5, "more than 20 deep"),
         (f"loss: [{'1,' * 100_000}]", 1, "more than 10000 values"),
-        (
-            "\n".join(f"a{n}: &a{n} [*a{n - 1}]" if n else "a0: &a0 [x]" for n in range(99)),
-            20,
-            "deep",
-        ),
+        (CHAIN, 20, "more than 20 deep"),
         ("a: &a [*a]", 1, "an alias stands within what it names"),
         (f"# size\nimage_size: {DIGITS}", 2, "'image_size' is '9+…9+', which is no whole number"),
         ("image_size: 0x_", 1, "'image_size' is '0x_', which is no whole number"),

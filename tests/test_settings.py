@@ -42,7 +42,7 @@ def test_names_that_no_type_knows_are_complete():
         ("loss", "names with numbers", "{dice: 1.0, cross_entropy: 1.0}"),
         ("model.pretrained_file", "path", "not set"),
         ("model.levels", "4 or 5", "4"),
-        ("data.crop", "number, above 0 to 1", "1.0"),
+        ("data.crop", "number, 0.01 to 1", "1.0"),
         ("data.hold_out", "true or false", "true"),
         ("data.phantom_shape", "list of 3 whole numbers", "[32, 128, 128]"),
         ("augment.paper_defects", "list of noise or streams", "[]"),

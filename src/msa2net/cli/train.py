@@ -33,8 +33,8 @@ def train(
         list[str] | None,
         typer.Option(
             "--set",
-            help="Change a setting, such as train.epochs=5; may be repeated. `msa2net settings` "
-            "lists them.",
+            help="Change a setting, such as train.epochs=5; may be repeated, and of one key the "
+            "last counts. `msa2net settings` lists them.",
             metavar="KEY=VALUE",
         ),
     ] = None,
