@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: demo test test-all check clean
 
 demo: .venv/installed
-	$(BIN)/msa2net demo --overwrite
+	$(BIN)/msa2net demo
 
 test: check
 	$(BIN)/python -m pytest -q -m "not slow"

@@ -33,6 +33,7 @@ RunArgument = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN"
 
 SHOWN = 5  # lines of one kind on the screen
 DISCLAIMER = "Research use only, not a medical device."
+INTERRUPTED = 130  # what shells say of a program ended by Ctrl-C
 
 
 def console() -> "Console":
@@ -100,6 +101,12 @@ def set_up(threads: int | None, verbose: bool) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def common_words(device: str, threads: int | None) -> list[str]:
+    """Return the common options of a command as they were given, for one that goes on with it."""
+    words = [] if device == "auto" else ["--device", device]
+    return words if threads is None else [*words, "--threads", str(threads)]
 
 
 def track(items: Iterable[Item], total: int, description: str) -> Iterator[Item]:

@@ -9,6 +9,7 @@ import typer
 
 from msa2net.cli.console import (
     DISCLAIMER,
+    INTERRUPTED,
     SHOWN,
     DeviceOption,
     ThreadsOption,
@@ -26,8 +27,6 @@ from msa2net.text import listed
 if TYPE_CHECKING:
     from msa2net.prediction.jobs import SegKind
     from msa2net.prediction.run import PredictionResult
-
-INTERRUPTED = 130  # what shells say of a program ended by Ctrl-C
 
 InputsArgument = Annotated[
     list[Path],

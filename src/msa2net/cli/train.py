@@ -2,6 +2,7 @@
 
 import shlex
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,10 +10,13 @@ import typer
 
 from msa2net.cli.console import (
     DISCLAIMER,
+    INTERRUPTED,
     DeviceOption,
     ThreadsOption,
     VerboseOption,
+    common_words,
     looks,
+    print_error,
     say,
     set_up,
     track,
@@ -85,6 +89,7 @@ def train(
         overwrite=overwrite,
         resume=resume,
         accept_changes=accept_changes,
+        again=[*_resuming(run), *common_words(device, threads)],
     )
     say(f"next: {shlex.join(['msa2net', 'evaluate', str(result.run)])}")
 
@@ -113,6 +118,7 @@ def run_training(
     resume: bool = False,
     accept_changes: bool = False,
     preparing: str = "preparing data",
+    again: Sequence[str] = (),
 ) -> "TrainingResult":
     """Show how a training goes on, and say what it came to, or how to go on with it.
 
@@ -125,16 +131,19 @@ def run_training(
         resume: likewise.
         accept_changes: likewise.
         preparing: what the bar says while data are prepared.
+        again: the command that goes on with it; `train` if not given.
 
     Raises:
         typer.Exit: it was stopped, by time with code 0 or by a signal with 128 and its number; or
             this is not the first of several processes, which says nothing.
     """
+    from msa2net.training.checkpoint import Checkpoints
     from msa2net.training.processes import find_processes
     from msa2net.training.run import train
     from msa2net.training.stopping import TrainingInterrupted
 
     first, shown = find_processes(config.train).first, training_progress(verbose)
+    go_on = f"go on with: {shlex.join(again or _resuming(run))}"
     try:
         result = train(
             config,
@@ -152,14 +161,18 @@ def run_training(
         if not first:
             raise typer.Exit(128 + stop.signum) from stop
         name = signal.Signals(stop.signum).name
-        say(
-            f"{name}: saved after {_epochs(stop.epochs)} ({stop.steps} steps); {_how_to_go_on(run)}"
-        )
+        say(f"{name}: saved after {_epochs(stop.epochs)} ({stop.steps} steps); {go_on}")
         raise typer.Exit(128 + stop.signum) from stop
+    except KeyboardInterrupt as stop:  # before the first step, or a second one
+        if first and Checkpoints(run).paths():
+            print_error(f"interrupted; {go_on}")
+        elif first:
+            print_error("interrupted before the first step; the same command goes on")
+        raise typer.Exit(INTERRUPTED) from stop
     if not first:
         raise typer.Exit
     if not result.finished:
-        say(f"train.max_time: saved after {_epochs(result.epochs)}; {_how_to_go_on(run)}")
+        say(f"train.max_time: saved after {_epochs(result.epochs)}; {go_on}")
         raise typer.Exit
     print_result(result)
     return result
@@ -169,9 +182,8 @@ def _epochs(count: int) -> str:
     return f"{count} epoch{'' if count == 1 else 's'}"
 
 
-def _how_to_go_on(run: Path) -> str:
-    words = ["msa2net", "train", str(run / "config.yaml"), "--out", str(run), "--resume"]
-    return f"go on with: {shlex.join(words)}"
+def _resuming(run: Path) -> list[str]:
+    return ["msa2net", "train", str(run / "config.yaml"), "--out", str(run), "--resume"]
 
 
 def print_result(result: "TrainingResult") -> None:
