@@ -117,7 +117,9 @@ def test_numpy_and_torch_invert_alike():
 
 
 def test_saved_and_read_back_it_is_equal():
-    p = Preprocessing(channels=3, image_size=(32, 64), fit="pad", intensity="percentile")
+    p = Preprocessing(
+        channels=3, image_size=(32, 64), fit="pad", intensity="percentile", low=1, high=99
+    )
     assert Preprocessing.model_validate_json(p.model_dump_json()) == p
 
 
