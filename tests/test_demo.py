@@ -70,7 +70,7 @@ def test_a_slow_machine_trains_fewer_epochs_and_says_so(drawn: Path, monkeypatch
         assert fitted.train.validate_every == (2 if epochs == 7 else epochs)  # the last counts
         printed = capsys.readouterr().out
         assert said in printed
-    assert "takes about 1:06 min; its scores will be lower" in printed
+    assert "takes about 1:01 min; its scores will be lower" in printed
     assert fitted.model_copy(update={"train": config.train}) == config
 
 

@@ -491,6 +491,19 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
     assert_same_run(stopped, whole)
 
 
+def test_a_checkpoint_that_finds_no_memory_is_not_called_damaged(
+    workplace: Path, stopped: Path, whole: Path
+):
+    said = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes")
+    with (
+        mock.patch("msa2net.training.checkpoint.torch.load", side_effect=said),
+        pytest.raises(ConfigError, match=r"not enough memory while training .*; lower train.batch"),
+    ):
+        resumed.train(workplace, stopped, resume=True)
+    resumed.train(workplace, stopped, resume=True)
+    assert_same_run(stopped, whole)
+
+
 def test_nothing_to_go_on_from_is_one_sentence(workplace: Path, stopped: Path, tmp_path: Path):
     for path in Checkpoints(stopped).paths():
         truncate(path)

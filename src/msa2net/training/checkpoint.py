@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from msa2net.errors import DataError, WeightsError
+from msa2net.errors import DataError, WeightsError, is_out_of_memory
 from msa2net.files import put_in_place, sha256, temporary_folder
 
 FOLDER = "checkpoints"
@@ -82,6 +82,8 @@ class Checkpoints:
                 else:
                     state = torch.load(path, map_location="cpu", weights_only=True)
             except Exception as error:  # torch has many ways to say that it cannot read a file
+                if is_out_of_memory(error):
+                    raise
                 reason = " ".join(str(error).split())[:200]
             if not reason:
                 _check_schema(path, state)

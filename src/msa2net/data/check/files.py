@@ -14,6 +14,7 @@ from msa2net.data.check.findings import WHOLE, Finding, Level
 from msa2net.data.guards import readable, sides
 from msa2net.data.slice_files import sliced
 from msa2net.data.store import Store, StoredCase, image_path, label_path
+from msa2net.errors import is_out_of_memory
 
 _AGAIN = "prepare the data again"
 
@@ -40,6 +41,8 @@ def _array_faults(
         yield f"the stored {name} is missing", path.name
         return
     except (OSError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         yield f"the stored {name} is truncated or damaged", " ".join(str(error).split())[:80]
         return
     if array.shape != shape:
