@@ -1,5 +1,6 @@
 """Preparing: side by side, interrupted, twice at once; what is noted; splits drawn by patient."""
 
+import io
 import json
 import os
 import shutil
@@ -175,6 +176,113 @@ def test_a_damaged_geometry_is_found_on_opening(hearts: Path, tmp_path: Path):
     (tmp_path / INDEX).write_text(json.dumps(content))
     with pytest.raises(DataError, match="is damaged"):
         open_store(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def ready(hearts: Path, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("ready")
+    prepare(settings(hearts, folder))
+    return folder
+
+
+FILE = {"path": "a.png", "bytes": 3, "mtime_ns": 1, "sha256": "0" * 64}
+NO_ROOM = {"spacing_mm": [1, 0, 1], "affine": None, "layout": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label_names": ["background"]}, "label_names"),
+        ({"label_names": ["a", "a", "b", "c"]}, "two classes have the same name"),
+        ({"label_names": 3}, "label_names is 3"),
+        ({"kind": "film"}, "kind is 'film'"),
+        ({"channels": 10**9}, "channels is 1000000000"),
+        ({"low": float("nan")}, "low is nan"),
+        ({"cases": None}, "cases"),
+        ({"cases.0": 7}, "delete it"),
+        ({"cases.1.id": "../../x"}, "no case can be called so"),
+        ({"cases.1.id": "patient001_frame01"}, "two cases have the same name"),
+        ({"cases.1.split": "other"}, "cases.1.split is 'other'"),
+        ({"cases.1.shape": [1, 10, 96]}, "cases.1.shape"),
+        ({"cases.1.shape": [1, -10, 96, 96]}, "cases.1.shape.1 is -10"),
+        ({"cases.1.shape": [1, 2**40, 96, 96]}, "cases.1.shape.1 is 1099511627776"),
+        ({"cases.1.shape": [1, 1, 1, 1]}, "cases.1.*the source file has"),
+        ({"cases.1.geometry": NO_ROOM}, "spacing_mm"),
+        ({"cases.1.geometry": 3}, "cases.1.geometry is 3"),
+        ({"cases.1.geometry.layout.units": "inch"}, "a unit of length is one of"),
+        ({"cases.1.geometry.layout.orientation": [[0, 1], [0, 1], [2, 1]]}, "another one"),
+        ({"cases.1.geometry.affine": [[1]]}, "affine"),
+        ({"cases.1.files": [10**9]}, "cases.1.files.0 is 1000000000"),
+        ({"cases.1.files": [FILE | {"path": [1, 2]}]}, "files.0.path is"),
+        ({"cases.1.files": [FILE | {"bytes": -1}]}, "files.0.bytes is -1"),
+        ({"cases.1.files": [{"bytes": 3}]}, "files.0.path: field required"),
+        ({"cases.1.voxels": 3}, "voxels is 3"),
+        ({"cases.1.voxels": {"liver": 3}}, "voxels"),
+        ({"cases.1.intensity": [{"mean": 3}]}, "intensity"),
+        ({"cases.1.patient": None}, "patient is None"),
+        ({"cases.1.more": 3}, "cases.1.more is 3"),
+    ],
+)
+def test_a_forged_index_is_refused_on_opening(
+    ready: Path, tmp_path: Path, changes: dict, message: str
+):
+    content = json.loads((ready / INDEX).read_text())
+    for name, value in changes.items():
+        *outer, last = name.split(".")
+        place = content
+        for key in outer:
+            place = place[int(key) if isinstance(place, list) else key]
+        place[int(last) if isinstance(place, list) else last] = value
+    (tmp_path / INDEX).write_text(json.dumps(content))
+    with pytest.raises(DataError, match=rf"dataset\.json is damaged.*{message}.*prepare") as caught:
+        open_store(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def _header(text: str) -> bytes:
+    """A `.npy` file that begins so."""
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + bytes(64)
+
+
+def _saved(array: np.ndarray, **options) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, **options)
+    return file.getvalue()
+
+
+def _archived(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, image=array)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "message"),
+    [
+        ("image", b"", "No data left in file"),
+        ("image", _archived(np.zeros(3)), "it holds no array"),
+        ("image", _saved(np.array([{}], object), allow_pickle=True), "Python objects"),
+        ("image", _saved(np.zeros((1, 8, 96, 96), complex)), "it is complex128"),
+        ("image", _saved(np.zeros((1, 8, 96, 95))), "1×8×96×95, 1×8×96×96 is expected"),
+        ("image", _header("{'descr': '<f8', 'shape': (1"), "is missing or damaged"),
+        ("image", _header("{'descr': [], 'fortran_order': 0, 'shape': (-1,)}"), "or damaged"),
+        (
+            "image",
+            _header("{'descr': '<f8', 'fortran_order': 0, 'shape': (9**9, )}"),
+            "damaged",
+        ),
+        ("image", _header("-" * 9000), "is missing or damaged"),
+        ("label", _saved(np.zeros((8, 96, 96), np.int64)), "it is int64"),
+        ("label", _saved(np.zeros((8, 96, 96), np.uint16)), "it is uint16"),
+        ("label", _saved(np.full((8, 96, 96), 200, np.uint8)), "holds 200, and the classes are"),
+    ],
+)
+def test_a_forged_array_is_refused(ready: Path, tmp_path: Path, kind, content: bytes, message):
+    shutil.copytree(ready, tmp_path / "p")
+    store = open_store(tmp_path / "p")
+    (tmp_path / "p" / "cases" / f"{store.cases[0].id}.{kind}.npy").write_bytes(content)
+    with pytest.raises(DataError, match=rf"{kind}.npy .*({message}).*prepare the data again"):
+        store.case(store.cases[0].id)
 
 
 def test_statistics_hold_no_second_volume():
@@ -432,11 +540,11 @@ def test_pictures_of_one_patient_never_part(tmp_path: Path):
     ("changes", "message"),
     [
         ({"folds": 2, "hold_out": False}, "hold_out=false that nobody does"),
-        ({"split_ratios": [0.7, 0.3, float("nan")]}, "add up to 1"),
+        ({"split_ratios": [0.7, 0.3, float("nan")]}, "finite number"),
         ({"fold": 1}, "fold is 1, but there are no folds; set data.folds=5"),
         ({"folds": 3, "fold": 3}, "folds count from 0"),
         ({"split_ratios": [0.5, 0.5, 0.5]}, "add up to 1"),
-        ({"crop": 0}, "greater than 0"),
+        ({"crop": 0}, "greater than or equal to 0.01"),
     ],
 )
 def test_impossible_splits_are_refused(changes, message):

@@ -17,6 +17,11 @@ from msa2net.errors import DataError
 __all__ = ["Case", "Geometry", "Segmentation"]
 
 
+def is_name(text: str) -> bool:
+    """Tell whether a case can be called so: its files are named by it, and stay in one folder."""
+    return bool(text) and not set(text) & set("/\\\r\n\0")
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """One image with, perhaps, its label.
@@ -36,7 +41,7 @@ class Case:
     source: Path | None = None
 
     def __post_init__(self) -> None:
-        if not self.id or set(self.id) & set("/\\\r\n\0"):
+        if not is_name(self.id):
             raise DataError(f"a case cannot be called {self.id!r}: its outputs are named by it")
         if self.image.ndim != 4 or 0 in self.image.shape:
             raise DataError(

@@ -47,7 +47,7 @@ class NativeSliceDataset(Dataset[dict[str, Any]]):
     def labels(self) -> Iterator[NDArray[np.uint8]]:
         """Yield the label (H, W) of each slice."""
         for case_id, index in self.origin:
-            label = self.store.case(case_id).label
+            label = self.store.case(case_id, strict=index == 0).label
             assert label is not None
             yield np.asarray(label[index])
 
@@ -59,7 +59,7 @@ class NativeSliceDataset(Dataset[dict[str, Any]]):
         """
         case_id, index = self.origin[position[1]]
         with naming(f"{case_id}, slice {index}", image_path(self.store.root, case_id)):
-            case = self.store.case(case_id)
+            case = self.store.case(case_id, strict=case_id not in self._ranges)
             assert case.label is not None
             if case_id not in self._ranges:
                 self._ranges[case_id] = self.preprocessing.intensity_range(case.image)

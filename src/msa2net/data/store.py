@@ -17,14 +17,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from msa2net.config import DataConfig
 from msa2net.data.case import Case, Geometry, Segmentation
+from msa2net.data.guards import sides
 from msa2net.data.labels import IGNORE
 from msa2net.data.splits import SPLITS, resplit
 from msa2net.data.statistics import ChannelStatistics
+from msa2net.data.store_index import StoreIndex, with_geometry
 from msa2net.errors import DataError, is_out_of_memory
 from msa2net.files import read_json, write_json
+from msa2net.parsing import first_mistake
+from msa2net.text import listed
 
 INDEX, CASES = "dataset.json", "cases"
 WHITE = f" {IGNORE}=1"
@@ -135,16 +140,37 @@ class Store:
                 return case
         raise DataError(f"{self.root} has no case '{case_id}'")
 
-    def case(self, case_id: str) -> Case:
-        """Open one case; its arrays are memory-mapped and read-only."""
+    def case(self, case_id: str, *, strict: bool = True) -> Case:
+        """Open one case; its arrays are memory-mapped and read-only.
+
+        Args:
+            case_id: which.
+            strict: refuse labels that are no class.
+
+        Raises:
+            DataError: there is no such case, or its arrays are missing or damaged.
+        """
         row = self.row(case_id)
+        label_ZHW = _open_array(label_path(self.root, case_id), row.shape[1:], "u")
+        if strict:
+            self._check_labels(case_id, label_ZHW)
         return Case(
             id=case_id,
-            image=_open_array(image_path(self.root, case_id)),
-            label=_open_array(label_path(self.root, case_id)),
+            image=_open_array(image_path(self.root, case_id), row.shape, "iuf"),
+            label=label_ZHW,
             geometry=Geometry.from_json(row.geometry),
             source=Path(row.files[0]["path"]) if row.files else None,
         )
+
+    def _check_labels(self, case_id: str, label_ZHW: NDArray[np.uint8]) -> None:
+        if label_ZHW.max() < (classes := len(self.label_names)):
+            return
+        strange = [v for v in np.unique(label_ZHW).tolist() if v >= classes and v != IGNORE]
+        if strange:
+            raise DataError(
+                f"{label_path(self.root, case_id)} holds {listed(strange)}, and the classes are "
+                f"counted 0 to {classes - 1}; delete it and prepare the data again"
+            )
 
     def truth(self, case_id: str) -> Segmentation:
         """Open a case's label; saved, it lies in the source file's own grid again."""
@@ -185,7 +211,10 @@ def open_store(root: Path, *, complete: bool = True) -> Store:
         DataError: not one, damaged, unfinished, or of another version.
     """
     path = root / INDEX
-    content = read_json(path) if path.is_file() else None
+    try:
+        content = read_json(path) if path.is_file() else None
+    except DataError as error:
+        raise DataError(f"{error}, and prepare the data again") from error
     schema = content.get("schema") if isinstance(content, dict) else None
     if not root.is_dir():
         raise DataError(f"there is no folder {root}; msa2net prepare makes prepared data")
@@ -205,16 +234,23 @@ def open_store(root: Path, *, complete: bool = True) -> Store:
             f"the preparation of {root} was interrupted, met files it could not use{why}; prepare "
             "the data again"
         )
+    for name in ("schema", "hash", "complete", FAILURES):
+        content.pop(name, None)
     try:
-        del content["schema"], content["hash"], content["complete"]
-        content.pop(FAILURES, None)
-        cases = tuple(_stored_case(row) for row in content.pop("cases"))
-        label_names = tuple(content.pop("label_names"))
-        return Store(root=root, label_names=label_names, cases=cases, **content)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(rows := content.get("cases"), list):
+            content["cases"] = [with_geometry(row) for row in rows]
+        index = StoreIndex.model_validate(content)
+    except (AttributeError, KeyError, TypeError) as error:  # of what is no row at all
+        raise DataError(f"{path} is damaged; delete it and prepare the data again") from error
+    except ValidationError as error:
         raise DataError(
-            f"{path} is damaged ({error}); delete it and prepare the data again"
+            f"{path} is damaged: {first_mistake(error)}; delete it and prepare the data again"
         ) from error
+    cases = tuple(
+        StoredCase(**dict(row) | {"files": [f.model_dump(exclude_unset=True) for f in row.files]})
+        for row in index.cases
+    )
+    return Store(root=root, **dict(index) | {"cases": cases})
 
 
 def read_failures(root: Path) -> dict[str, str] | None:
@@ -265,22 +301,25 @@ def write_index(
         write_json(path, content)
 
 
-def _stored_case(row: dict[str, Any]) -> StoredCase:
-    if "geometry" not in row:  # schema 1
-        spacing, affine = row.pop("spacing_mm"), row.pop("affine")
-        row["geometry"] = {"spacing_mm": spacing, "affine": affine, "layout": None}
-        row["patient"] = ""
-    Geometry.from_json(row["geometry"])  # raises here, not where it is first needed
-    statistics = tuple(ChannelStatistics(**channel) for channel in row.get("intensity", ()))
-    return StoredCase(**row | {"shape": tuple(row["shape"]), "intensity": statistics})
+def _open_array(path: Path, shape: tuple[int, ...], kinds: str) -> NDArray[Any]:
+    """Map an array of a shape, whose numbers are of one of these kinds (see `numpy.dtype.kind`).
 
-
-def _open_array(path: Path) -> NDArray[Any]:
+    Raises:
+        DataError: it is another, or none.
+    """
+    reason: object
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        if is_out_of_memory(error):
-            raise
-        raise DataError(
-            f"{path} is missing or damaged ({error}); delete it and prepare the data again"
-        ) from error
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        reason = "it holds no array"
+        if isinstance(array, np.memmap):  # an archive gives another thing
+            size = 1 if kinds == "u" else array.itemsize
+            if array.shape == shape and array.dtype.kind in kinds and array.itemsize == size:
+                return array
+            reason = f"it is {array.dtype} of {sides(array.shape)}, {sides(shape)} is expected"
+    except Exception as error:  # NumPy parses how a file begins as Python, which fails in many ways
+        if is_out_of_memory(error) and not isinstance(error, MemoryError):
+            raise  # a map takes no memory, but a parser that is driven too deep says so
+        reason = error
+    raise DataError(
+        f"{path} is missing or damaged ({reason}); delete it and prepare the data again"
+    )
