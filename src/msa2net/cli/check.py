@@ -89,7 +89,7 @@ def _opened(
     from msa2net.data.store import open_store
     from msa2net.errors import ConfigError
 
-    if dataset.suffix not in (".yaml", ".yml"):
+    if dataset.suffix.lower() not in (".yaml", ".yml"):
         if settings:
             raise ConfigError("--set changes a configuration; name one instead of prepared data")
         return None, open_store(dataset, complete=False)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.errors import ConfigError, DataError
+from msa2net.text import listed
 
 BACKGROUND = "background"
 IGNORE = 255
@@ -163,8 +164,7 @@ def _counted(values: NDArray[np.integer[Any]]) -> str:
     """Name values with their counts, at most five of them."""
     found, counts = np.unique(values, return_counts=True)
     pairs = list(zip(found.tolist(), counts.tolist(), strict=True))
-    text = ", ".join(f"{value} ({count} voxels)" for value, count in pairs[:5])
-    return text + (f" and {len(pairs) - 5} more" if len(pairs) > 5 else "")
+    return listed(f"{value} ({count} voxels)" for value, count in pairs)
 
 
 def _ranges(values: Mapping[int, int]) -> str:

@@ -156,9 +156,10 @@ def note_on_slices(geometry: Geometry, code: str | None) -> str | None:
     spacing_mm = view.spacing_mm(geometry)
     pixels = "" if spacing_mm is None else f", of {spacing_mm[1]:.3g}×{spacing_mm[2]:.3g} mm pixels"
     own, cut = (_BETWEEN[_AXIS_OF_LETTER[letters[axis]]] for axis in (own_axis, view.axes[0]))
+    trained = "those the network was trained on between" if code else "it is taken for one between"
     return (
-        f"the scan's slices follow one another between {own}, and those the network was trained "
-        f"on between {cut}: it is cut into slices of that kind{pixels}"
+        f"the scan's slices follow one another between {own}, and {trained} {cut}: it is cut into "
+        f"slices of that kind{pixels}"
     )
 
 

@@ -29,6 +29,7 @@ from msa2net.files import read_json
 from msa2net.text import listed
 
 DESCRIPTION = "dataset.json"
+NAMED = 20  # classes in a sentence: those that differ may be late ones
 UNNAMED = ("background", "foreground")
 
 _LACKING = IGNORE  # in a prediction, where nothing is ignored: a class that the labels lack
@@ -121,8 +122,8 @@ def find_codings(
     own_p, own_l = read_class_names(predictions), read_class_names(labels)
     if told and own_l and told != own_l.names:
         raise ConfigError(
-            f"{own_l.file} names the classes {listed(own_l.names)} and you name "
-            f"{listed(told)}; leave the names out, or correct the file"
+            f"{own_l.file} names the classes {listed(own_l.names, NAMED)} and you name "
+            f"{listed(told, NAMED)}; leave the names out, or correct the file"
         )
     named_l = own_l.names if own_l else told
     p_names = own_p.names if own_p else told or named_l or UNNAMED
@@ -166,8 +167,8 @@ def _indices_by_name(
     """
     if names[0] in known[1:] or known[0] in names[1:]:
         raise DataError(
-            f"the predictions in {predictions} have the classes {listed(names)} and the labels "
-            f"{listed(known)}; the background must come first in both"
+            f"the predictions in {predictions} have the classes {listed(names, NAMED)} and the "
+            f"labels {listed(known, NAMED)}; the background must come first in both"
         )
     return [0, *(known.index(name) if name in known else None for name in names[1:])]
 
@@ -219,7 +220,7 @@ def _refuse_lacking(values: NDArray[Any], coding: Coding, path: Path, known: Seq
     name = coding.names[1 if value == IGNORE else value]  # 255: the white of black and white
     raise DataError(
         f"{path} holds the class {name!r} (value {value}, {count} voxels), which is none of the "
-        f"labels': {listed(known)}; name classes alike on both sides, or score with labels "
+        f"labels': {listed(known, NAMED)}; name classes alike on both sides, or score with labels "
         "that have it"
     )
 
@@ -234,7 +235,7 @@ def _example(values: NDArray[Any]) -> str:
 
 
 def _meaning(coding: Coding) -> str:
-    named = listed(f"{value} {name}" for value, name in enumerate(coding.names))
+    named = listed((f"{value} {name}" for value, name in enumerate(coding.names)), NAMED)
     if coding.black_and_white:
         return f"classes ({named}), nor is it {_BLACK_AND_WHITE}"
     return f"classes ({named})"

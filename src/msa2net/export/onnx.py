@@ -102,7 +102,7 @@ def export_onnx(
     out = run / EXPORT_FILE if out is None else Path(out)
     runtime()
     ir = _intermediate()
-    if out.suffix != ".onnx":
+    if out.suffix.lower() != ".onnx":
         raise ConfigError(f"{out} cannot be the name of an exported network; end it in .onnx")
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} exists already; name another file, or replace it (overwrite)")

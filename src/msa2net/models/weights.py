@@ -51,7 +51,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(f"no weight file at {path}")
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             return load_file(path)
         refuse_packed(path)
         content = torch.load(path, map_location="cpu", weights_only=True)

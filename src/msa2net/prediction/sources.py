@@ -31,7 +31,7 @@ class Source:
 
 def is_exported(run: Path) -> bool:
     """Tell whether this names an exported network instead of a run folder."""
-    return run.suffix == ".onnx" and not run.is_dir()
+    return run.suffix.lower() == ".onnx" and not run.is_dir()
 
 
 def open_source(
