@@ -144,4 +144,4 @@ def test_ctrl_c_before_the_first_step_says_what_to_do(drawn: Path, tmp_path: Pat
     with mock.patch("msa2net.training.run.prepare", mock.Mock(side_effect=KeyboardInterrupt)):
         left = commands.msa2net("train", path, cwd=tmp_path)
     assert left.returncode == 130
-    assert left.stderr == "error: interrupted before the first step; the same command goes on\n"
+    assert left.stdout == "interrupted before the first step; the same command goes on\n"

@@ -2,7 +2,7 @@
 
 import shlex
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +16,6 @@ from msa2net.cli.console import (
     VerboseOption,
     common_words,
     looks,
-    print_error,
     say,
     set_up,
     track,
@@ -58,8 +57,7 @@ def train(
         bool, typer.Option("--overwrite", help="Replace a run that is there already.")
     ] = False,
     resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on with a run that was interrupted, or lengthen it."),
+        bool, typer.Option("--resume", help="Go on with an interrupted run, or lengthen one.")
     ] = False,
     accept_changes: Annotated[
         bool,
@@ -137,10 +135,8 @@ def run_training(
         typer.Exit: it was stopped, by time with code 0 or by a signal with 128 and its number; or
             this is not the first of several processes, which says nothing.
     """
-    from msa2net.training.checkpoint import Checkpoints
     from msa2net.training.processes import find_processes
     from msa2net.training.run import train
-    from msa2net.training.stopping import TrainingInterrupted
 
     first, shown = find_processes(config.train).first, training_progress(verbose)
     go_on = f"go on with: {shlex.join(again or _resuming(run))}"
@@ -157,18 +153,8 @@ def run_training(
             callbacks=[shown] if first else [],
             looks=looks if first else None,
         )
-    except TrainingInterrupted as stop:
-        if not first:
-            raise typer.Exit(128 + stop.signum) from stop
-        name = signal.Signals(stop.signum).name
-        say(f"{name}: saved after {_epochs(stop.epochs)} ({stop.steps} steps); {go_on}")
-        raise typer.Exit(128 + stop.signum) from stop
-    except KeyboardInterrupt as stop:  # before the first step, or a second one
-        if first and Checkpoints(run).paths():
-            print_error(f"interrupted; {go_on}")
-        elif first:
-            print_error("interrupted before the first step; the same command goes on")
-        raise typer.Exit(INTERRUPTED) from stop
+    except KeyboardInterrupt as stop:
+        raise typer.Exit(_interrupted(stop, run, go_on, say if first else _nothing)) from stop
     if not first:
         raise typer.Exit
     if not result.finished:
@@ -176,6 +162,28 @@ def run_training(
         raise typer.Exit
     print_result(result)
     return result
+
+
+def _interrupted(
+    stop: KeyboardInterrupt, run: Path, go_on: str, tell: Callable[[str], None]
+) -> int:
+    """Tell how to go on with a training that a signal ended; return the exit code."""
+    from msa2net.training.checkpoint import Checkpoints
+    from msa2net.training.stopping import TrainingInterrupted
+
+    if isinstance(stop, TrainingInterrupted):
+        name = signal.Signals(stop.signum).name
+        tell(f"{name}: saved after {_epochs(stop.epochs)} ({stop.steps} steps); {go_on}")
+        return 128 + stop.signum
+    if Checkpoints(run).paths():  # when it was gone on with, before the next step
+        tell(f"interrupted; {go_on}")
+    else:
+        tell("interrupted before the first step; the same command goes on")
+    return INTERRUPTED
+
+
+def _nothing(_: str) -> None:
+    """Stand for `say` where another process speaks."""
 
 
 def _epochs(count: int) -> str:

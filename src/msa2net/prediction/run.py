@@ -119,8 +119,7 @@ def predict_files(
 ) -> PredictionResult:
     """Predict images into a folder; those that cannot be used are left out and listed.
 
-    Writes masks on the images' own grids, `overlays/`, `dicom-seg/`, `labels.txt`, tables of
-    structures, flags and failures, and `records/`, to go on by; see docs/prediction.md.
+    Writes masks on the images' own grids, tables and records, see docs/prediction.md.
 
     Args:
         run: run folders, whose probabilities are averaged, or an exported network (`.onnx`).
@@ -128,7 +127,9 @@ def predict_files(
         out: folder, made if it is not there.
         series: which one of a DICOM study, see `find_inputs`.
         mode: see `Predictor.load`.
-        flips, precision, compile: see `Predictor.load`.
+        flips: see `Predictor.load`.
+        precision: see `Predictor.load`.
+        compile: see `Predictor.load`.
         overlays: also draw pictures to look at.
         dicom_seg: also write a DICOM segmentation, read back before it counts.
         existing: see `Existing`.
