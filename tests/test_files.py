@@ -9,12 +9,14 @@ import sys
 import threading
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
 from msa2net import files, locks
-from msa2net.data.writers import write_jpeg, write_png
+from msa2net.data.geometry import Geometry
+from msa2net.data.writers import write_jpeg, write_labels, write_png
 from msa2net.errors import DataError
 from msa2net.files import atomic_path, clean_temporaries, staging, write_json, write_text
 from msa2net.inference.run_folder import clean_run
@@ -151,6 +153,10 @@ def write_all(folder: Path) -> None:
     Checkpoints(folder).save({}, 0, 0)
     with atomic_path(folder / "array/a.npy") as path:
         np.save(path, pixels)
+    with atomic_path(folder / "hdf5/a.h5") as path, h5py.File(path, "w") as file:
+        file["pixels"] = pixels
+    geometry = Geometry((1.0, 1.0, 1.0), np.eye(4))
+    write_labels(folder / "nifti/a.nii.gz", pixels[..., 0][None], 2, geometry)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
@@ -166,7 +172,7 @@ def test_permissions_are_those_of_the_umask(tmp_path: Path, umask: int, file: in
     found = [tmp_path / "out", *(tmp_path / "out").rglob("*")]
     assert {path.stat().st_mode & 0o777 for path in found if path.is_file()} == {file}
     assert {path.stat().st_mode & 0o777 for path in found if path.is_dir()} == {folder}
-    assert len(found) == 15
+    assert len(found) == 19
 
 
 # Locks --------------------------------------------------------------------------------------------

@@ -619,8 +619,10 @@ def test_a_finished_run_says_so_and_a_longer_one_goes_on(
 ):
     run, notices = tmp_path / "run", []
     shutil.copytree(whole, run)
+    (run / "model.onnx").write_text("exported from its weights, which stay")
     result = resumed.train(workplace, run, resume=True, notices=notices.append)
     assert result.finished
+    (run / "model.onnx").unlink()
     assert "is finished, after 2 epochs; a larger train.epochs lengthens it" in notices[0]
     assert_same_run(run, whole)
     longer = resumed.settings(workplace, **{"train.epochs": 4})

@@ -3,7 +3,9 @@
 import csv
 import json
 import logging
+import os
 import re
+import shutil
 import warnings
 from pathlib import Path
 from unittest import mock
@@ -24,6 +26,7 @@ from msa2net.data.phantom.files import write_phantom
 from msa2net.data.store import Store, StoredCase, open_store
 from msa2net.errors import ConfigError, DataError, WeightsError
 from msa2net.evaluation.evaluate import evaluate_run, example_slices, rank_cases
+from msa2net.export.onnx import export_onnx
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import choose_device, load_run, read_facts
 from msa2net.metrics import case_rows, read_cases_csv
@@ -220,6 +223,45 @@ def test_an_existing_run_is_not_overwritten_unasked(run: Path, workplace: Path):
     assert (workplace / "mine" / "thesis.tex").exists()
     with pytest.raises(ConfigError, match="is a file"):
         train(small_config(workplace), workplace / "mine" / "thesis.tex")
+
+
+def test_the_second_that_writes_into_a_run_is_told_who_is_first(
+    run: Path, workplace: Path, tmp_path: Path
+):
+    """While one trains: another training, an evaluation, and an export."""
+    config, own, told = small_config(workplace, **{"train.max_steps": 1}), tmp_path / "run", []
+    another = ["train", workplace / "small.yaml", "--out", own]
+    ways = (another, [*another, "--resume"], [*another, "--overwrite"], ["evaluate", own])
+
+    class Others(L.Callback):
+        def on_train_start(self, trainer, pl_module) -> None:
+            shutil.copy(run / "model.json", own)  # as after an epoch
+            told.extend(commands.msa2net(*words, cwd=tmp_path) for words in ways)
+            with pytest.raises(DataError, match="is being written to by process"):
+                export_onnx(own)
+
+    train(config, own, device="cpu", callbacks=[Others()])
+    assert len(told) == len(ways)
+    start = f"{own} is being written to by process {os.getpid()} on "
+    for said in told:
+        commands.assert_one_sentence(said, start, "wait until that is")
+    assert load_run(own, "cpu").facts.training["seed"] == config.train.seed
+    assert not list(own.rglob(".*"))
+
+
+@pytest.mark.parametrize("option", ["resume", "overwrite"])
+def test_what_killed_processes_left_does_not_block_a_run(
+    run: Path, workplace: Path, tmp_path: Path, option: str
+):
+    """A file of safetensors, killed while it saved in an earlier version, or ours."""
+    own = tmp_path / "run"
+    shutil.copytree(run, own)
+    for name in (".tmpA5cYww", ".writing-abc.json", ".msa2net-writing/abc/half", ".msa2net-lock"):
+        (own / name).parent.mkdir(parents=True, exist_ok=True)
+        (own / name).touch()
+    config = small_config(workplace, **({"train.max_steps": 1} if option == "overwrite" else {}))
+    assert train(config, own, device="cpu", **{option: True}).finished
+    assert not list(own.rglob(".*"))
 
 
 def test_only_a_run_s_own_files_are_replaced(workplace: Path, tmp_path: Path):

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 from msa2net.errors import ConfigError, DataError
@@ -22,6 +23,7 @@ LOCK_FILE = ".msa2net-lock"
 
 _POLL_S = 0.1
 _LONGEST_HOLDER = 200  # bytes
+_ATTEMPTS = 100  # to open a file before somebody removes it: some file systems number no file twice
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # its target would be written to
 
 _log = logging.getLogger(__name__)
@@ -60,7 +62,7 @@ class Lock:
         Raises:
             OSError: the file cannot be made.
         """
-        while True:
+        for attempt in count():
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o666)
             try:
                 _take(handle)
@@ -72,7 +74,7 @@ class Lock:
             except BaseException:
                 os.close(handle)
                 raise
-            if _is_at(handle, self.path):
+            if _is_at(handle, self.path) or attempt == _ATTEMPTS:
                 break
             os.close(handle)  # whoever held it has removed it since it was opened
         self._handle, self._owner = handle, os.getpid()

@@ -39,7 +39,7 @@ from msa2net.data.store import (
 )
 from msa2net.data.units import foreign_values
 from msa2net.errors import MORE_MEMORY, ConfigError, DataError, Msa2NetError, memory_guard
-from msa2net.files import atomic_path, clean_temporaries, contents, sha256
+from msa2net.files import atomic_path, clean_temporaries, contents, remove, sha256
 from msa2net.locks import alone_in
 from msa2net.text import listed
 
@@ -115,6 +115,7 @@ def _alone(folder: Path) -> Iterator[None]:
         with suppress(DataError):  # whatever has to be written will say that it cannot be
             stack.enter_context(alone_in(folder, wait=True))
             clean_temporaries(folder, CASES)
+            remove(folder / ".lock")  # of earlier versions
         yield
 
 

@@ -194,7 +194,7 @@ def _facts_before(run: Path) -> ModelFacts | None:
     except WeightsError:  # there is none, or none that could be loaded
         return None
     weights = run / WEIGHTS_FILE
-    if len(facts.weights_sha256) < 2 or not weights.is_file():
+    if len(facts.weights_sha256) == 1 or not weights.is_file():
         return facts
     return facts.model_copy(update={"weights_sha256": (sha256(weights),)})
 

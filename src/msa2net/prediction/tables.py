@@ -14,7 +14,7 @@ import numpy as np
 
 from msa2net.data.case import Segmentation
 from msa2net.errors import DataError
-from msa2net.files import write_text
+from msa2net.files import remove, write_text
 from msa2net.locks import alone_in
 from msa2net.prediction.records import FOLDER, all_records
 
@@ -74,6 +74,7 @@ def write_tables(out: Path) -> tuple[str, ...]:
     unread: list[str] = []
     try:
         with alone_in(out / FOLDER, wait=True):
+            remove(out / FOLDER / ".lock")  # of earlier versions
             structures: list[Mapping[str, str]] = []
             flags: list[tuple[float, Mapping[str, str]]] = []
             failures: list[Mapping[str, str]] = []

@@ -1,0 +1,47 @@
+"""Killed at any file operation and repeated, a command comes to the same and leaves nothing."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+SCRIPT = Path(__file__).parent / "kills.py"
+ALL = (
+    "prepare", "prepare-again", "train", "train-overwrite", "train-resume",
+    "predict", "predict-overwrite", "evaluate", "export",
+)  # fmt: skip
+
+
+def kill(folder: Path, *arguments: str, timeout: float) -> dict[str, dict]:
+    """Run the script; returns what it found, by command."""
+    done = subprocess.run(
+        [sys.executable, SCRIPT, folder, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    for one in found:
+        assert one["left"] == [], one["command"]
+        assert one["wrong"] == [], one["command"]
+    return {one["command"]: one for one in found}
+
+
+def test_a_few_kills(tmp_path: Path):
+    found = kill(tmp_path, "train", "predict-overwrite", "--at", "0.35,0.6,0.85", timeout=300)
+    assert sum(one["kills"] for one in found.values()) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ALL)
+def test_kills_at_every_operation(tmp_path: Path, command: str):
+    (found,) = kill(tmp_path, command, timeout=3600).values()
+    assert found["kills"] >= found["operations"] - 2  # threads do not always come to as many
+    assert found["operations"] > 10
