@@ -1,7 +1,9 @@
 """Exported networks: the same answers without torch, and one sentence where there are none."""
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -35,6 +37,7 @@ from msa2net.models.registry import MODELS, create_model
 from msa2net.onnx_predictor import (
     CHECKSUM_KEY,
     MODEL_KEY,
+    NO_CHECKSUM,
     NOTICE_KEY,
     SCHEMA_KEY,
     WEIGHTS_KEY,
@@ -426,6 +429,57 @@ def test_a_broken_file_is_one_sentence(spoil, sentence, copy: Path, tmp_path: Pa
     result = commands.msa2net("predict", copy, "x.png", "--out", "masks", cwd=tmp_path)
     assert_one_sentence(result, "copy.onnx", sentence)
     assert not (tmp_path / "masks").exists()
+
+
+def restamped(content: bytes, before: bytes, after: bytes) -> bytes:
+    """Change what a file says of itself, to as many bytes, and its checksum with it."""
+    stated = re.search(rb"msa2net.checksum\x12@([0-9a-f]{64})", content)[1]
+    assert len(before) == len(after)
+    assert content.count(before) == 1
+    zeros = content.replace(before, after).replace(stated, NO_CHECKSUM.encode())
+    found = hashlib.sha256(zeros).hexdigest().encode()
+    return zeros.replace(NO_CHECKSUM.encode(), found)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "sentence"),
+    [
+        (b'"std":0.6', b'"std":0.0', "std is 0.0"),
+        (b'"mean":0.4', b'"mean":0.5', ""),
+        (b'"num_classes":2', b'"num_classes":9', "2 names .* cannot be those of 9 classes"),
+        (b'{"schema_version":2', b"[" * 19, "is not valid JSON"),
+        (b"msa2net.schema_version\x12\x011", b"msa2net.schema_version\x12\x01x", "not exported by"),
+        (b'"in_channels":3,"image_size":[64,64]', b'"in_channels":3,"image_size":[96,96]', "96×96"),
+        (b'"label_names":["background"', b'"label_names":["lesion",  1', "label_names"),
+    ],
+)
+def test_odd_words_in_an_exported_file_are_one_sentence(copy: Path, before, after, sentence):
+    copy.write_bytes(restamped(copy.read_bytes(), before, after))
+    if not sentence:
+        OnnxPredictor.load(copy)
+        return
+    with pytest.raises(WeightsError, match=sentence) as caught:
+        OnnxPredictor.load(copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_that_gives_something_else_than_it_says_is_refused(copy: Path):
+    content = copy.read_bytes()
+    for side in (b'"network":{', b'"preprocessing":{'):
+        at = content.index(side)
+        start = content.index(b'"image_size":[64,64]', at)
+        content = content[:start] + b'"image_size":[32,32]' + content[start + 20 :]
+    copy.write_bytes(restamped(content, b'"mean":0.4', b'"mean":0.5'))
+    with pytest.raises(WeightsError, match=r"takes 3×64×64, and it says of itself 3×32×32"):
+        OnnxPredictor.load(copy)
+
+
+def test_weights_in_other_files_are_refused(copy: Path):
+    """What lies outside of the checksum cannot change an answer."""
+    model = onnx.load(copy)
+    onnx.save(model, copy, save_as_external_data=True, location="other.bin", size_threshold=0)
+    with pytest.raises(WeightsError, match=r"has weights in 'other.bin'"):
+        OnnxPredictor.load(copy)
 
 
 def test_a_file_of_the_future_is_one_sentence(traced, exported_run, tmp_path, monkeypatch):

@@ -9,8 +9,8 @@ of a case.
 
 import hashlib
 import importlib
-import json
 import mmap
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msa2net.data.guards import sides
 from msa2net.data.preprocessing import Placement, Preprocessing
-from msa2net.errors import MORE_MEMORY, ConfigError, WeightsError, is_out_of_memory
+from msa2net.errors import MORE_MEMORY, ConfigError, DataError, WeightsError, is_out_of_memory
 from msa2net.inference.confidence import Answers
 from msa2net.inference.engine import Engine
 from msa2net.inference.groups import Mode, usual_batch
+from msa2net.inference.onnx_file import OnnxFile, read_onnx
 from msa2net.inference.predictor import Segmenter
 from msa2net.inference.run_folder import ModelFacts, parse_facts
+from msa2net.parsing import parse_json
 
 Float = NDArray[np.float32]
 
@@ -84,7 +87,8 @@ class OnnxPredictor(Segmenter):
         """
         file = Path(file)
         session = open_session(file, threads)
-        facts = _read_facts(session.get_modelmeta().custom_metadata_map, file)
+        facts = _read_facts(read_onnx(file).metadata, file)
+        _check_shapes(session, facts, file)
         return cls(session, facts, batch_slices)
 
 
@@ -102,7 +106,11 @@ class OnnxNetwork:
         try:
             (logits_BKhw,) = self._session.run([OUTPUT], {INPUT: image_BChw})
         except Exception as error:  # onnxruntime's own classes, which are none of Python's
-            raise RuntimeError(str(error)) from error
+            if is_out_of_memory(error):
+                raise RuntimeError(str(error)) from error
+            raise WeightsError(
+                f"the exported network cannot be computed ({_last_part(error)}); export it again"
+            ) from error
         found: Float = logits_BKhw
         return found
 
@@ -194,6 +202,7 @@ def open_session(file: Path, threads: int | None = None) -> Any:
     onnxruntime = runtime()
     if not file.is_file():
         raise WeightsError(f"there is no file {file}; msa2net export makes one of a run folder")
+    _check(read_onnx(file), file)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what it would print becomes our sentence
     if threads is not None:
@@ -201,17 +210,20 @@ def open_session(file: Path, threads: int | None = None) -> Any:
             raise ConfigError(f"{threads} threads are none; use 1 or more")
         options.intra_op_num_threads = threads
     try:
-        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes, which are none of Python's
         if is_out_of_memory(error):
             raise
-        reason = str(error).strip().splitlines()[0].rsplit(" : ", 1)[-1]
         raise WeightsError(
-            f"{file} cannot be opened as an ONNX network, it may be damaged ({reason}); copy or "
-            "export it again"
+            f"{file} cannot be opened as an ONNX network, it may be damaged ({_last_part(error)}); "
+            "copy or export it again"
         ) from error
-    _check(session.get_modelmeta().custom_metadata_map, file)
-    return session
+
+
+def _last_part(error: Exception) -> str:
+    """Return what is of use in a message of onnxruntime."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rsplit(" : ", 1)[-1]
 
 
 def checksum(file: Path, stated: str, data: Path | None = None) -> str:
@@ -243,14 +255,15 @@ def checksum(file: Path, stated: str, data: Path | None = None) -> str:
     return digest.hexdigest()
 
 
-def _check(metadata: Mapping[str, str], file: Path) -> None:
+def _check(content: OnnxFile, file: Path) -> None:
     """Refuse what was not exported by us, or was changed since.
 
     Raises:
         WeightsError: saying which.
     """
+    metadata = content.metadata
     version = metadata.get(SCHEMA_KEY, "")
-    if not version.isdigit():
+    if not re.fullmatch("[0-9]{1,9}", version):
         raise WeightsError(
             f"{file} was not exported by msa2net, so nothing says how images become its inputs; "
             "export a run folder with msa2net export"
@@ -260,9 +273,14 @@ def _check(metadata: Mapping[str, str], file: Path) -> None:
             f"{file} was exported by a newer version (schema {version}, this one reads up to "
             f"{SCHEMA}); install a newer msa2net"
         )
-    stated, apart = metadata.get(CHECKSUM_KEY, ""), Path(metadata.get(DATA_FILE_KEY, "")).name
+    stated, apart = metadata.get(CHECKSUM_KEY, ""), metadata.get(DATA_FILE_KEY, "")
+    if content.outside - {apart} or apart != Path(apart).name * bool(apart):
+        other = min(content.outside - {apart}, default=apart)
+        raise WeightsError(
+            f"{file} has weights in '{other}', which its checksum is not of; export it again"
+        )
     data = file.parent / apart if apart else None
-    if len(stated) != 64 or checksum(file, stated, data) != stated:
+    if not re.fullmatch("[0-9a-f]{64}", stated) or checksum(file, stated, data) != stated:
         raise WeightsError(
             f"{file} is not as it was exported: its checksum does not fit; copy or export it again"
         )
@@ -271,7 +289,25 @@ def _check(metadata: Mapping[str, str], file: Path) -> None:
 def _read_facts(metadata: Mapping[str, str], file: Path) -> ModelFacts:
     """Read what `model.json` of the run folder said."""
     try:
-        content = json.loads(metadata.get(MODEL_KEY, ""))
-    except ValueError as error:
-        raise WeightsError(f"{file} does not say what it is: {error}; export it again") from error
+        content = parse_json(metadata.get(MODEL_KEY, "").encode(), f"what {file} says of itself")
+    except DataError as error:
+        raise WeightsError(str(error)) from error
     return parse_facts(content, str(file))
+
+
+def _check_shapes(session: Any, facts: ModelFacts, file: Path) -> None:
+    """Refuse a network that does not take and give what is said of it."""
+    network = facts.network
+    taken = [network.in_channels, *network.image_size]
+    given = [network.num_classes, *network.image_size]
+    for what, values, name, shape in (
+        ("takes", session.get_inputs(), INPUT, taken),
+        ("gives", session.get_outputs(), OUTPUT, given),
+    ):
+        if len(values) != 1 or values[0].name != name or values[0].type != "tensor(float)":
+            raise WeightsError(f"{file} {what} something other than '{name}'; export it again")
+        if values[0].shape[1:] != shape:
+            raise WeightsError(
+                f"{file} {what} {sides(values[0].shape[1:])}, and it says of itself "
+                f"{sides(shape)}; export it again"
+            )
