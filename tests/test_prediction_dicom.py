@@ -1,5 +1,11 @@
 """DICOM through the command: as NIfTI in the same space, one series a study, a sentence else."""
 
+import gzip
+import re
+import traceback
+import warnings
+from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +16,16 @@ from numpy.testing import assert_allclose, assert_array_equal
 pydicom = pytest.importorskip("pydicom")
 
 import nibabel  # noqa: E402
+from PIL import Image as Pillow  # noqa: E402
 
 import dicom_files as files  # noqa: E402
 from commands import assert_one_sentence, msa2net  # noqa: E402
 from msa2net.data.case import Segmentation  # noqa: E402
 from msa2net.data.dicom import list_series, load_series  # noqa: E402
+from msa2net.data.dicom_files import _TAGS  # noqa: E402
 from msa2net.data.dicom_seg import read_back  # noqa: E402
 from msa2net.data.phantom import abdomen  # noqa: E402
+from msa2net.errors import DataError  # noqa: E402
 from msa2net.prediction.inputs import find_images  # noqa: E402
 from msa2net.prediction.run import predict_files  # noqa: E402
 from prediction_runs import NAMES, write_run  # noqa: E402
@@ -284,3 +293,147 @@ def test_a_structure_set_beside_a_series_is_a_failure_of_its_own(run, tmp_path: 
         "photo.png is no DICOM",
     ):
         assert part in said.stderr
+
+
+# Names and dates of patients ----------------------------------------------------------------------
+
+PLANTED = re.compile(rb"ZQXNAME|ZQXDATE|19640812|112233|064Y|12\.8\.64", re.IGNORECASE)
+TEXTS = ("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT")
+PERSON = dict.fromkeys(TEXTS, "ZQXNAME") | {
+    "AS": "064Y", "DA": "19640812", "TM": "112233", "DT": "19640812112233", "IS": "19640812",
+    "DS": "19640812", "UI": "1.2.19640812.7", "UN": b"ZQXNAME ", "OB": b"ZQXNAME ",
+    "UL": 19640812, "FD": 19640812.0,
+}  # fmt: skip
+NEEDED = {
+    *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "Modality", "SliceThickness"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "SeriesNumber", "FrameIncrementPointer"),
+    *("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
+}
+
+
+@cache
+def person(most: int) -> pydicom.Dataset:
+    """A person in the fields of patients, studies and devices, and in private ones.
+
+    Args:
+        most: fields of a kind and group.
+    """
+    fields, item, number = pydicom.Dataset(), pydicom.Dataset(), Counter()
+    for tag, (kind, multiplicity, *_, keyword) in pydicom.datadict.DicomDictionary.items():
+        own = 0x00080000 <= tag < 0x00280000 or tag >> 16 in (0x0032, 0x0038, 0x0040)
+        if own and keyword not in NEEDED and kind in PERSON and multiplicity[:1] == "1":
+            value = PERSON[kind]
+            number[kind, tag >> 16] += 1
+            if number[kind, tag >> 16] > most:
+                continue
+            fields.add_new(tag, kind, f"{value}{len(fields)}" if kind in TEXTS else value)
+    fields.PatientSex = "F"
+    item.PatientName, item.PatientBirthDate = "ZQXNAME^Erika", "19640812"
+    fields.ReferencedPatientSequence = [item]
+    fields.add_new(0x00190010, "LO", "ZQXNAME INC")
+    fields.add_new(0x00191001, "SQ", [item])
+    fields.add_new(0x00191002, "UN", b"ZQXNAME ")
+    return fields
+
+
+def planted(
+    folder: Path, images: list[Any] | None = None, most: int = 3, **malformed: str
+) -> list[Path]:
+    """Write a series with a person in its fields.
+
+    Args:
+        folder: where to.
+        images: of the series.
+        most: see `person`.
+        malformed: values that their tags' kinds do not allow.
+    """
+    images = images or files.headers(SMALL[:3])
+    folder.mkdir(parents=True)
+    paths = [folder / f"IM{index:04d}" for index in range(len(images))]
+    with pydicom.config.disable_value_validation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for path, image in zip(paths, images, strict=True):
+            image.update(person(most))
+            for tag, value in malformed.items():
+                number = pydicom.datadict.tag_for_keyword(tag)
+                image[number] = pydicom.DataElement(number, "LO", value)
+                kind = pydicom.datadict.dictionary_VR(number)
+                image[number].VR = "LO" if kind == "US" else kind
+            image.save_as(path, enforce_file_format=True)
+    return paths
+
+
+def assert_untold(*texts: str, out: Path | None = None) -> None:
+    """The person is in none of the texts, and in no file of a folder but DICOM segmentations."""
+    for text in texts:
+        assert not PLANTED.search(text.encode()), text
+    for path in out.rglob("*") if out is not None else ():
+        if path.is_file() and path.parent.name != "dicom-seg":
+            content = path.read_bytes()
+            content += gzip.decompress(content) if path.suffix == ".gz" else b""
+            assert not PLANTED.search(content), path
+            if path.suffix == ".jpg":
+                with Pillow.open(path) as picture:
+                    assert not picture.getexif()
+                    assert not any("jfif" not in key for key in picture.info)
+
+
+@pytest.mark.parametrize("verbose", [[], ["-v"]])
+def test_patients_are_told_of_in_dicom_segmentations_only(run, tmp_path: Path, verbose: list[str]):
+    pytest.importorskip("highdicom")
+    planted(tmp_path / "a", most=9999)
+    planted(tmp_path / "b", SeriesDescription="ZQXNAME " * 20, StudyID="ZQXNAME " * 9)
+    said = msa2net(
+        "predict", run, "a", "b", "--out", "out", "--dicom-seg", "binary", *verbose, cwd=tmp_path
+    )
+    assert said.returncode == 0, said.stderr
+    assert_untold(said.stdout, said.stderr, out=tmp_path / "out")
+    written = (tmp_path / "out" / "dicom-seg" / "a.dcm").read_bytes()
+    for part in (b"ZQXNAME", b"19640812", b"112233"):  # what is searched for can be found
+        assert part in written
+
+
+def test_malformed_tags_of_patients_are_named_and_not_told(run, tmp_path: Path):
+    pytest.importorskip("highdicom")
+    wrong = {
+        "PatientBirthDate": "12.8.64 ZQXNAME", "PatientSex": "ZQXNAME female", "PatientAge": "?",
+        "StudyDate": "12.8.64 ZQXNAME", "StudyTime": "at ZQXDATE", "StudyID": "ZQXNAME" * 9,
+        "SeriesNumber": "ZQXNAME", "StudyInstanceUID": "ZQXNAME 12.8.64",
+    }  # fmt: skip
+    for tag, value in wrong.items():
+        planted(tmp_path / tag, **{tag: value})
+    said = msa2net(
+        "predict", run, *wrong, "--out", "out", "--dicom-seg", "binary", "-v", cwd=tmp_path
+    )
+    assert said.returncode == 2
+    assert_untold(said.stdout, said.stderr, out=tmp_path / "out")
+    failed = (tmp_path / "out" / "failures.csv").read_text()
+    for tag in ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"):
+        assert f"{tag}; save it as .nii.gz" in failed, tag
+    masks = {path.name for path in (tmp_path / "out").glob("*.nii.gz")}
+    assert "SeriesNumber.nii.gz" in masks  # nobody needs it
+
+
+def test_no_failure_tells_of_the_patient(tmp_path: Path, recwarn: Any, caplog: Any):
+    """Each tag that is read, with something else in it; each broken kind; choosing a series."""
+    texts = []
+    for tag in _TAGS:
+        if not tag.endswith("Sequence"):
+            planted(tmp_path / tag, **{tag: "ZQXNAME 12.8.64"})
+    for kind in ("gap", "duplicate", "unequal", "tilt", "colours", "no place", "no header", "cut"):
+        paths = planted(tmp_path / "kinds" / kind, broken_series(kind))
+        if kind == "cut":
+            paths[2].write_bytes(paths[2].read_bytes()[:-20])
+    planted(tmp_path / "two" / "one")
+    planted(tmp_path / "two" / "two")
+    caplog.clear()
+    recwarn.clear()
+    for folder in [*tmp_path.iterdir(), *(tmp_path / "kinds").iterdir()]:
+        for image in find_images([folder], series="nothing" if folder.name == "two" else "all"):
+            try:
+                texts.append(str(image.read()) * 0)
+            except DataError as error:
+                texts.append("".join(traceback.format_exception(error)))
+    assert len(texts) > 25
+    assert any("PixelSpacing is no number" in text for text in texts)
+    assert_untold(*texts, *(str(warning.message) for warning in recwarn), caplog.text)

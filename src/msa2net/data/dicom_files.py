@@ -13,7 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.dicom_grid import Slice
-from msa2net.data.dicom_io import EXTRA, has_preamble, is_uid, parsing, read_header, require
+from msa2net.data.dicom_io import (
+    EXTRA,
+    has_preamble,
+    is_uid,
+    numbers_in,
+    parsing,
+    read_header,
+    require,
+)
 from msa2net.errors import DataError
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -115,7 +123,8 @@ def check_storage(path: Path, header: Any) -> None:
     pydicom = require()
     with parsing(path):
         photometric = str(header.get("PhotometricInterpretation") or "MONOCHROME2")
-        samples = int(header.get("SamplesPerPixel") or 1)
+        with numbers_in("SamplesPerPixel"):
+            samples = int(header.get("SamplesPerPixel") or 1)
         table = header.get("ModalityLUTSequence")
         syntax = header.file_meta.get("TransferSyntaxUID") or pydicom.uid.ImplicitVRLittleEndian
     if photometric == "MONOCHROME1":
@@ -152,10 +161,24 @@ def check_storage(path: Path, header: Any) -> None:
         )
 
 
+def count_frames(header: Any) -> int:
+    """Return how many images a file says it has."""
+    with numbers_in("NumberOfFrames"):
+        return int(header.get("NumberOfFrames") or 1)
+
+
+def rows_and_columns(header: Any) -> tuple[int, int]:
+    """Return the size that an image says it has."""
+    with numbers_in("Rows"):
+        rows = int(header.Rows)
+    with numbers_in("Columns"):
+        return rows, int(header.Columns)
+
+
 def slices_of(path: Path, header: Any) -> Iterator[Slice]:
     """Yield the file's image, or each frame of an enhanced multi-frame file."""
     with parsing(path):
-        frames = int(header.get("NumberOfFrames") or 1)
+        frames = count_frames(header)
         groups = header.get("PerFrameFunctionalGroupsSequence")
         shared = header.get("SharedFunctionalGroupsSequence") or []
     if groups is None:
@@ -180,10 +203,13 @@ def _slice(path: Path, frame: int | None, places: Sequence[Any], header: Any) ->
     """Make a Slice of the first of `places` that has each tag."""
 
     def find(tag: str) -> Any:
-        for place in places:
-            if place.get(tag) not in (None, ""):
-                return place.get(tag)
-        return None
+        with numbers_in(tag):
+            return next((v for place in places if (v := place.get(tag)) not in (None, "")), None)
+
+    def number(tag: str, default: float) -> float:
+        value = find(tag)
+        with numbers_in(tag):
+            return default if value is None else float(value)
 
     def need(tag: str, count: int) -> NDArray[np.float64]:
         value = find(tag)
@@ -192,7 +218,8 @@ def _slice(path: Path, frame: int | None, places: Sequence[Any], header: Any) ->
                 f"{path} lacks {tag}, so where its image lies in the patient is unknown; export "
                 "the series again, with all of its headers"
             )
-        numbers = np.array([float(number) for number in value])
+        with numbers_in(tag):
+            numbers = np.array([float(number) for number in value])
         if len(numbers) != count:
             raise DataError(f"{path} has {len(numbers)} numbers in {tag} where {count} belong")
         return numbers
@@ -200,11 +227,10 @@ def _slice(path: Path, frame: int | None, places: Sequence[Any], header: Any) ->
     with parsing(path):
         directions = need("ImageOrientationPatient", 6).reshape(2, 3)
         row_mm, column_mm = need("PixelSpacing", 2).tolist()
-        thickness, slope, intercept = map(
-            find, ("SliceThickness", "RescaleSlope", "RescaleIntercept")
-        )
-        _check_rescale(path, str(header.get("Modality") or ""), slope, intercept)
-        slope, intercept = float(1 if slope is None else slope), float(intercept or 0)
+        modality = str(header.get("Modality") or "")
+        _check_rescale(path, modality, find("RescaleSlope"), find("RescaleIntercept"))
+        slope, intercept = number("RescaleSlope", 1.0), number("RescaleIntercept", 0.0)
+        thickness = None if find("SliceThickness") is None else number("SliceThickness", 0.0)
         if slope == 0 or not np.isfinite([slope, intercept]).all():
             raise DataError(
                 f"{path} scales its values by {slope:g} and adds {intercept:g}; it is damaged"
@@ -215,8 +241,8 @@ def _slice(path: Path, frame: int | None, places: Sequence[Any], header: Any) ->
             position_mm=need("ImagePositionPatient", 3),
             directions=directions,
             pixel_mm=(row_mm, column_mm),
-            shape=(int(header.Rows), int(header.Columns)),
-            thickness_mm=None if thickness is None else float(thickness),
+            shape=rows_and_columns(header),
+            thickness_mm=thickness,
             slope=slope,
             intercept=intercept,
             localiser="LOCALIZER" in (find("FrameType") or find("ImageType") or ()),

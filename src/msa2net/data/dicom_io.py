@@ -82,8 +82,23 @@ def parsing(path: Path) -> Iterator[None]:
             raise ValueError(blame(error)) from None
 
 
+@contextmanager
+def numbers_in(tag: str) -> Iterator[None]:
+    """Say of what a block takes for numbers whose they are, in place of what they are."""
+    try:
+        yield
+    except (TypeError, ValueError, OverflowError):
+        raise NotANumberError(tag) from None
+
+
+class NotANumberError(ValueError):
+    """A tag holds no number where one belongs; its message is the tag."""
+
+
 def blame(error: BaseException) -> str:
     """Say which tag an error is about, or else of what kind it is; never a value."""
+    if isinstance(error, NotANumberError):
+        return f"{error} is no number"
     named = _TAG.search(str(error))
     if named is not None:
         return tag_name(int(named[1] + named[2], 16))

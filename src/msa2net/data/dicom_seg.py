@@ -264,12 +264,10 @@ def _sources(slices: Sequence[Slice]) -> list[Any]:
 
 def _culprit(error: Exception, sources: Sequence[Any]) -> str:
     """Return the tag whose value an error shows, or else what kind of error it is."""
-    for header in sources:
-        for tag in (*_MAY_BE_EMPTY, *_NEEDED):
-            value = str(header.get(tag) or "")
-            if value and value in str(error):
-                return tag
-    return blame(error)
+    tags = (*_MAY_BE_EMPTY, *_NEEDED)
+    values = {tag: str(header.get(tag) or "") for header in sources for tag in tags}
+    shown = [tag for tag, value in values.items() if value and value in str(error)]
+    return max(shown, key=lambda tag: len(values[tag])) if shown else blame(error)
 
 
 def _describe(names: Sequence[str], colours: Sequence[Colour] | None) -> list[Any]:

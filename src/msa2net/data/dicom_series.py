@@ -14,7 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from msa2net.data.dicom_files import DICOM_SUFFIXES, find_files, read_image_header, slices_of
+from msa2net.data.dicom_files import (
+    DICOM_SUFFIXES,
+    count_frames,
+    find_files,
+    read_image_header,
+    rows_and_columns,
+    slices_of,
+)
 from msa2net.data.dicom_grid import Slice, stack
 from msa2net.data.dicom_io import is_uid, parsing, read_identifiers, require
 from msa2net.data.geometry import Geometry
@@ -201,17 +208,16 @@ def _series(
     headers = tuple(header for _, header in images)
     first = headers[0]
     with parsing(images[0][0]):
-        number = first.get("SeriesNumber")
         modality = str(first.get("Modality") or "")
         series = Series(
             name="",
             uid=uid,
-            number=None if number is None else int(number),
+            number=_number(first),
             description=" ".join(str(first.get("SeriesDescription") or "").split()),
             study=str(first.get("StudyInstanceUID") or ""),
             modality=modality if modality in _MODALITIES else "?",
-            slices=sum(int(header.get("NumberOfFrames") or 1) for header in headers),
-            shape=(int(first.Rows), int(first.Columns)),
+            slices=sum(map(count_frames, headers)),
+            shape=rows_and_columns(first),
             spacing_mm=None,
             folder=folder,
             files=tuple(path for path, _ in images),
@@ -231,6 +237,14 @@ def named(folder: Path, series: Sequence[Series]) -> list[Series]:
     """Name series shortly after the folder, or the one file, that all lie in; sorted by number."""
     named = _named(folder, [replace(one, folder=folder) for one in series])
     return sorted(named, key=lambda one: (one.number is None, one.number or 0, one.uid))
+
+
+def _number(header: Any) -> int | None:
+    """Return SeriesNumber; None if there is none that can be read."""
+    try:
+        return int(header.SeriesNumber)
+    except (AttributeError, TypeError, ValueError):
+        return None
 
 
 def _named(folder: Path, found: Sequence[Series]) -> list[Series]:
