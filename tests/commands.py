@@ -33,6 +33,7 @@ def _run(
     out, err, before, code = io.StringIO(), io.StringIO(), Path.cwd(), 0
     with (
         mock.patch.object(sys, "argv", words),
+        mock.patch.object(sys, "warnoptions", ["as the test asks"]),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         warnings.catch_warnings(),

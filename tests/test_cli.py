@@ -1,11 +1,14 @@
 """The command line as a person meets it: exit codes, sentences, files."""
 
 import errno
+import logging
 import os
 import re
 import subprocess
 import sys
+import threading
 import time
+import warnings
 from pathlib import Path
 
 import nibabel
@@ -17,6 +20,8 @@ from PIL import Image
 from commands import assert_one_sentence, msa2net, script
 from golden_weights import published_state
 from msa2net import __version__
+from msa2net.cli import run_command
+from msa2net.cli.console import set_up
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.inference.run_folder import ModelFacts, NetworkFacts, read_facts, save_run
@@ -312,3 +317,48 @@ def test_help_comes_at_once(tmp_path: Path):
         times.append(time.perf_counter() - started)
         assert "Research use only" in result.stdout
     assert min(times) <= 0.3
+
+
+# What other libraries say -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_other_libraries_speak_only_when_asked(verbose: bool, tmp_path: Path, monkeypatch, capfd):
+    """Warnings and logs, also of threads and of workers that are started anew; ours go on."""
+    monkeypatch.delenv("PYTHONWARNINGS", raising=False)
+
+    def speak() -> None:
+        warnings.warn("a library's warning", UserWarning, stacklevel=1)
+        logging.getLogger("PIL").warning("a library's log")
+
+    def command() -> None:
+        set_up(None, verbose)
+        speak()
+        thread = threading.Thread(target=speak)
+        thread.start()
+        thread.join()
+        worker = "import warnings; warnings.warn('a worker warns')"
+        subprocess.run([sys.executable, "-c", worker], check=True)
+        warnings.warn_explicit("Zoë's date", UserWarning, "x.py", 1, module="pydicom.valuerep")
+        logging.getLogger("pydicom").warning("Zoë's date")
+        logging.getLogger("msa2net.data").warning("what we say")
+
+    handler = logging.StreamHandler(sys.stderr)  # as nibabel's
+    logging.getLogger("PIL").addHandler(handler)
+    before = list(warnings.filters), logging.getLogger("PIL").level
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "warnoptions", [])
+        patch.setattr(sys, "argv", ["msa2net"])
+        with warnings.catch_warnings():
+            warnings.resetwarnings()
+            warnings.showwarning = lambda message, *_: sys.stderr.write(str(message))
+            with pytest.raises(SystemExit):
+                run_command(command)
+    logging.getLogger("PIL").removeHandler(handler)
+    told = capfd.readouterr().err
+    assert "what we say" in told
+    assert "Zoë" not in told
+    for part in ("library's warning", "a library's log", "worker warns"):
+        assert (part in told) is verbose, part
+    assert (list(warnings.filters), logging.getLogger("PIL").level) == before
+    assert "PYTHONWARNINGS" not in os.environ

@@ -1,13 +1,13 @@
 """What all commands share: the console, progress bars, common options."""
 
 import logging
-import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from msa2net.cli.libraries import hear_libraries
 from msa2net.cli.memory import keep_touched_memory
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ def print_error(message: str) -> None:
 def set_up(threads: int | None, verbose: bool) -> None:
     """Apply the common options to this process, before anything large is made in it."""
     keep_touched_memory()
-    if not verbose:
-        warnings.filterwarnings("ignore", module=r"lightning\..*|torch\..*")
+    if verbose:
+        hear_libraries()
     if threads is not None:
         import torch
 

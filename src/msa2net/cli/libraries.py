@@ -1,0 +1,71 @@
+"""What other libraries say by themselves: nothing without --verbose, in any command or worker."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+LOGGERS = (
+    *("nibabel.global", "PIL", "matplotlib", "pydicom", "highdicom", "h5py", "timm", "monai"),
+    *("torch", "torch.onnx", "lightning.pytorch", "lightning.fabric", "onnx", "onnxscript"),
+)
+"""Those that write to the terminal; the first has a handler of its own, and so may others."""
+
+_FOR_WORKERS = "PYTHONWARNINGS"
+_levels: dict[str, int] = {}
+
+
+@contextmanager
+def without_libraries() -> Iterator[None]:
+    """Silence them inside; what msa2net says goes on, and an interpreter's own `-W` holds."""
+    own, to_terminal = logging.getLogger("msa2net"), logging.lastResort
+    before = os.environ.get(_FOR_WORKERS)
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+            os.environ[_FOR_WORKERS] = "ignore"  # workers that are started anew read it
+        for name in LOGGERS:
+            logger = logging.getLogger(name)
+            _levels[name] = logger.level
+            logger.setLevel(logging.CRITICAL + 1)
+        nobody = logging.NullHandler()  # of loggers without one, Python prints warnings itself
+        logging.getLogger().addHandler(nobody)
+        if to_terminal is not None:
+            own.addHandler(to_terminal)
+        try:
+            yield
+        finally:
+            if to_terminal is not None:
+                own.removeHandler(to_terminal)
+            logging.getLogger().removeHandler(nobody)
+            _restore(LOGGERS)
+            _put_back(before)
+
+
+def hear_libraries() -> None:
+    """Let them speak again, inside of `without_libraries`, as --verbose asks.
+
+    Not pydicom and highdicom: what they warn of are the values of a header, with names in it.
+    """
+    if not sys.warnoptions:
+        warnings.simplefilter("default")
+        warnings.filterwarnings("ignore", module=r"(pydicom|highdicom)(\..*)?")
+        _put_back(None)
+    root = logging.getLogger()
+    for handler in [one for one in root.handlers if type(one) is logging.NullHandler]:
+        root.removeHandler(handler)
+    _restore(name for name in LOGGERS if name not in ("pydicom", "highdicom"))
+
+
+def _restore(names: Iterable[str]) -> None:
+    for name in names:
+        logging.getLogger(name).setLevel(_levels[name])
+
+
+def _put_back(before: str | None) -> None:
+    if before is None:
+        os.environ.pop(_FOR_WORKERS, None)
+    else:
+        os.environ[_FOR_WORKERS] = before
