@@ -35,13 +35,14 @@ def kill(folder: Path, *arguments: str, timeout: float) -> dict[str, dict]:
 
 
 def test_a_few_kills(tmp_path: Path):
-    found = kill(tmp_path, "train", "predict-overwrite", "--at", "0.35,0.6,0.85", timeout=300)
-    assert sum(one["kills"] for one in found.values()) == 6
+    """In preparing, slicing, between epochs, in the weights, in the last table."""
+    found = kill(tmp_path, "train", "--at", "0.2,0.4,0.55,0.7,0.85,0.95", timeout=300)
+    assert found["train"]["kills"] == 6
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ALL)
 def test_kills_at_every_operation(tmp_path: Path, command: str):
     (found,) = kill(tmp_path, command, timeout=3600).values()
-    assert found["kills"] >= found["operations"] - 2  # threads do not always come to as many
+    assert found["kills"] > 0.9 * found["operations"]  # threads do not always come to as many
     assert found["operations"] > 10
