@@ -25,6 +25,7 @@ from msa2net.data.slices import SliceDataset
 from msa2net.errors import ConfigError, DataError, WeightsError
 from msa2net.inference.run_folder import read_facts
 from msa2net.training.checkpoint import Checkpoints
+from msa2net.training.checkpoint_state import what_is_missing
 from msa2net.training.stopping import StopRequest, TrainingInterrupted
 
 CASES = 13  # 9 are trained on, in 4 batches of 2; 1 validates
@@ -489,6 +490,75 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
     assert len(notices) == 1
     assert f"{newest} is damaged (its checksum is another); the one before is taken" in notices[0]
     assert_same_run(stopped, whole)
+
+
+def forge(run: Path, changes: dict) -> None:
+    """Leave one checkpoint in a run: the last one with entries replaced, its checksum right."""
+    paths = Checkpoints(run).paths()
+    state = torch.load(paths[0], weights_only=True)
+    for name, value in changes.items():
+        *outer, last = name.split("/")
+        place = state
+        for key in outer:
+            place = place[key]
+        if value is None:
+            del place[last]
+        else:
+            place[last] = value
+    for path in paths:
+        path.unlink()
+    del state["schema"]
+    Checkpoints(run).save(state, 9, 9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"progress": None}, "progress: field required"),
+        ({"progress/epoch": "three"}, "progress.epoch is 'three'"),
+        ({"progress/step": -1}, "progress.step is -1"),
+        ({"progress/more": 1}, "progress.more is 1"),
+        ({"progress/timing": [3]}, "progress.timing.0 is 3"),
+        ({"progress/kept": {}}, "best_epoch: field required"),
+        ({"states": {}}, "states lack model, optimizer, schedule"),
+        ({"states/model": {"first.weight": 3}}, "states.model holds something else than tensors"),
+        ({"states/optimizer/param_groups": 3}, "no groups of weights"),
+        ({"states/schedule/step": 3}, "states.schedule holds 'step'"),
+        ({"config": {"train": 3}}, "how many epochs"),
+        ({"config": 3}, "config is 3"),
+        ({"data": {}}, "data.format: field required"),
+        ({"versions": None}, "versions: field required"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch is 0"),
+    ],
+)
+def test_a_checkpoint_with_foreign_fields_is_damaged(
+    tmp_path: Path, whole: Path, changes: dict, words: str
+):
+    shutil.copytree(whole / "checkpoints", tmp_path / "checkpoints")
+    forge(tmp_path, changes)
+    assert words in what_is_missing(torch.load(Checkpoints(tmp_path).paths()[0]))
+    with pytest.raises(WeightsError, match="every checkpoint in .* is damaged"):
+        Checkpoints(tmp_path).load()
+
+
+SHAPE = torch.zeros(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"states/model/first.weight": SHAPE}, "the checkpoint's model does not fit this network"),
+        ({"states/model/more": SHAPE}, r"1 unexpected \(more\)"),
+        ({"states/optimizer/state": {0: {"exp_avg": SHAPE}}}, "optimiser does not fit"),
+        ({"states/optimizer/state": {99: {}}}, "optimiser does not fit"),
+    ],
+)
+def test_a_checkpoint_of_another_network_is_refused(
+    workplace: Path, stopped: Path, changes: dict, words: str
+):
+    forge(stopped, changes)
+    with pytest.raises(WeightsError, match=words):
+        resumed.train(workplace, stopped, resume=True)
 
 
 def test_a_checkpoint_that_finds_no_memory_is_not_called_damaged(

@@ -16,6 +16,8 @@ import torch
 
 from msa2net.errors import DataError, WeightsError, is_out_of_memory
 from msa2net.files import put_in_place, sha256, temporary_folder
+from msa2net.models.weights import refuse_packed
+from msa2net.training.checkpoint_state import what_is_missing
 
 FOLDER = "checkpoints"
 SCHEMA = 1
@@ -80,7 +82,9 @@ class Checkpoints:
                 if sha256(path)[:DIGITS] != _digest(path):
                     reason = "its checksum is another"
                 else:
+                    refuse_packed(path)
                     state = torch.load(path, map_location="cpu", weights_only=True)
+                    reason = "" if _is_of_another_version(state) else what_is_missing(state)
             except Exception as error:  # torch has many ways to say that it cannot read a file
                 if is_out_of_memory(error):
                     raise
@@ -133,8 +137,12 @@ def _digest(path: Path) -> str:
     return found[3]
 
 
+def _is_of_another_version(state: object) -> bool:
+    return isinstance(state, Mapping) and state.get("schema") != SCHEMA
+
+
 def _check_schema(path: Path, state: Mapping[str, Any]) -> None:
-    if state.get("schema") != SCHEMA:
+    if _is_of_another_version(state):
         raise WeightsError(
             f"{path} has schema {state.get('schema')}, this version reads {SCHEMA}; go on with the "
             "version of msa2net that began the training"

@@ -17,7 +17,9 @@ from msa2net.config import Precision, TrainConfig
 from msa2net.data.case import Case
 from msa2net.inference.predictor import Predictor
 from msa2net.metrics import CaseRow, case_rows
+from msa2net.models.weights import check_entries
 from msa2net.training.averaging import WeightAverage
+from msa2net.training.checkpoint_state import check_optimizer_state
 from msa2net.training.compiled import CompiledStep
 from msa2net.training.loggers import PICTURES, sample_picture
 from msa2net.training.nonfinite import LossWatch, Step
@@ -185,6 +187,8 @@ class SegmentationTask(L.LightningModule):
         """Load the states of `networks`; an average that nobody saved begins where the model is."""
         for name, network in self.networks().items():
             if name in saved:
+                origin = f"the checkpoint's {name}"
+                check_entries(network.state_dict(), saved[name], origin=origin, values=False)
                 network.load_state_dict(saved[name])
         if self.average is not None and "average" not in saved:
             self.average.begin_at(self.model)
@@ -207,6 +211,7 @@ class SegmentationTask(L.LightningModule):
         self.load_networks(saved)
         parts = {name: part for name, part in self.parts().items() if name not in self.networks()}
         optimizer, schedule = parts["optimizer"], parts["schedule"]
+        check_optimizer_state(saved["optimizer"], optimizer)
         rates = schedule.base_lrs
         for name, part in parts.items():
             if state := saved.get(name):  # of a scaler there may be none
