@@ -24,6 +24,7 @@ from msa2net.inference.predictor import Predictor
 from msa2net.inference.sharing import World
 from msa2net.prediction.devices import device_of_process
 from msa2net.prediction.inputs import find_images
+from msa2net.prediction.records import read_record
 from msa2net.prediction.run import predict_files
 from msa2net.prediction.tables import structure_rows
 from prediction_runs import NAMES, write_run
@@ -397,6 +398,32 @@ def test_a_record_that_cannot_be_read_is_refused(run, tmp_path: Path, content: s
     assert_one_sentence(said, "records/p0000.json", part)
     replaced = msa2net("predict", run, "in", "--out", "out", "--overwrite", cwd=tmp_path)
     assert replaced.returncode == 0, replaced.stderr
+
+
+def test_what_validation_said_of_the_network_is_told(volumes, tmp_path: Path):
+    scores = {"val_dice": 0.09, "val_dice_by_class": {"liver": 0.18, "spleen": 0.0}}
+    training = scores | {"finished": False, "epochs": 10, "epochs_run": 3}
+    weak = write_run(tmp_path / "weak", training=training)
+    image = nibabel.Nifti1Image(np.zeros((32, 32, 2), np.int16), np.diag([1, 1, 3, 1]))
+    nibabel.save(image, tmp_path / "scan.nii.gz")
+    said = msa2net("predict", "weak", "scan.nii.gz", "--out", "out", cwd=tmp_path)
+    assert said.returncode == 0
+    for part in (
+        "network weak: validation Dice 0.090 (liver 0.18, spleen 0.00)\n",
+        "warning: its training is unfinished (3 of 10 epochs): finish it",
+        "warning: its validation Dice is only 0.09: ",
+        "warning: it hardly finds spleen (Dice 0.00), liver (Dice 0.18) in validation cases",
+    ):
+        assert part in said.stdout, said.stdout
+    record = read_record(tmp_path / "out", "scan")
+    assert len(record.warnings) == 3
+    assert record.warnings == Predictor.load(weak, "cpu").warnings
+    both = Predictor.load([weak, volumes], "cpu")
+    assert both.warnings == tuple(f"{weak}: {warning}" for warning in record.warnings)
+    assert both.performance[1] == f"{volumes}: validation scores are not known"
+    # All of it is said again where everything is done already.
+    result = predict_files(weak, [tmp_path / "scan.nii.gz"], tmp_path / "out", existing="resume")
+    assert (result.finished, result.warnings) == (("scan",), record.warnings)
 
 
 def test_an_ensemble_answers_as_the_predictor_does(run, tmp_path: Path):

@@ -106,6 +106,8 @@ def test_the_last_weights_are_there_before_the_end(workplace: Path, tmp_path: Pa
     facts = read_facts(tmp_path / "run")
     assert facts.training["weights"] == "last"
     assert facts.training["best_epoch"] == 1
+    (warning, *_) = Predictor.load(tmp_path / "run", "cpu").warnings
+    assert "unfinished (1 of 2 epochs)" in warning
 
 
 def test_a_trial_shorter_than_the_interval_is_validated(workplace: Path, tmp_path: Path):
@@ -128,6 +130,8 @@ def test_the_kept_weights_are_those_that_validated_best(run: Path, workplace: Pa
     rows = list(csv.DictReader((run / "metrics.csv").open()))
     best = max(rows, key=lambda row: float(row["val_dice"]))
     assert facts.training["best_epoch"] == int(best["epoch"])
+    assert facts.training["val_dice_by_class"] == {"lesion": float(best["val_dice_lesion"])}
+    assert facts.training["finished"]
     again = evaluate_run(run, split="val", device="cpu")["protocols"]["standard"]["mean"]["dice"]
     assert again == pytest.approx(float(best["val_dice"]), abs=1e-6)
     evaluate_run(run, device="cpu")

@@ -1,7 +1,9 @@
 """What the report and the model card say of flags and confidences."""
 
+import csv
 import json
 import math
+import re
 import shutil
 
 import pytest
@@ -12,6 +14,12 @@ from msa2net.inference.flags import Verdict
 from msa2net.inference.lookout import Lookout
 from msa2net.inference.run_folder import read_facts
 from msa2net.inference.usual_facts import Range, Usual
+from msa2net.inference.validation import (
+    is_unfinished,
+    network_warnings,
+    validation_scores,
+    with_scores,
+)
 from msa2net.metrics.calibration import reliability_table
 from msa2net.report.html import write_report
 from report_runs import make_run
@@ -132,6 +140,101 @@ def test_no_share_is_above_all_of_an_image(run, tmp_path, high, said):
     assert f"Size of lesion in % of an image: about 13.8, {said}" in card
     assert "Slices a case: about 10, usually 6 to 21." in card  # slices come whole
     assert "32-true" not in card
+
+
+# What validation said of a network ----------------------------------------------------------------
+
+
+def facts_of(run, usual_of=None, **training):
+    facts = read_facts(run)
+    return facts.model_copy(
+        update={"training": facts.training | training, "usual": usual_of or usual()}
+    )
+
+
+def test_validation_scores_are_in_the_facts_or_in_older_files(run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    names = facts_of(run).label_names[1:]
+    noted = facts_of(run, val_dice_by_class={"aorta": 0.9, "liver": None, "no class": 1})
+    scores = validation_scores(noted, folder)
+    assert (scores.split, scores.dice) == ("val", 0.8765)
+    assert scores.by_class == {"aorta": 0.9, "liver": None}
+    with (folder / "metrics.csv").open() as file:
+        row = next(row for row in csv.DictReader(file) if row["epoch"] == "38")
+    expected = {name: float(row[f"val_dice_{name}"]) for name in names}
+    assert validation_scores(facts_of(run), folder).by_class == expected
+    assert validation_scores(facts_of(run)).by_class == {}  # an exported network has no such file
+    assert validation_scores(with_scores(facts_of(run), folder)).by_class == expected
+    assert validation_scores(facts_of(run, averaged=True), folder).by_class == {}
+    (folder / "metrics.csv").write_bytes(b"epoch,\xff\n38,1\n")
+    assert validation_scores(facts_of(run), folder).by_class == {}
+    # Where the last weights were kept and never validated, an evaluation may know.
+    bare = facts_of(run, val_dice=None)
+    assert validation_scores(bare, folder) is None  # it is of the test split
+    path = folder / "evaluation" / "summary.json"
+    summary = json.loads(path.read_text()) | {"split": "val"}
+    path.write_text(json.dumps(summary))
+    found = validation_scores(bare, folder)
+    assert found.dice == summary["protocols"]["standard"]["mean"]["dice"]
+    assert list(found.by_class) == list(names)
+    (folder / "model.safetensors").write_bytes(b"others")
+    assert validation_scores(bare, folder) is None
+    path.write_text('{"split": "val", "hashes": 7}')
+    assert validation_scores(bare, folder) is None
+
+
+def test_a_network_that_finds_nothing_says_so(run):
+    each = {"aorta": 0.71, "liver": 0.0, "spleen": 0.004, "stomach": None}
+    facts = facts_of(run, val_dice=0.09, val_dice_by_class=each)
+    said = validation_scores(facts).words()
+    assert said == (
+        "validation Dice 0.090 (aorta 0.71, liver 0.00, spleen 0.00, stomach not in it)"
+    )
+    poor, hardly = network_warnings(facts)
+    assert poor.startswith("its validation Dice is only 0.09: ")
+    assert hardly.startswith("it hardly finds liver (Dice 0.00), spleen (Dice 0.00) in validation")
+    good = facts_of(run, val_dice=0.9, val_dice_by_class={"aorta": 0.9, "liver": 0.21})
+    assert network_warnings(good) == ()
+    seen = validation_scores(facts_of(run, trained_on=["train", "val"]))
+    assert seen.words() == "validation Dice 0.876 (cases that were trained on)"
+    watched = facts_of(run, val_dice=None, test_dice=0.5)
+    assert validation_scores(watched).words() == "test Dice 0.500"
+    for wrong in ("high", True, [1], math.nan, "1e999", 10**400):
+        assert validation_scores(facts_of(run, val_dice=wrong)) is None
+
+
+@pytest.mark.parametrize(
+    ("training", "known", "unfinished"),
+    [
+        ({"finished": False, "epochs_run": 3}, None, True),
+        ({"finished": True, "epochs_run": 3}, None, False),  # stopped early
+        ({"epochs_run": 3}, None, True),  # of an older version
+        ({"epochs_run": 3}, usual(), False),  # which noted at the end what is usual
+        ({"epochs_run": 40}, None, False),
+        ({}, None, False),
+        ({"epochs_run": "many", "finished": "no"}, None, False),
+    ],
+)
+def test_an_unfinished_training_is_told(run, training, known, unfinished):
+    facts = facts_of(run, val_dice=0.9, **training).model_copy(update={"usual": known})
+    assert is_unfinished(facts) == unfinished
+    told = [
+        warning for warning in network_warnings(facts) if "(3 of 40 epochs)" in warning
+    ]
+    assert bool(told) == unfinished
+
+
+def test_the_card_warns_of_what_the_network_cannot_do(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    card = write_card(tmp_path / "run").read_text()
+    assert "**Warning:**" not in card
+    assert re.search(r"Mean Dice on val then: 0\.8765, by class: aorta 0\.\d{4}, gall", card)
+    facts = facts_of(run, finished=False, epochs_run=3, val_dice_by_class={"aorta": 0.01})
+    (tmp_path / "run/model.json").write_text(facts.model_dump_json())
+    card = write_card(tmp_path / "run").read_text()
+    assert "**Warning:** its training is unfinished" in card
+    assert "**Warning:** it hardly finds aorta (Dice 0.01)" in card
 
 
 def test_imported_weights_have_a_card(tmp_path, run):

@@ -27,6 +27,7 @@ from msa2net.inference.groups import Mode, usual_batch
 from msa2net.inference.onnx_file import OnnxFile, read_onnx
 from msa2net.inference.predictor import Segmenter
 from msa2net.inference.run_folder import ModelFacts, parse_facts
+from msa2net.inference.validation import describe_networks
 from msa2net.parsing import parse_json
 
 Float = NDArray[np.float32]
@@ -56,6 +57,8 @@ class OnnxPredictor(Segmenter):
         preprocessing: how images become inputs.
         label_names: one name per class, background first.
         usual: what its training's cases are like; None if it was not noted.
+        performance: see `Segmenter`.
+        warnings: see `Segmenter`.
     """
 
     def __init__(self, session: Any, facts: ModelFacts, batch_slices: int | None = None) -> None:
@@ -89,7 +92,9 @@ class OnnxPredictor(Segmenter):
         session = open_session(file, threads)
         facts = _read_facts(read_onnx(file).metadata, file)
         _check_shapes(session, facts, file)
-        return cls(session, facts, batch_slices)
+        predictor = cls(session, facts, batch_slices)
+        predictor.performance, predictor.warnings = describe_networks([(file, facts)])
+        return predictor
 
 
 class OnnxNetwork:

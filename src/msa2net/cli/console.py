@@ -48,6 +48,14 @@ def say(message: str, style: str | None = None) -> None:
     console().print(message, style=style, markup=False, soft_wrap=True)
 
 
+def say_networks(performance: Sequence[str], warnings: Sequence[str]) -> None:
+    """Print what validation said of networks, and what speaks against them."""
+    for line in performance:
+        say(f"network {line}")
+    for warning in warnings:
+        say(f"warning: {warning}", style="bold yellow")
+
+
 def say_flagged(cases: Sequence[tuple[str, str]], flagged: int, everywhere: Path) -> None:
     """Print the first flagged cases, each flag on a line.
 

@@ -12,6 +12,7 @@ from msa2net.cli.console import (
     console,
     say,
     say_flagged,
+    say_networks,
     set_up,
     track,
 )
@@ -137,7 +138,8 @@ def _evaluate_run(
     run: Path, split: str, device: str, failed_distance: "FailedDistance", given: list[str]
 ) -> None:
     from msa2net.evaluation.evaluate import evaluate_run
-    from msa2net.inference.run_folder import MODEL_FILE
+    from msa2net.inference.run_folder import MODEL_FILE, read_facts
+    from msa2net.inference.validation import describe_networks
 
     if given:
         raise ConfigError(f"--{given[0]} is for a folder of masks; give --labels as well")
@@ -146,6 +148,7 @@ def _evaluate_run(
             f"{run} is not a run folder: it has no {MODEL_FILE}; to score a folder of masks, give "
             "the folder of their labels with --labels"
         )
+    say_networks(*describe_networks([(run, read_facts(run))]))
     summary = evaluate_run(
         run,
         split=split,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from msa2net.cli.console import DISCLAIMER, RunArgument, VerboseOption, say, set_up
+from msa2net.cli.console import DISCLAIMER, RunArgument, VerboseOption, say, say_networks, set_up
 from msa2net.errors import ConfigError
 
 FORMATS = ("onnx",)
@@ -36,6 +36,7 @@ def export(
     from msa2net.export.onnx import export_onnx
 
     exported = export_onnx(run, out, overwrite=overwrite)
+    say_networks(exported.performance, exported.warnings)
     file = exported.files[0]
     size = sum(path.stat().st_size for path in exported.files) / 1e6
     say(f"{file}: {size:.0f} MB" + (f" with {exported.files[1]}" if exported.files[1:] else ""))

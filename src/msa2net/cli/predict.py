@@ -18,6 +18,7 @@ from msa2net.cli.console import (
     print_error,
     say,
     say_flagged,
+    say_networks,
     set_up,
     track,
 )
@@ -147,6 +148,7 @@ def _show(result: "PredictionResult", overlays: bool) -> None:
         say(f"look at {result.out / OVERLAYS}")
     if result.structures_file is not None:
         say(f"sizes of the structures: {result.structures_file}")
+    say_networks(result.performance, result.warnings)
     say_flagged(result.flagged, len(result.flagged), result.out / "flags.csv")
     _say_left_out(result.left_out)
     for note in result.notes[:SHOWN]:

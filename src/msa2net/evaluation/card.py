@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from msa2net.config import LEVELS_WORDS, PRECISION_WORDS, Config, load_config
-from msa2net.evaluation.columns import DISCLAIMER, HEADINGS, heading, legend, selection_note
+from msa2net.evaluation.columns import (
+    DISCLAIMER,
+    HEADINGS,
+    NOT_APPLICABLE,
+    heading,
+    legend,
+    selection_note,
+)
 from msa2net.evaluation.lines import score_lines, shown
 from msa2net.evaluation.markdown import lay_out
 from msa2net.evaluation.summary import read_summary
@@ -19,6 +26,7 @@ from msa2net.inference.features import name_feature, parts_of
 from msa2net.inference.flags import plain
 from msa2net.inference.run_folder import CONFIG_FILE, ModelFacts, read_facts
 from msa2net.inference.usual_facts import Range, Usual
+from msa2net.inference.validation import network_warnings, validation_scores, with_scores
 
 CARD_FILE = "MODEL_CARD.md"
 
@@ -41,7 +49,7 @@ def write_card(run: Path) -> Path:
     config = load_config(config_path) if config_path.is_file() else None
     summary = read_summary(summary_path) if summary_path.is_file() else None
     path = run / CARD_FILE
-    write_text(path, model_card(read_facts(run), config, summary))
+    write_text(path, model_card(with_scores(read_facts(run), run), config, summary))
     return path
 
 
@@ -57,6 +65,7 @@ def model_card(facts: ModelFacts, config: Config | None, summary: Mapping[str, A
     parts = [
         f"# Model card: {facts.network.name}{on}",
         f"**{DISCLAIMER}** Nothing it answers may guide the diagnosis or treatment of a person.",
+        *(f"**Warning:** {warning}." for warning in network_warnings(facts)),
         *_part("What it is", _network(facts)),
         *_part("Intended use", _use(facts)),
         *_part("Data", _data(facts, config)),
@@ -191,12 +200,14 @@ def _training(facts: ModelFacts, config: Config | None) -> list[str]:
     chosen = _WEIGHTS.get(str(known.get("weights")))
     if chosen:
         found.append(f"Weights: {chosen}, of epoch {known.get('best_epoch', '?')}.")
-    found += [
-        f"Mean Dice on {split} then: {known[f'{split}_dice']:.4f}."
-        for split in ("val", "test")
-        if known.get(f"{split}_dice") is not None
-    ]
-    found += [f"**Warning:** {warning}." for warning in known.get("warnings", ())]
+    scores = validation_scores(facts)
+    if scores is not None:
+        each = ", ".join(
+            f"{label} {NOT_APPLICABLE if dice is None else f'{dice:.4f}'}"
+            for label, dice in scores.by_class.items()
+        )
+        classes = f", by class: {each}" if len(scores.by_class) > 1 else ""
+        found.append(f"Mean Dice on {scores.split} then: {scores.dice:.4f}{classes}.")
     if "val" in known.get("trained_on", ()):
         found.append("The validation cases were trained on as well.")
     if config is not None:

@@ -26,10 +26,11 @@ from msa2net.inference.run_folder import (
     EXPORT_FILE,
     MODEL_FILE,
     WEIGHTS_FILE,
-    LoadedRun,
+    ModelFacts,
     load_run,
     writing_run,
 )
+from msa2net.inference.validation import describe_networks, with_scores
 from msa2net.onnx_predictor import (
     CHECKSUM_KEY,
     DATA_FILE_KEY,
@@ -70,11 +71,15 @@ class Exported:
         files: the network; a second file holds the weights where they are above 1.9 GB.
         equal_labels: the share of compared pixels with the same most probable class.
         largest_difference: between any two compared probabilities.
+        performance: a line on the network's validation.
+        warnings: sentences that speak against the network.
     """
 
     files: tuple[Path, ...]
     equal_labels: float
     largest_difference: float
+    performance: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 @memory_guard("exporting")
@@ -116,7 +121,7 @@ def _export(run: Path, out: Path, ir: Any) -> Exported:
     images = comparison_images(loaded.preprocessing)
     expected = [_answer(loaded.model, image_BChw) for image_BChw in images]
     exported = _trace(loaded.model, images[1])
-    _describe(exported, loaded, sha256(run / WEIGHTS_FILE))
+    _describe(exported, with_scores(loaded.facts, run), sha256(run / WEIGHTS_FILE))
     apart = _weight_bytes(exported) > _LARGEST_FILE
     with staging(out.parent) as folder:
         staged = folder / out.name
@@ -133,7 +138,8 @@ def _export(run: Path, out: Path, ir: Any) -> Exported:
             )
         for name in names:  # the network last: it is what says that all is there
             put_in_place(folder / name, out.parent / name)
-    return Exported(tuple(out.parent / name for name in reversed(names)), share, difference)
+    files = tuple(out.parent / name for name in reversed(names))
+    return Exported(files, share, difference, *describe_networks([(run, loaded.facts)]))
 
 
 @contextmanager
@@ -223,7 +229,7 @@ def _trace(model: nn.Module, example_BChw: Float) -> Any:
     return program.model
 
 
-def _describe(exported: Any, loaded: LoadedRun, weights_sha256: str) -> None:
+def _describe(exported: Any, facts: ModelFacts, weights_sha256: str) -> None:
     """Put what it takes to apply the network into the metadata, and nothing of this machine."""
     for function in (exported.graph, *exported.functions.values()):
         for node in function.all_nodes():
@@ -236,7 +242,7 @@ def _describe(exported: Any, loaded: LoadedRun, weights_sha256: str) -> None:
         {
             SCHEMA_KEY: str(SCHEMA),
             NOTICE_KEY: NOTICE,
-            MODEL_KEY: loaded.facts.model_dump_json(),
+            MODEL_KEY: facts.model_dump_json(),
             WEIGHTS_KEY: weights_sha256,
             CHECKSUM_KEY: NO_CHECKSUM,
         }

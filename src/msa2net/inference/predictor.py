@@ -19,7 +19,9 @@ from msa2net.errors import ConfigError, DataError, memory_guard
 from msa2net.inference.engine import Engine, Pending, Slice, WayBack
 from msa2net.inference.groups import Flip, Mode, PredictionPrecision
 from msa2net.inference.lookout import Lookout
+from msa2net.inference.run_folder import read_facts
 from msa2net.inference.usual_facts import Usual
+from msa2net.inference.validation import describe_networks
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,6 +36,8 @@ class Segmenter:
         preprocessing: how images become inputs of the first network.
         label_names: one name per class, background first.
         usual: what the first network's training cases are like; None if it was not noted.
+        performance: a line on each network's validation; none of networks made in memory.
+        warnings: sentences that speak against a network: unfinished, or classes hardly found.
     """
 
     def __init__(
@@ -42,6 +46,8 @@ class Segmenter:
         self.preprocessing = engine.groups[0].preprocessing
         self.label_names = label_names
         self.usual = usual
+        self.performance: tuple[str, ...] = ()
+        self.warnings: tuple[str, ...] = ()
         self._engine = engine
 
     @property
@@ -183,6 +189,8 @@ class Predictor(Segmenter):
             surrounded as by `fit: pad`.
         overlap: of neighbouring windows, as a share of their sides.
         usual: what the first network's training cases are like; None if it was not noted.
+        performance: see `Segmenter`.
+        warnings: see `Segmenter`.
     """
 
     def __init__(
@@ -275,12 +283,10 @@ class Predictor(Segmenter):
         """
         from msa2net.inference.ensemble import load_members
 
-        runs = [run] if isinstance(run, str | Path) else run
-        members, label_names = load_members(
-            [Path(one) for one in runs], device, flips, precision, compile=compile
-        )
+        runs = [Path(one) for one in ([run] if isinstance(run, str | Path) else run)]
+        members, label_names = load_members(runs, device, flips, precision, compile=compile)
         first, *others = members
-        return cls(
+        predictor = cls(
             first.model,
             first.preprocessing,
             label_names,
@@ -293,6 +299,9 @@ class Predictor(Segmenter):
             precision=precision,
             compile=compile,
         )
+        known = [(one, read_facts(one)) for one in runs]
+        predictor.performance, predictor.warnings = describe_networks(known)
+        return predictor
 
 
 def _case_from_array(array: NDArray[Any], spacing_mm: tuple[float, ...] | None) -> Case:

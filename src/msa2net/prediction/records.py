@@ -19,7 +19,7 @@ from msa2net.inference.groups import Mode, PredictionPrecision
 from msa2net.inference.run_folder import WEIGHTS_FILE, ModelFacts, read_facts
 
 FOLDER = "records"
-SCHEMA = 2  # 1 had no precision and flags; their defaults are what was so then
+SCHEMA = 3  # 1 had no precision and flags, 2 no warnings; their defaults are what was so then
 
 
 class Maker(BaseModel):
@@ -95,6 +95,7 @@ class Record(BaseModel):
         structures: rows of `structures.csv`.
         flags, suspicion: why to look at it first, see `inference/flags.py`; None where the
             network does not know what is usual.
+        warnings: what spoke against the networks, see `Segmenter`.
         error: why there are no outputs; "" if there are.
     """
 
@@ -109,6 +110,7 @@ class Record(BaseModel):
     structures: tuple[dict[str, str], ...] = ()
     flags: str = ""
     suspicion: float | None = None
+    warnings: tuple[str, ...] = ()
     error: str = ""
 
     def intact(self, out: Path, names: Sequence[str]) -> bool:
@@ -136,7 +138,7 @@ def read_record(out: Path, name: str) -> Record | None:
     if not path.is_file():
         return None
     content = read_json(path)
-    if isinstance(content, dict) and content.get("schema_version", SCHEMA) not in (1, SCHEMA):
+    if isinstance(content, dict) and content.get("schema_version", SCHEMA) not in (1, 2, SCHEMA):
         raise DataError(
             f"{path} was written by another version of msa2net; predict with that one, or into "
             "another --out"

@@ -34,7 +34,7 @@ from msa2net.prediction.jobs import (
     make_plan,
 )
 from msa2net.prediction.records import FOLDER as RECORDS
-from msa2net.prediction.records import Maker, Record, hash_outputs, write_record
+from msa2net.prediction.records import Record, hash_outputs, write_record
 from msa2net.prediction.sources import Source, open_source
 from msa2net.prediction.tables import (
     FAILURES_FILE,
@@ -76,6 +76,8 @@ class PredictionResult:
         flagged: (name, why) of those predicted now that are to be looked at first, the most
             suspicious first.
         notes: sentences on images that were cut into other slices than their own.
+        performance: a line on each network's validation.
+        warnings: sentences that speak against the networks, whatever the image.
         failures_file: lists the failures of the whole folder; None if there is none.
         structures_file: lists the structures of the whole folder; None if there is none.
         problems: sentences on tables that could not be written, and on records that could not be
@@ -91,6 +93,8 @@ class PredictionResult:
     failures: tuple[Failure, ...]
     flagged: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
+    performance: tuple[str, ...]
+    warnings: tuple[str, ...]
     failures_file: Path | None
     structures_file: Path | None
     problems: tuple[str, ...]
@@ -152,9 +156,9 @@ def predict_files(
     jobs = make_jobs(found.images, overlays=overlays, dicom_seg=dicom_seg)
     jobs = share_of(jobs, *(world or World()))
     plan = make_plan(jobs, out, source.maker, existing=existing, dicom_seg=dicom_seg)
-    work = _Work(out, source.maker, dicom_seg)
+    work = _Work(out, source, dicom_seg)
     try:
-        work.predict(source, plan.jobs, progress)
+        work.predict(plan.jobs, progress)
     finally:  # also when interrupted: what is done stands in the tables
         problems = _write_lists(out, source.facts.label_names if plan.finished else None)
     return work.result(plan, problems, found.left_out)
@@ -163,22 +167,22 @@ def predict_files(
 class _Work:
     """Predicting the images of one process."""
 
-    def __init__(self, out: Path, maker: Maker, dicom_seg: SegKind) -> None:
+    def __init__(self, out: Path, source: Source, dicom_seg: SegKind) -> None:
         self._predicted: list[str] = []
         self._failures: list[Failure] = []
         self._notes: list[str] = []
         self._flagged: list[tuple[float, str, str]] = []
         self._lookout: Lookout | None = None
         self._out = out
-        self._maker = maker
+        self._source = source
         self._dicom_seg = dicom_seg
 
-    def predict(self, source: Source, jobs: Sequence[Job], progress: JobProgress | None) -> None:
+    def predict(self, jobs: Sequence[Job], progress: JobProgress | None) -> None:
         """Predict and write one image after another; failures are collected."""
         clean_temporaries(self._out, RECORDS, OVERLAYS, SEGMENTATIONS)
         if not jobs:
             return
-        predictor = source.load()
+        predictor = self._source.load()
         _make_folder(self._out)
         if predictor.usual is not None:
             self._lookout = Lookout(predictor.usual)
@@ -210,6 +214,8 @@ class _Work:
             failures=tuple(self._failures),
             flagged=tuple((name, why) for _, name, why in sorted(self._flagged)),
             notes=tuple(self._notes),
+            performance=self._source.performance,
+            warnings=self._source.warnings,
             failures_file=failures if self._failures and failures.is_file() else None,
             structures_file=structures if structures.is_file() else None,
             problems=problems,
@@ -303,7 +309,8 @@ class _Work:
     def _record(self, job: Job, **facts: Any) -> Record:
         image = job.image
         return Record(
-            made_by=self._maker,
+            made_by=self._source.maker,
+            warnings=self._source.warnings,
             source=str(image.source),
             fingerprint=image.fingerprint(),
             **facts,

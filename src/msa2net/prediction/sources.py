@@ -10,6 +10,7 @@ from msa2net.errors import ConfigError
 from msa2net.inference.groups import Mode, PredictionPrecision, require_batch, require_precision
 from msa2net.inference.predictor import Predictor, Segmenter
 from msa2net.inference.run_folder import CONFIG_FILE, ModelFacts, read_facts
+from msa2net.inference.validation import describe_networks
 from msa2net.onnx_predictor import OnnxPredictor
 from msa2net.prediction.records import Maker
 
@@ -22,11 +23,15 @@ class Source:
         facts: of the first network.
         maker: what decides its masks.
         load: makes it ready to segment.
+        performance: see `Segmenter`.
+        warnings: see `Segmenter`.
     """
 
     facts: ModelFacts
     maker: Maker
     load: Callable[[], Segmenter]
+    performance: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def is_exported(run: Path) -> bool:
@@ -65,9 +70,12 @@ def open_source(
             raise ConfigError(f"an exported network computes on the CPU, not on '{device}'")
         exported = OnnxPredictor.load(runs[0], batch_slices, threads)
         maker = Maker.of_exported(runs[0], exported.facts)
-        return Source(exported.facts, maker, lambda: exported)
+        return Source(
+            exported.facts, maker, lambda: exported, exported.performance, exported.warnings
+        )
+    known = [(one, read_facts(one)) for one in runs]
     return Source(
-        read_facts(runs[0]),
+        known[0][1],
         Maker.of_runs(runs, mode, flips, precision),
         partial(
             Predictor.load,
@@ -79,6 +87,7 @@ def open_source(
             precision=precision,
             compile=compile,
         ),
+        *describe_networks(known),
     )
 
 

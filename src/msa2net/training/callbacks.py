@@ -238,6 +238,12 @@ class Recorder(L.Callback):
             reached["averaged"] = config.keep == LAST or averaged >= dice
             dice = averaged if reached["averaged"] else dice
         reached[column] = dice
+        kept = f"average_{column}_" if reached.get("averaged") else f"{column}_"
+        reached[f"{column}_by_class"] = {
+            name.removeprefix(kept): value
+            for name, value in scores.items()
+            if name.startswith(kept)
+        }
         if config.keep == LAST:
             progress.kept = reached | {"weights": LAST}
         elif progress.best_dice is None or dice > progress.best_dice:

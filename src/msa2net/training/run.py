@@ -227,6 +227,7 @@ class _Session:
             "precision": self.plan.precision,
             "seed": config.train.seed,
             "device": self.target.type,
+            "finished": False,
             "trained_on": list(self.splits),
             "flips": config.augment.flips,
         }
@@ -311,6 +312,7 @@ class _Session:
         except Exception as error:
             self._explain(error, trainer, validating=True)
             raise
+        note_outcome(self.run, {"finished": True}, warnings)
         write_card(self.run)
         return True
 
