@@ -11,6 +11,7 @@ from msa2net.metrics.calibration import (
     BINS,
     HIGHEST,
     LOWEST,
+    calibrate,
     expected_calibration_error,
     fit_temperature,
     negative_log_likelihood,
@@ -69,6 +70,34 @@ def test_a_temperature_has_ends():
     assert fit_temperature(logits, np.zeros(10, int)) == pytest.approx(LOWEST, rel=1e-3)
     assert fit_temperature(logits, np.ones(10, int)) == pytest.approx(HIGHEST, rel=1e-3)
     assert fit_temperature(np.empty((0, 2)), np.empty(0, int)) == 1
+
+
+def drawn_cases(rng, temperatures, pixels=3000):
+    """Per case logits, and truths drawn from softmax(logits / T)."""
+    for temperature in temperatures:
+        logits = rng.normal(0, 3, (pixels, 4)).astype(np.float32)
+        p = torch.tensor(logits / temperature).softmax(1).numpy()
+        yield logits, (rng.random((pixels, 1)) > p.cumsum(1)[:, :-1]).sum(1)
+
+
+def test_a_temperature_is_used_where_it_helps_cases_it_was_not_fitted_to():
+    rng = np.random.default_rng(0)
+    found, reason = calibrate(list(drawn_cases(rng, [2.0] * 6)))
+    assert found == pytest.approx(2, rel=0.05)
+    assert reason == ""
+    # One half of the cases says the opposite of the other.
+    found, reason = calibrate(list(drawn_cases(rng, [0.4, 2.5] * 3)))
+    assert found == 1
+    assert "other half no better" in reason
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(1, "of 1 validation case no"), (4, "of 4 validation cases")]
+)
+def test_a_temperature_is_not_fitted_to_few_cases(count: int, said: str):
+    found, reason = calibrate(list(drawn_cases(np.random.default_rng(0), [2.0] * count)))
+    assert found == 1
+    assert reason.startswith(said)
 
 
 def test_no_answer_changes():

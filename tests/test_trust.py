@@ -13,7 +13,7 @@ from msa2net.evaluation.trust import trust_of
 from msa2net.inference.flags import Verdict
 from msa2net.inference.lookout import Lookout
 from msa2net.inference.run_folder import read_facts
-from msa2net.inference.usual_facts import Range, Usual
+from msa2net.inference.usual_facts import FEWEST, Range, Usual, words_on_limits
 from msa2net.inference.validation import (
     is_unfinished,
     network_warnings,
@@ -89,6 +89,39 @@ def test_flagged_cases_come_first_in_the_report(run, tmp_path):
     assert [region["tabindex"] for region in regions] == ["0"]
 
 
+def test_a_temperature_that_did_not_help_is_told(run, tmp_path):
+    lookout = lookout_of({"one": Verdict((), (), 0.0)})
+    lookout.tables_2B3 = lookout.tables_2B3[::-1]
+    folder = tmp_path / "worse"
+    with_trust(run, folder, lookout)
+    assert "after: here it made them worse." in Page(write_report(folder).read_text()).text
+    facts = read_facts(folder).model_copy(update={"usual": usual()})
+    (folder / "model.json").write_text(facts.model_dump_json())
+    assert "with it, which made it worse here." in write_card(folder).read_text()
+    # And where none was fitted, nothing is divided and the chart has one line.
+    reason = "of 1 validation case no temperature is fitted, 5 are needed"
+    alone = usual(val_cases=1, temperature=1.0, temperature_reason=reason)
+    path = folder / "evaluation" / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"trust": trust_of(lookout, alone)}))
+    page = Page(write_report(folder).read_text())
+    assert f"not divided by a temperature: {reason}." in page.text
+    assert "1 validation case: of so few nothing can be said about the share" in page.text
+    assert "5 % of clean cases" not in page.text
+    assert not [attributes for _, attributes in page.tags if "after" in attributes.get("class", "")]
+    facts = facts.model_copy(update={"usual": alone})
+    (folder / "model.json").write_text(facts.model_dump_json())
+    card = write_card(folder).read_text()
+    assert f"Confidences are the network's own: {reason}." in card
+    assert "calibration error" not in card
+
+
+def test_enough_validation_cases_keep_the_target():
+    assert FEWEST == 59
+    assert "at most 5 % of clean cases are flagged" in words_on_limits(59)
+    assert "nothing can be said" in words_on_limits(58)
+    assert words_on_limits(0).startswith("No validation case")
+
+
 def test_nothing_is_said_where_nothing_is_known(run, tmp_path):
     assert trust_of(None, None) is None
     assert "Look at these first" not in write_report(run, tmp_path / "page.html").read_text()
@@ -110,7 +143,8 @@ def test_the_card_says_what_is_known_and_names_nobody(run, tmp_path):
         "DSC (Dice), IoU (intersection over union) and SE (sensitivity) are fractions from 0 to 1",
         "in millimetres (mm) and voxels (vox), and 0 is best; – is not applicable. n is the number "
         "of cases in the DSC, in the line of the mean the sum over the classes. Standard: every",
-        "Limits were set on 6 validation cases",
+        "Limits were set on 6 validation cases: of so few nothing can be said about the share",
+        "Confidences are of logits divided by 1.5.",
         "0 of 1 flagged",
         "Expected calibration error on test:",
         "| spleen",
@@ -119,6 +153,7 @@ def test_the_card_says_what_is_known_and_names_nobody(run, tmp_path):
     ):
         assert part in card, part
     assert "secret-case" not in card
+    assert "made it worse" not in card
     assert str(tmp_path) not in card
     (folder / "evaluation" / "summary.json").unlink()
     assert "Not evaluated yet" in write_card(folder).read_text()
@@ -219,9 +254,7 @@ def test_a_network_that_finds_nothing_says_so(run):
 def test_an_unfinished_training_is_told(run, training, known, unfinished):
     facts = facts_of(run, val_dice=0.9, **training).model_copy(update={"usual": known})
     assert is_unfinished(facts) == unfinished
-    told = [
-        warning for warning in network_warnings(facts) if "(3 of 40 epochs)" in warning
-    ]
+    told = [warning for warning in network_warnings(facts) if "(3 of 40 epochs)" in warning]
     assert bool(told) == unfinished
 
 

@@ -25,7 +25,7 @@ from msa2net.files import write_text
 from msa2net.inference.features import name_feature, parts_of
 from msa2net.inference.flags import plain
 from msa2net.inference.run_folder import CONFIG_FILE, ModelFacts, read_facts
-from msa2net.inference.usual_facts import Range, Usual
+from msa2net.inference.usual_facts import Range, Usual, words_on_limits
 from msa2net.inference.validation import network_warnings, validation_scores, with_scores
 
 CARD_FILE = "MODEL_CARD.md"
@@ -251,24 +251,28 @@ def _trust(usual: Usual | None, summary: Mapping[str, Any] | None) -> list[str]:
         "network is unsure of, are flagged: look at these first. A case without a flag may be "
         "wrong all the same."
     ]
+    words.append(words_on_limits(usual.val_cases, usual.target))
     if usual.val_cases:
-        words.append(
-            f"Limits were set on {usual.val_cases} validation cases, of which {usual.flagged} "
-            f"are flagged; at most {100 * usual.target:g} % of clean cases should be."
-        )
-        words.append(f"Confidences are of logits divided by {usual.temperature:.3g}.")
-    else:
-        words.append("No validation case was held out, so confidences are not judged.")
+        words.append(f"Of these validation cases {usual.flagged} are flagged.")
+        words.append(_calibration(usual))
     trust = summary.get("trust") if summary is not None else None
     if trust and summary is not None:
         errors = [trust[when]["error"] for when in ("before", "after")]
+        errors = errors if usual.temperature != 1 else [None]
         words.append(f"On {summary['split']}: {trust['flagged']} of {trust['cases']} flagged.")
         if None not in errors:
             words.append(
                 f"Expected calibration error on {summary['split']}: {errors[0]:.4f} before that "
-                f"division, {errors[1]:.4f} with it."
+                f"division, {errors[1]:.4f} with it"
+                + (", which made it worse here." if errors[1] > errors[0] else ".")
             )
     return words
+
+
+def _calibration(usual: Usual) -> str:
+    if usual.temperature_reason:
+        return f"Confidences are the network's own: {usual.temperature_reason}."
+    return f"Confidences are of logits divided by {usual.temperature:.3g}."
 
 
 def _limits(facts: ModelFacts, summary: Mapping[str, Any] | None) -> list[str]:

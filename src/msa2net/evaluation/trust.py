@@ -17,9 +17,9 @@ def trust_of(lookout: Lookout | None, usual: Usual | None) -> dict[str, Any] | N
         None of a run that does not know what is usual. Else `flagged` and `cases`, `target` (the
         share of clean cases that may be flagged), `first` (the most suspicious flagged cases, each
         with `case`, `suspicion` and `flags`), `reasons` (criterion → cases), `val_cases` that the
-        limits come from; `temperature`, and `before` and `after` it `error` (expected calibration
-        error, over all pixels the network was shown) and `points` (mean confidence, accuracy and
-        share of the pixels of each bin that holds any).
+        limits come from; `temperature` and `temperature_reason`, and `before` and `after` it
+        `error` (expected calibration error, over all pixels the network was shown) and `points`
+        (mean confidence, accuracy and share of the pixels of each bin that holds any).
     """
     if lookout is None or usual is None:
         return None
@@ -43,6 +43,7 @@ def trust_of(lookout: Lookout | None, usual: Usual | None) -> dict[str, Any] | N
         ],
         "reasons": dict(reasons.most_common()),
         "temperature": usual.temperature,
+        "temperature_reason": usual.temperature_reason,
         "before": before,
         "after": after,
     }

@@ -103,6 +103,10 @@ def _missing(which: str, of: str, _: float, __: Range) -> str:
     return "nothing was found: look whether the image shows any of the structures"
 
 
+def _extent(_: str, of: str, __: float, ___: Range) -> str:
+    return f"{of} fills a whole slice, as in no training image: look whether its mask is right"
+
+
 def _size(which: str, of: str, value: float, usual: Range) -> str:
     large = "large" if value > usual.centre else "small"
     doubt = "look whether its mask is right"
@@ -184,6 +188,7 @@ _SENTENCES = {
     "confidence": _confidence,
     "disagreement": _disagreement,
     "missing": _missing,
+    "extent": _extent,
     "size": _size,
     "place": _place,
     "intensity": _intensity,

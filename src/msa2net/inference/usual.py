@@ -16,8 +16,9 @@ cases are flagged that, with 95 % confidence, no more than `TARGET` of further o
 to where none of them is.
 
 What is there or not has no limit to move: where it flags too many, the one feature in question is
-judged no more. That nothing at all was found is judged whatever the validation cases say, as long
-as training cases held something.
+judged no more. That a structure which all training cases hold is missing, or fills a slice as in
+none of them, is judged whatever the validation cases say: a network that fails in them is to be
+looked at, not to be taken as usual.
 """
 
 import math
@@ -26,13 +27,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from msa2net.inference.features import AXES, NOTHING, Features, name_feature, parts_of
-from msa2net.inference.usual_facts import TARGET, Range, Usual, criterion
+from msa2net.inference.features import AXES, Features, name_feature, parts_of
+from msa2net.inference.usual_facts import CONFIDENCE, TARGET, Range, Usual, criterion
 
 RATES = {
     "confidence": 0.010,
     "disagreement": 0.003,
     "missing": 0.003,
+    "extent": 0.001,
     "size": 0.003,
     "place": 0.003,
     "intensity": 0.003,
@@ -48,6 +50,7 @@ FLOORS = {
     "confidence": 0.7,
     "disagreement": 0.7,
     "missing": 0.5,
+    "extent": 0.5,
     "size": math.log(1.5),
     "place": 0.05,
     "intensity": 0.04,
@@ -70,13 +73,13 @@ _FLOORS = {f"{axis} among all": 0.5 for axis in AXES} | {"dark": 0.7, "bright": 
 _NETWORKS = name_feature("disagreement", "networks")
 _RANGE_RATE = 0.01
 _RARE = 0.01  # of training cases without a structure: more, and its absence means nothing
-_RARE_ANSWER = 0.025  # of validation cases in which the network itself misses it
+_RARE_ANSWER = 0.025  # of validation cases of which something is not known
 _TAIL = 10  # of the highest deviations say how the others go on
 _FEW = 30  # cases, of which a limit lies above all
-_CONFIDENCE = 0.95
 _LOWEST_FACTOR = 0.5  # limits may come down to this share of what the tail gave
 _PARTS = 5
-_YES_OR_NO = ("missing", "unknown")  # 0 or 1: beyond the range, or not
+_OF_TRAINING = ("missing", "extent")  # flagged come what may
+_YES_OR_NO = (*_OF_TRAINING, "unknown")  # 0 or 1: beyond the range, or not
 _UP_ONLY = (*_YES_OR_NO, *OF_VALIDATION)
 _DOWN_ONLY = ("layout",)
 
@@ -181,7 +184,7 @@ def _judged(name: str, train: Sequence[Features], val: Sequence[Features]) -> bo
     if criterion(name) in _YES_OR_NO:
         share = float(np.mean([one.get(name, 1.0) for one in train]))
         answers = float(np.mean([one.get(name, 0.0) for one in val])) if val else 0.0
-        return share <= _RARE and (answers <= _RARE_ANSWER or name == NOTHING)
+        return share <= _RARE and (answers <= _RARE_ANSWER or criterion(name) in _OF_TRAINING)
     return criterion(name) not in OF_VALIDATION
 
 
@@ -224,7 +227,7 @@ def allowed_flags(cases: int) -> int:
     allowed, chance = 0, 0.0
     for flagged in range(cases + 1):
         chance += math.comb(cases, flagged) * TARGET**flagged * (1 - TARGET) ** (cases - flagged)
-        if chance > 1 - _CONFIDENCE:
+        if chance > 1 - CONFIDENCE:
             break
         allowed = flagged
     return allowed
@@ -235,7 +238,7 @@ def _keep_target(
 ) -> int:
     """Move limits, and drop yes-or-no features, to where the target is kept.
 
-    Empty masks are flagged come what may, so they come first of those that may be.
+    Cases that lack a structure are flagged come what may, so they come first of those that may be.
 
     Returns:
         How many of the cases are flagged.
@@ -243,11 +246,11 @@ def _keep_target(
     allowed = allowed_flags(len(found))
     least = {name: _LOWEST_FACTOR * limit for name, limit in limits.items()}
     rest = sorted(found, key=lambda case: _excess(largest(case), limits), reverse=True)
-    rest.sort(key=_is_empty, reverse=True)
+    rest.sort(key=_is_wrong, reverse=True)
     for case in rest[allowed:]:
         for feature, value in case.items():
             name = criterion(feature)
-            if value <= limits[name] or _is_empty(case):
+            if value <= limits[name] or _is_wrong(case):
                 continue
             if name in _YES_OR_NO:
                 ranges.pop(feature, None)
@@ -285,8 +288,9 @@ def _lower(
             movable.discard(name)
 
 
-def _is_empty(case: Mapping[str, float]) -> bool:
-    return case.get(NOTHING, 0.0) > 1
+def _is_wrong(case: Mapping[str, float]) -> bool:
+    """Tell whether an answer lacks, or fills a slice with, a structure as no training case does."""
+    return any(value > 1 for name, value in case.items() if criterion(name) in _OF_TRAINING)
 
 
 def _excess(case: Mapping[str, float], limits: Mapping[str, float]) -> float:

@@ -1,5 +1,6 @@
 """What is usual of a training's cases, as it stands in `model.json`; `usual` learns it."""
 
+import math
 from itertools import pairwise
 from typing import Annotated, Self
 
@@ -10,6 +11,12 @@ from msa2net.metrics.calibration import HIGHEST, LOWEST
 
 TARGET = 0.05
 """The share of clean cases that may be flagged, at most."""
+
+CONFIDENCE = 0.95
+"""With which that is known of enough validation cases."""
+
+FEWEST = math.ceil(math.log(1 - CONFIDENCE) / math.log(1 - TARGET))
+"""Validation cases that tell, with none flagged, that no more than `TARGET` of others are."""
 
 Value = Annotated[float, Field(ge=-500, le=500)]  # all are shares or logarithms
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -56,6 +63,7 @@ class Usual(BaseModel):
         train_cases, val_cases: how many it was learnt from; without val no confidence is judged.
         flagged: of the validation cases.
         temperature: divides the logits wherever confidences are asked for.
+        temperature_reason: why it is 1 although there were validation cases; "" if it was fitted.
         calibration_error: of the validation cases, before and after; None without any. Those that
             the temperature was fitted to are among them.
         ranges: feature → its range.
@@ -70,6 +78,7 @@ class Usual(BaseModel):
     val_cases: int = Field(ge=0)
     flagged: int = Field(0, ge=0)
     temperature: float = Field(1.0, ge=LOWEST, le=HIGHEST)
+    temperature_reason: str = ""
     calibration_error: tuple[Share, Share] | None = None
     ranges: dict[str, Range]
     limits: dict[str, Annotated[float, Field(gt=0)]]
@@ -90,6 +99,21 @@ class Usual(BaseModel):
         if DOUBT in self.ranges and criterion(DOUBT) not in self.limits:
             raise ValueError(f"'{DOUBT}' has a range and no limit")
         return self
+
+
+def words_on_limits(val_cases: int, target: float = TARGET) -> str:
+    """Say how far it is known which share of clean cases is flagged."""
+    if not val_cases:
+        return "No validation case was held out, so the network's doubts are not judged."
+    cases = f"{val_cases} validation case{'' if val_cases == 1 else 's'}"
+    if val_cases < FEWEST:
+        return (
+            f"Limits were set on {cases}: of so few nothing can be said about the share of clean "
+            f"cases that is flagged ({FEWEST} would do)."
+        )
+    return (
+        f"Limits were set on {cases} so that at most {100 * target:g} % of clean cases are flagged."
+    )
 
 
 def criterion(feature: str) -> str:

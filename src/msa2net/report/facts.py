@@ -2,6 +2,7 @@
 
 from msa2net.config import LEVELS_WORDS, PRECISION_WORDS
 from msa2net.evaluation.columns import shown_protocols
+from msa2net.inference.validation import network_warnings
 from msa2net.models.registry import MODELS
 from msa2net.report.content import RunContent
 from msa2net.report.layouts import Summary
@@ -120,7 +121,7 @@ def _left_out(summary: Summary) -> dict[str, str]:
 
 def _training_facts(run: RunContent) -> dict[str, str]:
     facts = {
-        "Warning": "; ".join(run.training.warnings),
+        "Warning": "" if run.model is None else "; ".join(network_warnings(run.model)),
         "Epochs": _epochs(run),
         "Kept weights": _kept_weights(run),
         "Training time": _training_time(run),

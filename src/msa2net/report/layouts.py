@@ -148,6 +148,7 @@ class Trust(_Layout):
     first: list[FlaggedCase]
     reasons: dict[str, int]
     temperature: float
+    temperature_reason: str = ""
     before: Calibration
     after: Calibration
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
+from msa2net.inference.usual_facts import words_on_limits
 from msa2net.report.layouts import Trust
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _PLOT = 358, 340, 62, 12, 280
@@ -50,19 +51,35 @@ def trust_part(trust: Trust | None) -> dict[str, object] | None:
     before, after = trust.before, trust.after
     return {
         "flagged": f"{trust.flagged} of {trust.cases} cases",
-        "target": f"{100 * trust.target:g}",
-        "val_cases": trust.val_cases,
+        "limits": words_on_limits(trust.val_cases, trust.target),
         "reasons": ", ".join(f"{name} {count}" for name, count in trust.reasons.items()),
         "first": trust.first,
         "more": trust.flagged - len(trust.first),
-        "temperature": f"{trust.temperature:.2f}",
-        "errors": None
-        if before.error is None or after.error is None
-        else (f"{before.error:.4f}", f"{after.error:.4f}"),
+        "calibration": _calibration(trust),
         "svg": reliability_chart(
-            before.points, after.points, title="Accuracy over confidence, before and after"
+            before.points,
+            [] if trust.temperature_reason else after.points,
+            title="Accuracy over confidence, before and after",
         ),
     }
+
+
+def _calibration(trust: Trust) -> str:
+    """Say what the chart shows; "" if there is nothing in it."""
+    before, after = trust.before.error, trust.after.error
+    if before is None or after is None:
+        return ""
+    if trust.temperature_reason:
+        return (
+            f"Grey: as the network has it, with an expected calibration error of {before:.4f}. Its "
+            f"logits are not divided by a temperature: {trust.temperature_reason}."
+        )
+    worse = ": here it made them worse" if after > before else ""
+    return (
+        "Grey: as the network has it. Coloured: its logits divided by "
+        f"{trust.temperature:.2f}, fitted on validation cases, which changes no answer. Expected "
+        f"calibration error {before:.4f} before, {after:.4f} after{worse}."
+    )
 
 
 def _place(x: float, y: float) -> tuple[float, float]:

@@ -24,7 +24,7 @@ from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import WEIGHTS_FILE, check_weights, read_facts, write_facts
 from msa2net.inference.usual import learn
 from msa2net.inference.usual_facts import Usual
-from msa2net.metrics.calibration import expected_calibration_error, fit_temperature
+from msa2net.metrics.calibration import calibrate, expected_calibration_error
 from msa2net.models.weights import load_weights
 from msa2net.training.stopping import Looks
 
@@ -93,7 +93,7 @@ def measure(
     if not val:
         usual = learn(train_features, [])
         return usual.model_copy(update={"thumbnail": thumbnail.ravel().tolist()})
-    temperature = _fit(predictor, _cases(store, fitted, numbers))
+    temperature, reason = _fit(predictor, _cases(store, fitted, numbers))
     mirrored = Predictor(predictor.model, preprocessing, names, batch_slices, flips=flips)
     lookout = Lookout(None, calibration=True)
     lookout.temperature, lookout.thumbnail = temperature, thumbnail
@@ -105,6 +105,7 @@ def measure(
     return usual.model_copy(
         update={
             "temperature": temperature,
+            "temperature_reason": reason,
             "calibration_error": (round(before, 6), round(after, 6)),
             "thumbnail": thumbnail.ravel().tolist(),
         }
@@ -130,14 +131,16 @@ def few(ids: list[str], count: int) -> list[str]:
     return [ids[index] for index in np.linspace(0, len(ids) - 1, count).round().astype(int)]
 
 
-def _fit(predictor: Predictor, cases: Iterable[Case]) -> float:
-    """Fit the temperature to pixels of validation cases."""
+def _fit(predictor: Predictor, cases: Iterable[Case]) -> tuple[float, str]:
+    """Fit the temperature to pixels of validation cases; see `calibrate`."""
     lookout = Lookout(None, calibration=True, pixels=PIXELS // FITTED_CASES)
-    for _ in predictor.segment(cases, lookout):
-        pass
-    scores: list[NDArray[np.float32]] = [log_NK for log_NK, _ in lookout.samples]
-    truth = [truth_N for _, truth_N in lookout.samples]
-    return round(fit_temperature(np.concatenate(scores), np.concatenate(truth)), 4)
+    sampled: list[tuple[NDArray[np.float32], NDArray[np.uint8]]] = []
+    for _ in predictor.segment(cases, lookout):  # all slices of a case are there when it comes
+        scores, truth = zip(*lookout.samples, strict=True)
+        sampled.append((np.concatenate(scores), np.concatenate(truth)))
+        lookout.samples.clear()
+    temperature, reason = calibrate(sampled)
+    return round(temperature, 4), reason
 
 
 def _cases(store: Store, ids: list[str], numbers: Iterator[int]) -> Iterable[Case]:
