@@ -29,6 +29,8 @@ from msa2net.evaluation.summary import LabelsHash, read_summary
 from msa2net.inference.run_folder import ModelFacts, NetworkFacts, save_run
 from msa2net.metrics import read_cases_csv
 from msa2net.models.registry import create_model
+from msa2net.report.html import write_report
+from msa2net.training.folder import check_run_folder
 
 NAMES = ("background", "liver", "tumour")
 SPACING = (3.0, 1.2, 0.7)  # Z, H, W, in millimetres
@@ -740,9 +742,25 @@ def test_a_run_s_summary_says_what_was_scored(evaluated):
     assert again["hashes"] == before
     rules = dict(again["protocols"]["standard"]["rules"])
     assert rules["distance: missed or false positive"].startswith("infinity")
-    other = evaluate_run(root / "run", data=data, device="cpu", split="val")
-    assert other["hashes"]["labels"] != before["labels"]
     evaluate_run(root / "run", data=data, device="cpu")
+
+
+def test_another_split_has_a_folder_of_its_own(evaluated):
+    root, data, _ = evaluated
+    run = root / "run"
+    files = [run / "MODEL_CARD.md", *(run / "evaluation").rglob("*.*")]
+    before = {path: path.read_bytes() for path in files}
+    other = evaluate_run(run, data=data, device="cpu", split="val")
+    assert {path: path.read_bytes() for path in files} == before
+    written = read_summary(run / "evaluation-val" / "summary.json")
+    assert (written["split"], written["hashes"]) == ("val", other["hashes"])
+    of_test = read_summary(run / "evaluation" / "summary.json")
+    assert other["hashes"]["labels"] != of_test["hashes"]["labels"]
+    page = write_report(run, split="val")
+    assert page == run / "evaluation-val" / "report.html"
+    assert "val split" in page.read_text()
+    assert "test split" in write_report(run).read_text()
+    check_run_folder(run, overwrite=True, resume=False)  # it is of a run, and goes with it
 
 
 def test_predict_names_classes_and_refuses_a_folder_of_others(evaluated, tmp_path: Path):

@@ -192,6 +192,12 @@ def test_a_failed_image_leaves_nothing_old(run, tmp_path: Path):
     result = predict_files(run, [tmp_path / "in"], tmp_path / "out", existing="resume")
     assert result.predicted == ("p0001",)
     assert not (tmp_path / "out" / "failures.csv").exists()
+    broken.write_bytes(whole[:100])
+    predict_files(run, [tmp_path / "in"], tmp_path / "out", existing="resume")
+    assert (tmp_path / "out" / "failures.csv").exists()
+    broken.unlink()  # and an image that is not there any more has not failed
+    predict_files(run, [tmp_path / "in"], tmp_path / "out", existing="resume")
+    assert not (tmp_path / "out" / "failures.csv").exists()
 
 
 def test_old_masks_go_when_their_new_ones_are_ready(run, tmp_path: Path):

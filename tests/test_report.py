@@ -564,6 +564,10 @@ def test_cards_go_from_the_worst_to_the_best(pages, kind):
     shown = re.findall(r"(worst|median|best) Dice ([\d.]+) ", cards)
     assert shown == sorted(shown, key=lambda card: (RANKS.index(card[0]), float(card[1])))
     assert len({rank for rank, _ in shown}) == 3
+    ranks = re.findall(r"([a-z ]*(?:worst|median|best)) Dice", cards)
+    if kind == "photograph":  # two of each, of which one is the worst and one the best
+        expected = ["worst", "second worst", "near the median", "near the median"]
+        assert [rank.strip() for rank in ranks] == [*expected, "second best", "best"]
     if kind == "volume":  # here names have another order
         assert cards.index(" case-01") < cards.index(" case-00") < cards.index(" case-03")
 

@@ -138,7 +138,7 @@ def _evaluate_run(
     run: Path, split: str, device: str, failed_distance: "FailedDistance", given: list[str]
 ) -> None:
     from msa2net.evaluation.evaluate import evaluate_run
-    from msa2net.inference.run_folder import MODEL_FILE, read_facts
+    from msa2net.inference.run_folder import EVALUATIONS, MODEL_FILE, read_facts
     from msa2net.inference.validation import describe_networks
 
     if given:
@@ -156,10 +156,10 @@ def _evaluate_run(
         failed_distance=failed_distance,
         progress=lambda cases, total: track(cases, total, "evaluating"),
     )
-    _show(summary, run, run / "evaluation")
+    _show(summary, run, run / EVALUATIONS[split], split)
 
 
-def _show(summary: dict[str, Any], folder: Path, evaluation: Path) -> None:
+def _show(summary: dict[str, Any], folder: Path, evaluation: Path, split: str = "test") -> None:
     from msa2net.evaluation.tables import console_table
     from msa2net.report.html import write_report
 
@@ -171,4 +171,4 @@ def _show(summary: dict[str, Any], folder: Path, evaluation: Path) -> None:
         cases = [(first["case"], first["flags"]) for first in trust["first"]]
         say_flagged(cases, trust["flagged"], evaluation / "cases.csv")
     say(f"\ncases, summary and tables: {evaluation}")
-    say(f"report: {write_report(folder)}")
+    say(f"report: {write_report(folder, split=split)}")

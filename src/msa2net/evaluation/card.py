@@ -24,7 +24,7 @@ from msa2net.evaluation.summary import read_summary
 from msa2net.files import write_text
 from msa2net.inference.features import name_feature, parts_of
 from msa2net.inference.flags import plain
-from msa2net.inference.run_folder import CONFIG_FILE, ModelFacts, read_facts
+from msa2net.inference.run_folder import CONFIG_FILE, EVALUATIONS, ModelFacts, read_facts
 from msa2net.inference.usual_facts import Range, Usual, words_on_limits
 from msa2net.inference.validation import network_warnings, validation_scores, with_scores
 
@@ -45,7 +45,7 @@ def write_card(run: Path) -> Path:
         ConfigError: its config.yaml is broken.
         DataError: its summary.json is broken, or the card cannot be written.
     """
-    config_path, summary_path = run / CONFIG_FILE, run / "evaluation" / "summary.json"
+    config_path, summary_path = run / CONFIG_FILE, run / EVALUATIONS["test"] / "summary.json"
     config = load_config(config_path) if config_path.is_file() else None
     summary = read_summary(summary_path) if summary_path.is_file() else None
     path = run / CARD_FILE

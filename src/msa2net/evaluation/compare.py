@@ -15,6 +15,7 @@ from msa2net.errors import ConfigError, DataError
 from msa2net.evaluation.columns import DISCLAIMER, NOT_APPLICABLE, selection_note, subset_note
 from msa2net.evaluation.markdown import lay_out
 from msa2net.files import clean_temporaries, read_json, write_json, write_text
+from msa2net.inference.run_folder import EVALUATIONS
 from msa2net.metrics.comparison import compare
 from msa2net.metrics.protocol import (
     DISTANCES_MM,
@@ -162,7 +163,7 @@ def _failures(rows: Mapping[str, Sequence[CaseRow]], protocol: str) -> Iterator[
 
 def _cases_file(folder: Path) -> Path:
     """Find the cases.csv of a run folder, of an evaluation's folder, or given itself."""
-    candidates = [folder / "evaluation" / CASES, folder / CASES]
+    candidates = [folder / EVALUATIONS["test"] / CASES, folder / CASES]
     if folder.name == CASES:
         candidates = [folder]
     for path in candidates:
@@ -177,7 +178,7 @@ def _cases_file(folder: Path) -> Path:
 def _short_names(folders: Sequence[Path]) -> list[str]:
     """Name folders by as many of their last parts as tell them apart; a run by itself."""
     whole = [folder.resolve() for folder in folders]
-    whole = [path.parent if path.name == "evaluation" else path for path in whole]
+    whole = [path.parent if path.name == EVALUATIONS["test"] else path for path in whole]
     for folder in whole:
         if whole.count(folder) > 1:
             raise ConfigError(f"{folder} is given twice; compare it with another evaluation")

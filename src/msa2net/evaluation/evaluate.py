@@ -36,6 +36,7 @@ from msa2net.inference.lookout import Lookout
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import (
     CONFIG_FILE,
+    EVALUATIONS,
     WEIGHTS_FILE,
     read_facts,
     software_versions,
@@ -71,7 +72,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Score a run on a split of the data it was trained on, or of other data.
 
-    Writes `evaluation/` in the run folder: `cases.csv` (one row per case and class),
+    Writes `evaluation/` in the run folder, of other splits than test `evaluation-val/` and
+    `evaluation-train/`: `cases.csv` (one row per case and class),
     `summary.json`, `table.md`, `table.tex`, and the worst, median and best cases under
     `examples/`. Nothing is written before everything is scored.
 
@@ -126,7 +128,7 @@ def _evaluate(
     about["note"] = " ".join(pattern_sentences(patterns, rows, store.label_names)) or None
     summary = build_summary(rows, store.label_names, store.kind, protocols, failed_distance, about)
     summary |= {"trust": trust_of(lookout, facts.usual)}
-    write_evaluation(run / "evaluation", summary, rows, _examples(predictor, store, rows))
+    write_evaluation(run / EVALUATIONS[split], summary, rows, _examples(predictor, store, rows))
     write_card(run)
     return summary
 

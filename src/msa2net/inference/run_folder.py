@@ -51,7 +51,10 @@ SCHEMA = 2  # 1 had no networks of five levels
 CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE = "config.yaml", "model.json", "model.safetensors"
 EXPORT_FILE, EXPORT_DATA = "model.onnx", ".data"  # the ending of its weights, if they lie apart
 EXPORT_FILES = (EXPORT_FILE, EXPORT_FILE + EXPORT_DATA)
-WRITTEN_BELOW = ("checkpoints", "evaluation", "evaluation/examples", "logs", "prediction")
+EVALUATIONS = {"test": "evaluation", "val": "evaluation-val", "train": "evaluation-train"}
+"""Split → the folder of its scores in a run: none takes the place of the test split's."""
+_EXAMPLES = tuple(f"{folder}/examples" for folder in EVALUATIONS.values())
+WRITTEN_BELOW = ("checkpoints", *EVALUATIONS.values(), *_EXAMPLES, "logs", "prediction")
 
 Name = Annotated[str, Field(min_length=1, max_length=1000)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]

@@ -13,7 +13,7 @@ from typing import Any
 
 from msa2net.errors import DataError
 from msa2net.files import read_json, sha256
-from msa2net.inference.run_folder import MODEL_FILE, WEIGHTS_FILE, ModelFacts
+from msa2net.inference.run_folder import EVALUATIONS, MODEL_FILE, WEIGHTS_FILE, ModelFacts
 from msa2net.text import listed
 
 HARDLY_FOUND = 0.2
@@ -23,9 +23,6 @@ POOR = 0.5
 """With a lower mean Dice, more of a mask is wrong than right."""
 
 METRICS_FILE = "metrics.csv"
-EVALUATIONS = ("evaluation-val", "evaluation")
-"""Folders in a run that may hold the scores of its validation split."""
-
 _NAMES = {"val": "validation", "test": "test"}
 _SHOWN = 16  # classes in a sentence
 
@@ -170,7 +167,7 @@ def _from_metrics(path: Path, split: str, facts: ModelFacts) -> dict[str, float 
 
 def _from_evaluation(run: Path, facts: ModelFacts) -> ValidationScores | None:
     """Return the scores of the validation split, if these very weights were evaluated on it."""
-    for folder in EVALUATIONS:
+    for folder in (EVALUATIONS["val"], EVALUATIONS["test"]):  # older versions had only the latter
         path = run / folder / "summary.json"
         try:
             summary = read_json(path) if path.is_file() else None

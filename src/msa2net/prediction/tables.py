@@ -60,6 +60,8 @@ def structure_rows(segmentation: Segmentation, flags: str = "") -> tuple[dict[st
 def write_tables(out: Path) -> tuple[str, ...]:
     """Write all tables, of what exists; one without rows is removed.
 
+    Failures of images that are no longer there are not listed.
+
     In `flags.csv` the most suspicious cases come first; cases predicted by networks of which
     nothing usual is known are not in it.
 
@@ -81,9 +83,11 @@ def write_tables(out: Path) -> tuple[str, ...]:
             for name, record in all_records(out):
                 if isinstance(record, DataError):
                     unread.append(f"{name} is in none of the tables: {record}")
-                elif record.error:
+                elif record.error and not _is_gone(record.source):
                     failures.append({"case": name, "source": record.source, "error": record.error})
-                elif all((out / output).is_file() for output in record.outputs):
+                elif not record.error and all(
+                    (out / output).is_file() for output in record.outputs
+                ):
                     structures += record.structures
                     if record.suspicion is not None:
                         row = {"case": name, "suspicion": f"{record.suspicion:g}"}
@@ -105,6 +109,14 @@ def _write(path: Path, columns: tuple[str, ...], rows: Iterable[Mapping[str, str
         write_text(path, text.getvalue())
     else:
         path.unlink(missing_ok=True)
+
+
+def _is_gone(source: str) -> bool:
+    """Tell whether an image that failed is no longer there; what cannot be asked for is."""
+    try:
+        return not Path(source).exists()
+    except OSError:
+        return False
 
 
 def _first(pair: tuple[float, Mapping[str, str]]) -> tuple[float, str]:

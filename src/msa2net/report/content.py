@@ -23,6 +23,7 @@ from msa2net.evaluation.summary import as_named_today
 from msa2net.files import read_json
 from msa2net.inference.run_folder import (
     CONFIG_FILE,
+    EVALUATIONS,
     MODEL_FILE,
     ModelFacts,
     NetworkFacts,
@@ -78,6 +79,7 @@ class RunContent:
         summary: evaluation/summary.json; None if the run was not evaluated.
         cases: rows of evaluation/cases.csv.
         examples: files of evaluation/examples, from worst to best; see `read_example`.
+        evaluation: the folder of these, with a slash; "" of an evaluation alone.
     """
 
     name: str
@@ -91,6 +93,7 @@ class RunContent:
     summary: Summary | None
     cases: list[CaseRow]
     examples: list[Path]
+    evaluation: str
 
     @property
     def network(self) -> NetworkFacts | ModelConfig | None:
@@ -100,8 +103,12 @@ class RunContent:
         return self.config.model if self.config else None
 
 
-def read_run(run: Path) -> RunContent:
+def read_run(run: Path, split: str = "test") -> RunContent:
     """Read what a report needs from a run folder, or from the folder of an evaluation alone.
+
+    Args:
+        run: the folder.
+        split: of the scores in a run folder.
 
     Raises:
         DataError: `run` is neither, or a table or summary in it is broken.
@@ -116,7 +123,7 @@ def read_run(run: Path) -> RunContent:
             "folder that `msa2net train` or `msa2net import-weights` wrote, or one with the "
             f"{SUMMARY_FILE} of `msa2net evaluate`"
         )
-    evaluation = run / "evaluation" if is_run else run
+    evaluation = run / EVALUATIONS[split] if is_run else run
     metrics, cases = run / "metrics.csv", evaluation / "cases.csv"
     config = load_config(config_path) if config_path.is_file() else None
     model = read_facts(run) if model_path.is_file() else None
@@ -136,6 +143,7 @@ def read_run(run: Path) -> RunContent:
         summary=summary,
         cases=rows,
         examples=_from_worst_to_best(examples, rows),
+        evaluation=f"{EVALUATIONS[split]}/" if is_run else "",
     )
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from msa2net.data.display import PALETTE
 from msa2net.evaluation.columns import reference_rows, selection_note, subset_note
 from msa2net.files import write_text
+from msa2net.inference.run_folder import EVALUATIONS
 from msa2net.metrics.protocol import CaseRow
 from msa2net.report.content import Example, RunContent, read_example, read_run
 from msa2net.report.facts import headline_tiles, run_facts
@@ -38,7 +39,7 @@ CARD_WIDTH = 350  # CSS pixels in a window of usual size: hatching is as wide in
 MAX_PIXELS = MAX_SLICES * 192 * 192  # of one example, all slices: six volumes stay under 3 MB
 
 
-def write_report(run: Path, out: Path | None = None) -> Path:
+def write_report(run: Path, out: Path | None = None, *, split: str = "test") -> Path:
     """Write a run folder, or an evaluation of two folders, as one self-contained HTML page.
 
     The page loads nothing: pictures, charts, style and script are inside it. It holds no path; it
@@ -47,7 +48,9 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     Args:
         run: folder with config.yaml or model.json and, as far as there are, metrics.csv and
             evaluation/; or the folder of an evaluation alone, with summary.json and its like.
-        out: the file to write; report.html in the folder by default.
+        out: the file to write; by default report.html in the folder or, for another split than
+            test, in that of its scores.
+        split: whose scores of a run folder are shown.
 
     Returns:
         The path of the page.
@@ -59,7 +62,7 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    content = read_run(run)
+    content = read_run(run, split)
     environment = Environment(
         loader=PackageLoader("msa2net", "report"),
         autoescape=True,
@@ -82,10 +85,11 @@ def write_report(run: Path, out: Path | None = None) -> Path:
         trust=trust_part(content.summary.trust) if content.summary else None,
         worst=worst_tables(content.summary),
         strips=_strips(content),
-        examples=[_card(read_example(path), content) for path in content.examples],
+        examples=_cards([read_example(path) for path in content.examples], content),
         reference=_reference(content.summary.reference) if content.summary else None,
     )
-    path = run / "report.html" if out is None else out
+    folder = run if split == "test" else run / EVALUATIONS[split]
+    path = folder / "report.html" if out is None else out
     write_text(path, text)
     return path
 
@@ -157,6 +161,20 @@ def _strips(run: RunContent) -> list[dict[str, Any]]:
                 }
             )
     return strips
+
+
+def _cards(examples: list[Example], run: RunContent) -> list[dict[str, Any]]:
+    """Cases to look at, from worst to best; of two worst or best ones only one is that."""
+    ranks = [example.rank for example in examples]
+    cards = [_card(example, run) for example in examples]
+    for index, card in enumerate(cards):
+        rank = ranks[index]
+        above = ranks[index + 1 :].count(rank) if rank == "best" else ranks[:index].count(rank)
+        if rank == "median" and ranks.count(rank) > 1:
+            card["rank"] = "near the median"
+        elif above:
+            card["rank"] = f"{'second' if above == 1 else f'{above + 1}th'} {rank}"
+    return cards
 
 
 def _card(example: Example, run: RunContent) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from msa2net.evaluation.card import CARD_FILE
 from msa2net.files import contents, write_text
 from msa2net.inference.run_folder import (
     CONFIG_FILE,
+    EVALUATIONS,
     EXPORT_FILES,
     MODEL_FILE,
     WEIGHTS_FILE,
@@ -29,7 +30,7 @@ RUN_ENTRIES = (
     nonfinite.REPORT,
     loggers.FOLDER,
     FOLDER,
-    "evaluation",
+    *EVALUATIONS.values(),
     "prediction",
     "report.html",
     CARD_FILE,
