@@ -235,8 +235,6 @@ def test_a_network_that_finds_nothing_says_so(run):
     assert seen.words() == "validation Dice 0.876 (cases that were trained on)"
     watched = facts_of(run, val_dice=None, test_dice=0.5)
     assert validation_scores(watched).words() == "test Dice 0.500"
-    for wrong in ("high", True, [1], math.nan, "1e999", 10**400):
-        assert validation_scores(facts_of(run, val_dice=wrong)) is None
 
 
 @pytest.mark.parametrize(
@@ -248,7 +246,6 @@ def test_a_network_that_finds_nothing_says_so(run):
         ({"epochs_run": 3}, usual(), False),  # which noted at the end what is usual
         ({"epochs_run": 40}, None, False),
         ({}, None, False),
-        ({"epochs_run": "many", "finished": "no"}, None, False),
     ],
 )
 def test_an_unfinished_training_is_told(run, training, known, unfinished):
@@ -261,7 +258,7 @@ def test_an_unfinished_training_is_told(run, training, known, unfinished):
 def test_the_card_warns_of_what_the_network_cannot_do(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     card = write_card(tmp_path / "run").read_text()
-    assert "**Warning:**" not in card
+    assert card.count("**Warning:**") == 1  # about the choice of weights
     assert re.search(r"Mean Dice on val then: 0\.8765, by class: aorta 0\.\d{4}, gall", card)
     facts = facts_of(run, finished=False, epochs_run=3, val_dice_by_class={"aorta": 0.01})
     (tmp_path / "run/model.json").write_text(facts.model_dump_json())

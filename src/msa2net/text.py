@@ -1,16 +1,23 @@
 """Words for sentences and tables: lists that end, and foreign text made safe to print."""
 
+import csv
+import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 MAX_SENTENCE = 2000
 """Longest sentence in characters; longer ones lose their middle, since their end is the advice."""
+
+MAX_CELL = 20_000
+"""Longest cell of a table, which may hold several sentences; spreadsheets take 32,767."""
 
 # Terminals obey control characters, and bidirectional ones change the order of what is read.
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# What spreadsheets take for a formula, or what `csv_cell` made of it before.
+_FORMULA = re.compile("'*[=+\\-@]")
 
 
 def printable(text: str, limit: int = MAX_SENTENCE) -> str:
@@ -37,12 +44,43 @@ def csv_cell(text: str) -> str:
     """Return foreign text as a CSV cell that no spreadsheet takes for a formula.
 
     Numbers, negative ones too, stay as they are; text that begins as a formula does gets an
-    apostrophe in front, which spreadsheets do not show.
+    apostrophe in front, which spreadsheets do not show; `plain_cell` takes it away.
 
     Source: OWASP, "CSV Injection".
     """
-    text = printable(text)
-    return f"'{text}" if text.startswith(_FORMULA) and not _is_number(text) else text
+    text = printable(text, MAX_CELL)
+    return f"'{text}" if _FORMULA.match(text) and not _is_number(text) else text
+
+
+def plain_cell(cell: str) -> str:
+    """Return the printable text that `csv_cell` made a cell of."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """Return a table as CSV: text by `csv_cell`, numbers in full, None as an empty cell.
+
+    Args:
+        columns: their order; what else rows hold is left out.
+        rows: by column.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
+    writer.writerow({column: csv_cell(column) for column in columns})
+    for row in rows:
+        writer.writerow({k: csv_cell(v) if isinstance(v, str) else v for k, v in row.items()})
+    return text.getvalue()
+
+
+def all_printable(content: Any) -> Any:
+    """Return parsed JSON with every text in it, keys too, made printable."""
+    if isinstance(content, str):
+        return printable(content)
+    if isinstance(content, Mapping):
+        return {all_printable(key): all_printable(own) for key, own in content.items()}
+    if isinstance(content, list | tuple):
+        return type(content)(map(all_printable, content))
+    return content
 
 
 def _is_number(text: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from msa2net.errors import DataError
 from msa2net.files import read_json, sha256
 from msa2net.inference.run_folder import EVALUATIONS, MODEL_FILE, WEIGHTS_FILE, ModelFacts
+from msa2net.inference.training_facts import TrainingFacts
 from msa2net.text import listed
 
 HARDLY_FOUND = 0.2
@@ -67,25 +68,28 @@ def validation_scores(facts: ModelFacts, run: Path | None = None) -> ValidationS
         facts: the content of `model.json`.
         run: the run folder, for what older ones do not say there.
     """
-    training = facts.training
-    for split in _NAMES:
-        dice = _number(training.get(f"{split}_dice"))
+    training = TrainingFacts.model_validate(facts.training)
+    known = {
+        "val": (training.val_dice, training.val_dice_by_class),
+        "test": (training.test_dice, training.test_dice_by_class),
+    }
+    for split, (dice, of_classes) in known.items():
         if dice is None:
             continue
-        by_class = _by_class(training.get(f"{split}_dice_by_class"), facts.label_names)
+        by_class = _by_class(of_classes, facts.label_names)
         if not by_class and run is not None:
-            by_class = _from_metrics(run / METRICS_FILE, split, facts)
-        return ValidationScores(split, dice, by_class, split in _texts(training.get("trained_on")))
+            by_class = _from_metrics(run / METRICS_FILE, split, facts.label_names, training)
+        return ValidationScores(split, dice, by_class, split in training.trained_on)
     return None if run is None else _from_evaluation(run, facts)
 
 
 def is_unfinished(facts: ModelFacts) -> bool:
     """Tell whether weights come of a training that is under way or was broken off."""
-    training = facts.training
-    if isinstance(training.get("finished"), bool):
-        return not training["finished"]
+    training = TrainingFacts.model_validate(facts.training)
+    if training.finished is not None:
+        return not training.finished
     # Older trainings noted at their end what is usual, and still older ones did not.
-    done, planned = (_number(training.get(key)) for key in ("epochs_run", "epochs"))
+    done, planned = training.epochs_run, training.epochs
     return facts.usual is None and done is not None and planned is not None and done < planned
 
 
@@ -96,14 +100,13 @@ def network_warnings(facts: ModelFacts, run: Path | None = None) -> tuple[str, .
         facts: the content of `model.json`.
         run: the run folder; None of an exported network.
     """
-    warnings, training = [], facts.training
+    warnings, training = [], TrainingFacts.model_validate(facts.training)
     if is_unfinished(facts):
-        done, planned = (training.get(key, "?") for key in ("epochs_run", "epochs"))
         warnings.append(
-            f"its training is unfinished ({done} of {planned} epochs): finish it with "
-            "msa2net train … --resume"
+            f"its training is unfinished ({training.epochs_run} of {training.epochs} epochs): "
+            "finish it with msa2net train … --resume"
         )
-    warnings += [text for text in _texts(training.get("warnings")) if isinstance(text, str)]
+    warnings += training.warnings
     scores = validation_scores(facts, run)
     if scores is None:
         return tuple(warnings)
@@ -151,18 +154,19 @@ def with_scores(facts: ModelFacts, run: Path) -> ModelFacts:
     return facts.model_copy(update={"training": training})
 
 
-def _from_metrics(path: Path, split: str, facts: ModelFacts) -> dict[str, float | None]:
+def _from_metrics(
+    path: Path, split: str, label_names: Sequence[str], training: TrainingFacts
+) -> dict[str, float | None]:
     """Return the classes' Dice in the row of the kept weights; {} if it is not there."""
-    average = "average_" if facts.training.get("averaged") is True else ""
-    epoch = _number(facts.training.get("best_epoch"))
+    average, epoch = "average_" if training.averaged else "", training.best_epoch
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = [row for row in csv.DictReader(file) if _number(row.get("epoch")) == epoch]
     except (OSError, ValueError, csv.Error):
         return {}
     column = f"{average}{split}_dice_"
-    found = {name: rows[-1].get(column + name) for name in facts.label_names[1:]} if rows else {}
-    return _by_class(found if None not in found.values() else {}, facts.label_names)
+    found = {name: rows[-1].get(column + name) for name in label_names[1:]} if rows else {}
+    return _by_class(found if None not in found.values() else {}, label_names)
 
 
 def _from_evaluation(run: Path, facts: ModelFacts) -> ValidationScores | None:
@@ -200,7 +204,3 @@ def _number(value: Any) -> float | None:
     except (ValueError, OverflowError):
         return None
     return number if isfinite(number) else None
-
-
-def _texts(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list | tuple) else ()

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any, TypedDict, cast
 
 from msa2net.errors import DataError
-from msa2net.files import atomic_path
+from msa2net.files import write_text
 from msa2net.metrics.bootstrap import LEVEL, METHOD, RESAMPLES, Ends
 from msa2net.metrics.figures import class_figures, intervals_of
 from msa2net.metrics.protocol import (
@@ -27,6 +27,7 @@ from msa2net.metrics.protocol import (
     outcome,
 )
 from msa2net.metrics.statistics import WORST, worst_cases
+from msa2net.text import csv_text, plain_cell
 
 COLUMNS: tuple[str, ...] = tuple(CaseRow.__annotations__)
 _TEXTS = ("case", "class", "group", "outcome", "outcome_transunet", "flags")
@@ -197,18 +198,12 @@ def mean_dice(rows: Sequence[CaseRow]) -> float | None:
 
 
 def write_cases_csv(path: Path, rows: Iterable[CaseRow]) -> None:
-    """Write rows as cases.csv; floats in full, so that reading gives equal rows.
+    """Write rows as cases.csv; floats in full, so that reading gives equal rows of printable text.
 
     Raises:
         DataError: the file cannot be written.
     """
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)  # None becomes an empty cell, a float its repr
+    write_text(path, csv_text(COLUMNS, cast("Iterable[Mapping[str, object]]", rows)))
 
 
 def read_cases_csv(path: Path) -> list[CaseRow]:
@@ -341,7 +336,7 @@ def _parse(header: tuple[str, ...], cells: list[str], line: int) -> CaseRow:
     for column in COLUMNS:
         cell = found.get(column, "")
         if column in _TEXTS:
-            row[column] = cell
+            row[column] = plain_cell(cell)
             continue
         infinite = column in _MAY_BE_INFINITE and found["outcome"] in _FAILED
         try:

@@ -4,8 +4,6 @@ All are made anew from all of the folder's records, by each process when it is d
 are whole whoever comes last and however often it was interrupted.
 """
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,6 +15,7 @@ from msa2net.errors import DataError
 from msa2net.files import remove, write_text
 from msa2net.locks import alone_in
 from msa2net.prediction.records import FOLDER, all_records
+from msa2net.text import csv_text
 
 STRUCTURES_FILE, FLAGS_FILE, FAILURES_FILE = "structures.csv", "flags.csv", "failures.csv"
 TABLES = (STRUCTURES_FILE, FLAGS_FILE, FAILURES_FILE)
@@ -101,12 +100,9 @@ def write_tables(out: Path) -> tuple[str, ...]:
 
 
 def _write(path: Path, columns: tuple[str, ...], rows: Iterable[Mapping[str, str]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    if text.getvalue().count("\n") > 1:
-        write_text(path, text.getvalue())
+    listed = list(rows)
+    if listed:
+        write_text(path, csv_text(columns, listed))
     else:
         path.unlink(missing_ok=True)
 

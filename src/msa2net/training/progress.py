@@ -1,7 +1,5 @@
 """How far a training has come: the counters and tables that a checkpoint holds."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -14,6 +12,7 @@ from torch import Tensor
 from msa2net.config import TrainConfig
 from msa2net.errors import ConfigError
 from msa2net.files import write_text
+from msa2net.text import csv_text
 
 Row = dict[str, Any]
 
@@ -160,9 +159,5 @@ class Progress:
 
 
 def _as_csv(rows: Sequence[Row]) -> str:
-    text = io.StringIO()
     names = dict.fromkeys(name for row in rows for name in row)  # train.monitor may have changed
-    writer = csv.DictWriter(text, fieldnames=list(names), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)  # None becomes an empty cell
-    return text.getvalue()
+    return csv_text(list(names), rows)
