@@ -748,7 +748,7 @@ def test_a_run_s_summary_says_what_was_scored(evaluated):
 def test_another_split_has_a_folder_of_its_own(evaluated):
     root, data, _ = evaluated
     run = root / "run"
-    files = [run / "MODEL_CARD.md", *(run / "evaluation").rglob("*.*")]
+    files = list((run / "evaluation").rglob("*.*"))
     before = {path: path.read_bytes() for path in files}
     other = evaluate_run(run, data=data, device="cpu", split="val")
     assert {path: path.read_bytes() for path in files} == before
@@ -759,6 +759,9 @@ def test_another_split_has_a_folder_of_its_own(evaluated):
     page = write_report(run, split="val")
     assert page == run / "evaluation-val" / "report.html"
     assert "val split" in page.read_text()
+    card = (run / "MODEL_CARD.md").read_text()
+    assert "test split" in card
+    assert f"Mean Dice on val then: {written['protocols']['standard']['mean']['dice']:.4f}" in card
     assert "test split" in write_report(run).read_text()
     check_run_folder(run, overwrite=True, resume=False)  # it is of a run, and goes with it
 

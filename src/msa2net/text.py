@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,30 @@ def printable(text: str, limit: int = MAX_SENTENCE) -> str:
         start = limit * 3 // 4
         text = f"{text[:start]}…{text[start + 1 - limit :]}"
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def folded(line: str, width: int) -> str:
+    """Return a line in lines of `width` columns that end between words; what follows is indented.
+
+    A word that is longer than a line, such as a path, stays whole.
+    """
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.fill(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def folded_name(name: str, width: int) -> str:
+    """Return a name in lines of `width` columns that end after a space, _, -, . or /.
+
+    A part that is longer than a line stays whole.
+    """
+    lines = [""]
+    for part in re.findall(r"[^\s_./-]*[\s_./-]+|[^\s_./-]+$", name):
+        if lines[-1] and len(lines[-1]) + len(part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.strip(" ") for line in lines)
 
 
 def listed(names: Iterable[object], shown: int = 5) -> str:

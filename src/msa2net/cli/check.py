@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from msa2net.data.store import Store
 
 NAMED = 3
+MAX_PLACES = 1_000_000  # characters: with --verbose every case is named
 STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 
 
@@ -104,6 +105,7 @@ def show(findings: list["Finding"], named: int | None) -> None:
     from rich.text import Text
 
     from msa2net.data.check.findings import WHOLE
+    from msa2net.text import printable
 
     groups: dict[tuple[str, str, str], list[Finding]] = {}
     for finding in findings:
@@ -112,12 +114,12 @@ def show(findings: list["Finding"], named: int | None) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for (level, what, advice), group in groups.items():
-        text = Text(what, "bold")
+        text = Text(printable(what), "bold")
         found = places(group, named)
         if found != WHOLE:
-            text.append(f"\n{found}", "not bold")
+            text.append(f"\n{printable(found, MAX_PLACES)}", "not bold")
         if advice:
-            text.append(f"\n→ {advice}", "not bold italic")
+            text.append(f"\n→ {printable(advice)}", "not bold italic")
         table.add_row(Text(level, STYLES[level]), text)
         table.add_row()
     console().print(table)

@@ -43,9 +43,22 @@ def console() -> "Console":
     return Console(highlight=False)
 
 
-def say(message: str, style: str | None = None) -> None:
-    """Print a line as it is: names with brackets are no markup, long paths are not broken."""
-    console().print(message, style=style, markup=False, soft_wrap=True)
+def say(message: str, style: str = "") -> None:
+    """Print lines as they are: names with brackets are no markup, and obey nobody.
+
+    On a terminal, lines that are too long for it end between words; paths are not broken.
+    """
+    from rich.text import Text
+
+    screen = console()
+    screen.print(Text(_lines(message, screen), style), soft_wrap=True)
+
+
+def _lines(message: str, screen: "Console") -> str:
+    from msa2net.text import folded, printable
+
+    lines = [printable(line) for line in message.split("\n")]
+    return "\n".join(folded(x, screen.width) if screen.is_terminal else x for x in lines)
 
 
 def say_networks(performance: Sequence[str], warnings: Sequence[str]) -> None:
@@ -94,10 +107,12 @@ def count_cases(patients: Collection[str]) -> str:
 def print_error(message: str) -> None:
     """Print one sentence to standard error."""
     from rich.console import Console
+    from rich.text import Text
 
     screen = Console(stderr=True, highlight=False)
-    screen.print("error:", style="bold red", end=" ")
-    screen.print(message, markup=False, soft_wrap=True)
+    text = Text(_lines(f"error: {message}", screen))
+    text.stylize("bold red", 0, len("error:"))
+    screen.print(text, soft_wrap=True)
 
 
 def set_up(threads: int | None, verbose: bool) -> None:

@@ -19,7 +19,7 @@ from msa2net.evaluation.columns import (
     selection_note,
 )
 from msa2net.evaluation.lines import score_lines, shown
-from msa2net.evaluation.markdown import lay_out
+from msa2net.evaluation.markdown import escaped, lay_out
 from msa2net.evaluation.summary import read_summary
 from msa2net.files import write_text
 from msa2net.inference.features import name_feature, parts_of
@@ -63,9 +63,9 @@ def model_card(facts: ModelFacts, config: Config | None, summary: Mapping[str, A
     """
     on = f" on {facts.data['format']}" if facts.data.get("format") else ""
     parts = [
-        f"# Model card: {facts.network.name}{on}",
+        f"# Model card: {escaped(facts.network.name + on)}",
         f"**{DISCLAIMER}** Nothing it answers may guide the diagnosis or treatment of a person.",
-        *(f"**Warning:** {warning}." for warning in network_warnings(facts)),
+        *(f"**Warning:** {escaped(warning)}." for warning in network_warnings(facts)),
         *_part("What it is", _network(facts)),
         *_part("Intended use", _use(facts)),
         *_part("Data", _data(facts, config)),
@@ -79,7 +79,7 @@ def model_card(facts: ModelFacts, config: Config | None, summary: Mapping[str, A
 
 
 def _part(title: str, sentences: list[str]) -> list[str]:
-    return [f"## {title}", "\n".join(f"- {sentence}" for sentence in sentences)]
+    return [f"## {title}", "\n".join(f"- {escaped(sentence)}" for sentence in sentences)]
 
 
 def _network(facts: ModelFacts) -> list[str]:
@@ -236,11 +236,16 @@ def _scores(summary: Mapping[str, Any] | None) -> list[str]:
     ]
     header = ["class", "protocol", *(HEADINGS[metric] for metric in metrics), "n"]
     warning, selection = selection_note(summary)
-    said = [("**Warning:** " if warning else "") + selection] if selection else []
+    said = [("**Warning:** " if warning else "") + escaped(selection)] if selection else []
     sums = ", in the line of the mean the sum over the classes" if len(rows) > len(scores) else ""
     explained = f"{legend(metrics)} n is the number of cases in the DSC{sums}."
     rules = [f"{entry['title']}." for entry in scores.values()]
-    return [f"{heading(summary)}.", *said, lay_out(header, rows), " ".join([explained, *rules])]
+    return [
+        f"{escaped(heading(summary))}.",
+        *said,
+        lay_out(header, rows),
+        " ".join([explained, *rules]),
+    ]
 
 
 def _trust(usual: Usual | None, summary: Mapping[str, Any] | None) -> list[str]:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from msa2net.errors import ConfigError, DataError
 from msa2net.evaluation.columns import DISCLAIMER, NOT_APPLICABLE, selection_note, subset_note
-from msa2net.evaluation.markdown import lay_out
+from msa2net.evaluation.markdown import escaped, lay_out
 from msa2net.files import clean_temporaries, read_json, write_json, write_text
 from msa2net.inference.run_folder import EVALUATIONS
 from msa2net.metrics.comparison import compare
@@ -25,11 +25,12 @@ from msa2net.metrics.protocol import (
     get_protocol,
 )
 from msa2net.metrics.summary import failed_distances, read_cases_csv
+from msa2net.text import all_printable, folded_name
 
 CASES, SUMMARY = "cases.csv", "summary.json"
 _SHARE = 4  # decimals of a figure from 0 to 1
 _UNITS = {"_mm": 2, "_voxels": 2, "_percent": 2}  # decimals by the end of a metric's name
-_LONGEST_CLASS = 40
+_CLASS_WIDTH = 18  # of 80 columns, beside the numbers
 
 
 def compare_evaluations(
@@ -96,6 +97,7 @@ def write_comparison(result: dict[str, Any], folder: Path) -> None:
 
 def console_comparison(result: dict[str, Any]) -> RenderableType:
     """Make a comparison ready for `rich.print`, for a terminal of 80 columns or more."""
+    result = all_printable(result)
     letters = _letters(result)
     legend = "\n".join(f"{letter}  {_role(name, result)}" for name, letter in letters.items())
     parts: list[RenderableType] = [Text(_heading(result), style="bold"), Text(legend)]
@@ -103,11 +105,12 @@ def console_comparison(result: dict[str, Any]) -> RenderableType:
     for one in result["comparisons"]:
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
         first, *short = _short_headings(one, letters)
-        table.add_column(first, overflow="fold", max_width=_LONGEST_CLASS)
+        table.add_column(first)
         for heading in short:
             table.add_column(heading, justify="right", no_wrap=True)
         for label, entry in one["classes"].items():
-            table.add_row(*map(Text, _cells(label, entry, result["metric"])))
+            cells = _cells(folded_name(label, _CLASS_WIDTH), entry, result["metric"])
+            table.add_row(*map(Text, cells))
         if one["mean"]:
             table.add_section()
             table.add_row(*map(Text, _cells("mean", one["mean"], result["metric"])), style="bold")
@@ -120,9 +123,9 @@ def console_comparison(result: dict[str, Any]) -> RenderableType:
 def markdown_comparison(result: dict[str, Any]) -> str:
     """Write a comparison as Markdown: the whole of comparison.md."""
     letters = _letters(result)
-    parts = [f"# {_heading(result)}"]
+    parts = [f"# {escaped(_heading(result))}"]
     parts.append(lay_out(["", "evaluation"], [[at, _role(n, result)] for n, at in letters.items()]))
-    parts += [f"**{warning}**" for warning in result.get("warnings", ())]
+    parts += [f"**{escaped(warning)}**" for warning in result.get("warnings", ())]
     for one in result["comparisons"]:
         rows = [_cells(label, entry, result["metric"]) for label, entry in one["classes"].items()]
         if one["mean"]:
@@ -130,8 +133,9 @@ def markdown_comparison(result: dict[str, Any]) -> str:
             rows.append([f"**{cell}**" if cell else cell for cell in cells])
         parts.append(f"## {letters[one['other']]} against {letters[one['reference']]}")
         parts.append(lay_out(_headings(one, letters), rows))
-        parts.append("\n".join(f"* {verdict}" for verdict in _verdicts(one)))
-    parts += ["## Notes", "\n".join(f"* {note}" for note in result["notes"]), f"*{DISCLAIMER}*"]
+        parts.append("\n".join(f"* {escaped(verdict)}" for verdict in _verdicts(one)))
+    said = "\n".join(f"* {escaped(note)}" for note in result["notes"])
+    parts += ["## Notes", said, f"*{DISCLAIMER}*"]
     return "\n\n".join(parts) + "\n"
 
 

@@ -19,6 +19,7 @@ from msa2net.evaluation.columns import (
 )
 from msa2net.evaluation.lines import Entries, has_distances, shown, sum_of_n
 from msa2net.metrics.protocol import DISTANCE
+from msa2net.text import printable
 
 # The paper's abbreviations of the eight organs, in its order; class names in any spelling.
 _ORGANS = {
@@ -170,8 +171,9 @@ def _comments(
 
 
 def _comment(text: str) -> str:
-    return f"% {' '.join(text.split())}"  # a line break in a name would end the comment
+    return f"% {' '.join(printable(text).split())}"  # a line break would end the comment
 
 
 def _escaped(text: str) -> str:
+    text = printable(text)
     return " ".join("".join(_ESCAPES.get(character, character) for character in text).split())

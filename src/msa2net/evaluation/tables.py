@@ -45,11 +45,12 @@ from msa2net.evaluation.lines import (
     spread_table,
     worst_table,
 )
-from msa2net.evaluation.markdown import lay_out
+from msa2net.evaluation.markdown import escaped, lay_out
 from msa2net.metrics.bootstrap import FEW
 from msa2net.metrics.protocol import DISTANCE_FAILED, all_rules
+from msa2net.text import all_printable, folded_name
 
-_SPARED = 20  # of 80 columns, for either text beside the numbers of the spread
+_SPARED_FOR_TWO = 37  # of 80 columns, for class and case together beside the spread
 _SPREAD_LEGEND = (
     "Of the DSC by the standard protocol: 95 % interval of the mean, lower quartile (Q1), median, "
     "upper quartile (Q3), number of cases that it does not apply to (n/a){}."
@@ -70,15 +71,15 @@ def markdown_table(summary: dict[str, Any]) -> str:
     classes = summary["label_names"][1:]
     warning, selection = selection_note(summary)
     parts = [
-        f"# {heading(summary)}",
-        *([f"**Warning:** {subset}"] if (subset := subset_note(summary)) else []),
-        *([("**Warning:** " if warning else "") + selection] if selection else []),
-        *([summary["note"]] if summary.get("note") else []),
+        f"# {escaped(heading(summary))}",
+        *([f"**Warning:** {escaped(subset)}"] if (subset := subset_note(summary)) else []),
+        *([("**Warning:** " if warning else "") + escaped(selection)] if selection else []),
+        *([escaped(summary["note"])] if summary.get("note") else []),
         _explanation(metrics),
         _markdown_scores(classes, scores, ("class", "protocol"), metrics),
-        *notes(classes, scores, metrics),
+        *map(escaped, notes(classes, scores, metrics)),
         *_about_failures(summary, metrics),
-        *_about_intervals(summary, scores),
+        *map(escaped, _about_intervals(summary, scores)),
     ]
     parts += _markdown_part("Spread", spread_table(summary), _about_spread(summary, metrics))
     parts += _markdown_part(
@@ -108,6 +109,7 @@ def console_table(summary: dict[str, Any]) -> RenderableType:
     Args:
         summary: the content of summary.json, of any version.
     """
+    summary = all_printable(summary)
     names, scores, metrics = shown(summary)
     classes = summary["label_names"][1:]
     warning, selection = selection_note(summary)
@@ -217,7 +219,7 @@ def _group_sizes(groups: Mapping[str, Any]) -> str:
 
 
 def _markdown_part(title: str, table: Any, words: str) -> list[str]:
-    return [f"## {title}", words, lay_out(table.header, table.rows)] if table else []
+    return [f"## {title}", escaped(words), lay_out(table.header, table.rows)] if table else []
 
 
 def _markdown_scores(
@@ -239,7 +241,7 @@ def _markdown_groups(
 ) -> list[str]:
     """One table a protocol, in which the groups of a class stand below each other."""
     groups = summary.get("groups") or {}
-    parts = ["## By group", _group_sizes(groups)] if groups else []
+    parts = ["## By group", escaped(_group_sizes(groups))] if groups else []
     for name in names if groups else []:
         entries: Entries = {(g,): own["protocols"][name] for g, own in groups.items()}
         of_protocol = [m for m in metrics if m in summary["protocols"][name]["mean"]]
@@ -248,7 +250,7 @@ def _markdown_groups(
             f"### {name}",
             _markdown_scores(classes, entries, ("class", "group"), of_protocol),
         ]
-        parts += notes(classes, entries, of_protocol)
+        parts += map(escaped, notes(classes, entries, of_protocol))
     sizes = [entry["cases"] for entry in groups.values()]
     if min(sizes, default=FEW) < FEW and any("95 % interval" in part for part in parts):
         parts.append(f"{FEW_CASES}.")
@@ -267,10 +269,13 @@ def _markdown_reference(reference: Mapping[str, Any] | None) -> list[str]:
 def _console_scores(lines: Sequence[Line], name: str, metrics: Sequence[str]) -> Table:
     """One row a class, its protocols or groups on lines of their own: only a long class folds."""
     table = _console_frame()
-    table.add_column("class", overflow="fold")
+    table.add_column("class")
     table.add_column(name, no_wrap=True, max_width=20)
-    for title in (*(HEADINGS[metric] for metric in metrics), *SHORT_COUNT_HEADINGS):
+    titles = (*(HEADINGS[metric] for metric in metrics), *SHORT_COUNT_HEADINGS)
+    for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
+    names = [", ".join(line.names) for line in lines]
+    spared = 78 - min(20, max(map(len, (name, *names)))) - sum(max(7, len(x) + 1) for x in titles)
     for (label, is_mean), of_class in groupby(lines, lambda line: (line.label, line.is_mean)):
         if is_mean:
             table.add_section()
@@ -278,7 +283,7 @@ def _console_scores(lines: Sequence[Line], name: str, metrics: Sequence[str]) ->
             *((*line.names, *line.figures, *line.counts[:-1]) for line in of_class), strict=True
         )
         texts = (Text("\n".join(column)) for column in columns)
-        table.add_row(Text(label), *texts, style="bold" if is_mean else "")
+        table.add_row(Text(folded_name(label, spared)), *texts, style="bold" if is_mean else "")
     return table
 
 
@@ -289,12 +294,15 @@ def _console_spread(summary: Mapping[str, Any]) -> list[RenderableType]:
         return []
     worst = summary.get("worst") or {}
     table = _console_frame()
-    table.add_column("class", overflow="fold", min_width=_longest_word(summary["label_names"][1:]))
+    cases = {label: [one["case"] for one in own[:1]] for label, own in worst.items()}
+    width = _width_of_two(
+        summary["label_names"][1:], [one for own in cases.values() for one in own]
+    )
+    table.add_column("class")
     for title in ("95 % interval", "Q1", "median", "Q3", "n/a"):
         table.add_column(title, justify="right", no_wrap=True)
     if worst:
-        cases = [named[0]["case"] for named in worst.values() if named]
-        table.add_column("worst case", overflow="fold", min_width=_longest_word(cases))
+        table.add_column("worst case")
     for label in summary["label_names"][1:]:
         figure = entry["classes"][label]["dice"]
         quartiles = (figure[key] for key in ("lower_quartile", "median", "upper_quartile"))
@@ -302,9 +310,8 @@ def _console_spread(summary: Mapping[str, Any]) -> list[RenderableType]:
         cells += [figure_text("dice", value) for value in quartiles]
         cells.append(str(figure["not_applicable"]))
         if worst:
-            named = worst.get(label) or [{"case": NOT_APPLICABLE}]
-            cells.append(named[0]["case"])
-        table.add_row(*(Text(cell) for cell in (label, *cells)))
+            cells += cases.get(label) or [NOT_APPLICABLE]
+        table.add_row(*(Text(folded_name(cell, width)) for cell in (label, *cells)))
     if len(summary["label_names"]) > 2:
         table.add_section()
         cells = [interval_text("dice", entry["mean_interval"]["dice"]), *[""] * 3]
@@ -315,9 +322,12 @@ def _console_spread(summary: Mapping[str, Any]) -> list[RenderableType]:
     return [table, *(Text(sentence, style="dim") for sentence in said)]
 
 
-def _longest_word(names: Sequence[str]) -> int:
-    """Return the width in which no word of the names is broken, or what can be spared for them."""
-    return min(_SPARED, max((len(word) for name in names for word in name.split()), default=1))
+def _width_of_two(classes: Sequence[str], cases: Sequence[str]) -> int:
+    """Return the width of either column, so that both have room."""
+    longest = [max(map(len, names), default=1) for names in (classes, cases)]
+    if sum(longest) <= _SPARED_FOR_TWO:
+        return max(longest)
+    return max(_SPARED_FOR_TWO // 2, _SPARED_FOR_TWO - min(longest))
 
 
 def _console_rules(names: Sequence[str], rules: Sequence[Sequence[str]]) -> Table:

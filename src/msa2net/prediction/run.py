@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -154,13 +154,14 @@ def predict_files(
     found = find_inputs(inputs, source.facts.network.in_channels, series)
     _require_same_names(out, source.facts.label_names)
     jobs = make_jobs(found.images, overlays=overlays, dicom_seg=dicom_seg)
-    jobs = share_of(jobs, *(world or World()))
-    plan = make_plan(jobs, out, source.maker, existing=existing, dicom_seg=dicom_seg)
+    share = share_of(jobs, *(world or World()))
+    plan = make_plan(share, out, source.maker, existing=existing, dicom_seg=dicom_seg)
     work = _Work(out, source, dicom_seg)
     try:
         work.predict(plan.jobs, progress)
     finally:  # also when interrupted: what is done stands in the tables
-        problems = _write_lists(out, source.facts.label_names if plan.finished else None)
+        names = source.facts.label_names if plan.finished else None
+        problems = _write_lists(out, names, {job.name for job in jobs})
     return work.result(plan, problems, found.left_out)
 
 
@@ -370,7 +371,9 @@ def _make_folder(out: Path) -> None:
         ) from error
 
 
-def _write_lists(out: Path, label_names: tuple[str, ...] | None) -> tuple[str, ...]:
+def _write_lists(
+    out: Path, label_names: tuple[str, ...] | None, asked_for: Collection[str]
+) -> tuple[str, ...]:
     """Write the tables, and the names of classes if they are given; return what went wrong.
 
     A full disk is no reason to forget what was done; tables of another time would mislead.
@@ -378,7 +381,7 @@ def _write_lists(out: Path, label_names: tuple[str, ...] | None) -> tuple[str, .
     try:
         if label_names is not None:
             _name_classes(out, label_names)
-        return write_tables(out)
+        return write_tables(out, asked_for)
     except DataError as error:
         for name in TABLES:
             with contextlib.suppress(OSError):

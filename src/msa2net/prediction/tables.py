@@ -5,7 +5,7 @@ are whole whoever comes last and however often it was interrupted.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -56,10 +56,13 @@ def structure_rows(segmentation: Segmentation, flags: str = "") -> tuple[dict[st
     )
 
 
-def write_tables(out: Path) -> tuple[str, ...]:
+def write_tables(out: Path, asked_for: Collection[str] = ()) -> tuple[str, ...]:
     """Write all tables, of what exists; one without rows is removed.
 
-    Failures of images that are no longer there are not listed.
+    Args:
+        out: the folder.
+        asked_for: names of images that fail if they are not there. Of others that are not there any
+            more, failures of another time are not listed.
 
     In `flags.csv` the most suspicious cases come first; cases predicted by networks of which
     nothing usual is known are not in it.
@@ -82,7 +85,7 @@ def write_tables(out: Path) -> tuple[str, ...]:
             for name, record in all_records(out):
                 if isinstance(record, DataError):
                     unread.append(f"{name} is in none of the tables: {record}")
-                elif record.error and not _is_gone(record.source):
+                elif record.error and (name in asked_for or not _is_gone(record.source)):
                     failures.append({"case": name, "source": record.source, "error": record.error})
                 elif not record.error and all(
                     (out / output).is_file() for output in record.outputs

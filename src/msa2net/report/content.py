@@ -35,6 +35,7 @@ from msa2net.metrics.protocol import CaseRow
 from msa2net.metrics.summary import read_cases_csv
 from msa2net.parsing import first_mistake
 from msa2net.report.layouts import Summary
+from msa2net.text import all_printable, printable
 
 SUMMARY_SCHEMAS = (1, 2)
 SUMMARY_FILE = "summary.json"
@@ -192,7 +193,7 @@ def _without_paths(section: Section) -> Section:
 
 
 def _case(path: Path) -> str:
-    return path.stem.partition("-")[2]
+    return printable(path.stem.partition("-")[2])
 
 
 def _rank(path: Path) -> str:
@@ -222,7 +223,7 @@ def _read_summary(path: Path) -> Summary | None:
             f"{' and '.join(map(str, SUMMARY_SCHEMAS))}; evaluate again with the version that "
             "writes the report"
         )
-    return _checked(Summary, as_named_today(content), path)
+    return _checked(Summary, all_printable(as_named_today(content)), path)
 
 
 def _checked(layout: type[Layout], content: object, path: Path) -> Layout:
