@@ -21,7 +21,7 @@ from commands import assert_one_sentence, msa2net, script
 from golden_weights import published_state
 from msa2net import __version__
 from msa2net.cli import run_command
-from msa2net.cli.console import set_up
+from msa2net.cli.console import print_error, say, set_up
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.inference.run_folder import ModelFacts, NetworkFacts, read_facts, save_run
@@ -306,6 +306,26 @@ def test_the_version_is_told(tmp_path: Path):
     said = process("--version", cwd=tmp_path)
     assert (said.returncode, said.stdout) == (0, f"msa2net {__version__}\n")
     assert "Research use only" in process(cwd=tmp_path).stdout  # without a command, the help
+
+
+def test_lines_end_between_words_on_a_terminal_and_obey_nobody(capsys, monkeypatch):
+    path = "/a/very/long/path/" + "x" * 90
+    text = f"  case1: it is noisier than the training images: look whether {path} is better\x1b[2J"
+    say(text)
+    print_error(text.strip())
+    plain = capsys.readouterr()
+    assert plain.out == text.replace("\x1b", r"\x1b") + "\n"
+    assert plain.err == "error: " + text.strip().replace("\x1b", r"\x1b") + "\n"
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes it for a terminal
+    monkeypatch.setenv("COLUMNS", "60")
+    say(text)
+    print_error("[red]:smile: " + text.strip())
+    shown = capsys.readouterr()
+    lines = shown.out.splitlines()
+    assert lines[0] == "  case1: it is noisier than the training images: look"
+    assert lines[1:] == ["    whether", f"    {path}", r"    is better\x1b[2J"]
+    assert "[red]:smile: case1: it" in shown.err
+    assert "\x1b[2J" not in shown.out + shown.err
 
 
 def test_help_comes_at_once(tmp_path: Path):

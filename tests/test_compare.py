@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -483,6 +484,30 @@ def test_misses_that_flatter_distances_are_said_first(tmp_path: Path):
     (warning,) = compare_evaluations([found, half], metric="hd95_voxels")["warnings"]
     assert "half missed or invented a class 4 times" in warning
     assert "counts not at all" in warning
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_names_in_a_comparison_are_whole_and_no_markup(width: int):
+    names = ("background", "portal_vein_and_splenic_vein_\x1b[31m", "<b>left</b> [red]")
+    evaluations = []
+    for seed in (0, 1):
+        rng, rows = np.random.default_rng(seed), []
+        for index in range(8):
+            truth = np.random.default_rng(index).integers(0, 3, 200)
+            rows += case_rows(f"c{index}", truth * (rng.random(200) < 0.8), truth, names)
+        evaluations.append(rows)
+    result = {"warnings": ["Warning: \x1b[2J"], **compare(*evaluations, names=("a|b", "`c`"))}
+    console = Console(width=width, color_system=None)
+    with console.capture() as captured:
+        console.print(console_comparison(result))
+    shown = captured.get()
+    assert max(map(len, shown.splitlines())) <= width
+    assert re.search(r"portal_vein_and_ .*\nsplenic_vein_ *\n\\x1b\[31m ", shown)
+    assert "<b>left</b> [red]" in shown
+    markdown = markdown_comparison(result)
+    assert "| &lt;b>left&lt;/b> [red] " in markdown
+    assert "\x1b" not in shown + markdown
+    assert r"a\|b" in markdown
 
 
 def test_failures_counted_differently_are_not_compared(tmp_path: Path):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from msa2net.evaluation.latex import latex_table
 from msa2net.evaluation.reference import reference_for
 from msa2net.evaluation.tables import console_table, markdown_table
 from msa2net.metrics import (
@@ -576,6 +577,40 @@ def test_a_summary_of_the_first_schema_has_no_intervals(kind, request):
         table_after(markdown_table(content), "# ")[2:] for content in (summary, old)
     )
     assert [line[:3] + line[4:] for line in new_lines] == old_lines
+
+
+EVIL = "<img src=x>|`a` [b](c) *d* \x1b[31mé\u202e &lt; [red]"
+
+
+def test_names_are_no_markup_and_no_orders_to_a_terminal(photographs):
+    rename_lesion(photographs, EVIL)
+    photographs |= {"worst": {EVIL: [{"case": "=<b>\r\x1b[2J", "dice": 0.5, "outcome": "scored"}]}}
+    photographs |= {"note": f"A note on {EVIL}.", "split": EVIL}
+    texts = markdown_table(photographs), latex_table(photographs), printed(photographs, 200)
+    for text in texts:
+        assert not {*text} & {"\x1b", "\r", "\u202e"}
+    markdown, _, shown = texts
+    assert "<img" not in markdown
+    assert "<b>" not in markdown
+    name = r"&lt;img src=x>\|\`a\` [b\](c) \*d\* \\x1b[31mé\\u202e &amp;lt; [red]"
+    assert f"A note on {name}." in markdown
+    row = next(line for line in markdown.splitlines() if line.startswith(f"| {name} "))
+    assert cells(row)[1] == "standard"
+    assert r"A note on <img src=x>|`a` [b](c) *d* \x1b[31mé\u202e &lt; [red]." in shown
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_words_are_whole_in_the_terminal(width):
+    names = ("background", "portal_vein_and_splenic_vein", "left_upper_lobe_of_the_lung")
+    summary = random_volumes(names, distances=True, spacing_mm=(3, 0.75, 0.75), group="")
+    case = "sub-0032_ses-20210101_acq-portalvenous_ct"
+    summary["worst"] = {name: [{"case": case}] for name in names[1:]}
+    summary["intervals"] = interval_facts()
+    lines = printed(summary, width).splitlines()
+    assert max(map(len, lines)) <= width
+    whole = set(re.findall(r"[^\s_.-]+", printed(summary, 400)))
+    assert set(re.findall(r"[^\s_.-]+", "\n".join(lines))) <= whole | {"─" * width}
+    assert not re.search(r"\w…", "\n".join(lines))
 
 
 def test_two_folders_are_named_and_the_note_is_shown(photographs):

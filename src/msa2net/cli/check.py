@@ -131,6 +131,7 @@ def places(group: list["Finding"], named: int | None) -> str:
     Of the whole data set the detail alone.
     """
     from msa2net.data.check.findings import WHOLE
+    from msa2net.text import listed
 
     shown = [
         f"{one.where} ({one.detail})"
@@ -138,5 +139,4 @@ def places(group: list["Finding"], named: int | None) -> str:
         else one.detail or one.where
         for one in group[:named]
     ]
-    more = len(group) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
+    return listed(shown, len(shown), len(group))

@@ -29,6 +29,7 @@ from msa2net.data.guards import (
     reading,
 )
 from msa2net.errors import DataError
+from msa2net.text import listed
 
 _SHOWN_KEYS = 10
 _LARGEST_NPY_HEADER = 4096
@@ -97,9 +98,8 @@ def read_npz(path: Path, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
 
 
 def _missing(path: Path, key: str, known: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in sorted(known)[:_SHOWN_KEYS]) or "none"
-    more = f" and {len(known) - _SHOWN_KEYS} more" if len(known) > _SHOWN_KEYS else ""
-    return f"{path} holds no array '{key}'; there are {shown}{more}"
+    shown = listed(map(repr, sorted(known)), _SHOWN_KEYS) or "none"
+    return f"{path} holds no array '{key}'; there are {shown}"
 
 
 def _check_total(path: Path, size: int) -> None:

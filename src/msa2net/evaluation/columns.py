@@ -4,9 +4,9 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from msa2net.evaluation.pairs import some_of
 from msa2net.metrics.bootstrap import FEW
 from msa2net.metrics.protocol import PUBLISHED, SURFACE_TOLERANCE
+from msa2net.text import listed
 
 # Metric → heading; a metric without one value in a shown protocol gets no column.
 HEADINGS = {
@@ -213,7 +213,7 @@ def subset_note(summary: Mapping[str, Any]) -> str:
     """Say which cases of two folders were left out of an evaluation, or ""."""
     left_out = (summary.get("data") or {}).get("left_out") or {}
     parts = [
-        f"{own['cases']} of {own['of']} {side} ({some_of(own['first'], own['cases'])})"
+        f"{own['cases']} of {own['of']} {side} ({listed(own['first'], total=own['cases'])})"
         for side, own in left_out.items()
         if own["cases"]
     ]

@@ -31,7 +31,7 @@ from msa2net.evaluation.examples import (
     rank_cases,
 )
 from msa2net.evaluation.masks import Codings, class_indices, find_codings, read_values
-from msa2net.evaluation.pairs import LeftOut, Pair, image_kind, match_files, some_of
+from msa2net.evaluation.pairs import LeftOut, Pair, image_kind, match_files
 from msa2net.evaluation.summary import (
     BOTH,
     About,
@@ -52,6 +52,7 @@ from msa2net.metrics import (
     pattern_sentences,
 )
 from msa2net.metrics.protocol import BACK
+from msa2net.text import listed
 
 NameProgress = Callable[[Iterable[str], int], Iterable[str]]
 
@@ -295,7 +296,7 @@ def _note(
     if missing:
         sentences.append(
             f"{len(missing)} of {cases} cases have no prediction and were scored as if it were "
-            f"empty: {some_of(missing)}."
+            f"empty: {listed(missing)}."
         )
     if never_predicted:
         sentences.append(

@@ -171,9 +171,9 @@ def _comments(
 
 
 def _comment(text: str) -> str:
-    return f"% {' '.join(printable(text).split())}"  # a line break would end the comment
+    return f"% {printable(' '.join(text.split()))}"  # a line break would end the comment
 
 
 def _escaped(text: str) -> str:
-    text = printable(text)
-    return " ".join("".join(_ESCAPES.get(character, character) for character in text).split())
+    text = printable(" ".join(text.split()))
+    return "".join(_ESCAPES.get(character, character) for character in text)

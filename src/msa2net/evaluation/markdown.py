@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from msa2net.text import printable
 
 # What would end a cell, begin code, HTML, an entity or a link, or stand for something else.
-_MARKUP = re.compile(r"[\\`*|\[]|<(?=[A-Za-z/!?])|&(?=#?\w+;)")
+_MARKUP = re.compile(r"[\\`*|]|\](?=[(\[:])|<(?=[A-Za-z/!?])|&(?=#?\w+;)")
 
 
 def lay_out(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -35,7 +35,7 @@ def lay_out(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def escaped(text: str) -> str:
     """Return text that Markdown shows as it is: names are no markup."""
-    text = " ".join(printable(text).split())
+    text = printable(" ".join(text.split()))
     return _MARKUP.sub(lambda found: _HTML.get(found[0], f"\\{found[0]}"), text)
 
 

@@ -10,6 +10,7 @@ from msa2net.data.names import FIRST_CHANNEL, Files, match_names, plain_name
 from msa2net.data.nifti import is_nifti
 from msa2net.data.readers import list_images, stem
 from msa2net.errors import DataError
+from msa2net.text import listed, printable
 
 # What may hold a mask and is not read: passed over, it would be missing without a word.
 _OTHER_MASKS = (*DICOM_SUFFIXES, ".mha", ".mhd", ".nrrd", ".nhdr", ".gif", ".webp", ".jp2")
@@ -115,16 +116,10 @@ def image_kind(pairs: Sequence[Pair]) -> str:
     return "volume" if volumes else "photograph"
 
 
-def some_of(names: Sequence[str], total: int | None = None) -> str:
-    """Name the first few, and count the rest of all, or of `total`."""
-    more = (len(names) if total is None else total) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
 def _by_stem(folder: Path) -> Files:
     files: Files = {}
     for path in list_images(folder, volumes=True):
-        other = files.setdefault(stem(path), path)
+        other = files.setdefault(printable(stem(path)), path)
         if other is not path:
             raise DataError(f"{other} and {path} have the same name; leave the one that counts")
     return files
@@ -136,7 +131,7 @@ def _masks(folder: Path) -> Files:
     others = [path.name for path in sorted(folder.iterdir()) if _may_be_mask(path, files)]
     if others:
         raise DataError(
-            f"{folder} holds files of a kind that is not read as a mask ({some_of(others)}); write "
+            f"{folder} holds files of a kind that is not read as a mask ({listed(others)}); write "
             "them as NIfTI or PNG, or move them away"
         )
     return files
@@ -157,8 +152,8 @@ def _counted(predicted: Files, labelled: Files) -> str:
         ("labels", labelled, predicted),
     ):
         names = sorted(those.keys() - others.keys())
-        listed = f" ({some_of(names)})" if names else ""
-        words.append(f"{len(names) or 'none'} of {len(those)} only in the {side}{listed}")
+        shown = f" ({listed(names)})" if names else ""
+        words.append(f"{len(names) or 'none'} of {len(those)} only in the {side}{shown}")
     return ", ".join(words)
 
 
@@ -201,6 +196,6 @@ def _images(folder: Path, wanted: Sequence[str]) -> Files:
     if lacking:
         raise DataError(
             f"{len(lacking)} of {len(wanted)} labels have no image in {folder} "
-            f"({some_of(lacking)}); add them, or leave --images out"
+            f"({listed(lacking)}); add them, or leave --images out"
         )
     return {name: path for name, path in found.items() if path is not None}

@@ -51,6 +51,7 @@ from msa2net.metrics.protocol import DISTANCE_FAILED, all_rules
 from msa2net.text import all_printable, folded_name
 
 _SPARED_FOR_TWO = 37  # of 80 columns, for class and case together beside the spread
+_COUNTS_WIDTH = 13  # n, missed and false positives, with the spaces before them and the protocol
 _SPREAD_LEGEND = (
     "Of the DSC by the standard protocol: 95 % interval of the mean, lower quartile (Q1), median, "
     "upper quartile (Q3), number of cases that it does not apply to (n/a){}."
@@ -275,7 +276,8 @@ def _console_scores(lines: Sequence[Line], name: str, metrics: Sequence[str]) ->
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
     names = [", ".join(line.names) for line in lines]
-    spared = 78 - min(20, max(map(len, (name, *names)))) - sum(max(7, len(x) + 1) for x in titles)
+    figures = sum(max(7, len(HEADINGS[metric]) + 1) for metric in metrics)
+    spared = 80 - min(20, max(map(len, (name, *names)))) - figures - _COUNTS_WIDTH
     for (label, is_mean), of_class in groupby(lines, lambda line: (line.label, line.is_mean)):
         if is_mean:
             table.add_section()
@@ -310,8 +312,8 @@ def _console_spread(summary: Mapping[str, Any]) -> list[RenderableType]:
         cells += [figure_text("dice", value) for value in quartiles]
         cells.append(str(figure["not_applicable"]))
         if worst:
-            cells += cases.get(label) or [NOT_APPLICABLE]
-        table.add_row(*(Text(folded_name(cell, width)) for cell in (label, *cells)))
+            cells += [folded_name(one, width) for one in cases.get(label) or [NOT_APPLICABLE]]
+        table.add_row(Text(folded_name(label, width)), *map(Text, cells))
     if len(summary["label_names"]) > 2:
         table.add_section()
         cells = [interval_text("dice", entry["mean_interval"]["dice"]), *[""] * 3]

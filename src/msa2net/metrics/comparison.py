@@ -34,6 +34,7 @@ from msa2net.metrics.statistics import (
     signed_rank_p,
     which_is_better,
 )
+from msa2net.text import listed
 
 Verdict: TypeAlias = Literal[
     "better", "worse", "contradictory", "not shown", "same", "too few", "no pairs"
@@ -178,8 +179,8 @@ def _check_classes(tables: Sequence[_Table]) -> None:
             lacking = sorted(table.cases - of_class.keys())
             if lacking:
                 raise DataError(
-                    f"{table.name} lacks class {label!r} of {_named(lacking)}; evaluate again to "
-                    "get a whole table"
+                    f"{table.name} lacks class {label!r} of {listed(lacking, _NAMED)}; evaluate "
+                    "again to get a whole table"
                 )
 
 
@@ -190,7 +191,7 @@ def _shared_cases(tables: Sequence[_Table], common: bool) -> tuple[list[str], li
     partial = sorted(everywhere - shared)
     if partial and not common:
         lacking = [
-            f"{table.name} lacks {_named(sorted(everywhere - cases))}"
+            f"{table.name} lacks {listed(sorted(everywhere - cases), _NAMED)}"
             for table, cases in zip(tables, of_each, strict=True)
             if everywhere - cases
         ]
@@ -219,11 +220,6 @@ def _check_truth(tables: Sequence[_Table], cases: Sequence[str]) -> None:
                         f"and {there} in that of {table.name}, so these are different labels or "
                         "grids; evaluate both on the same data"
                     )
-
-
-def _named(cases: Sequence[str]) -> str:
-    more = len(cases) - _NAMED
-    return ", ".join(cases[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _compare_two(
@@ -372,7 +368,8 @@ def _notes(
     if better == "nearer 0":
         notes.append("The figure is signed; its magnitudes are compared.")
     if left_out:
-        notes.append(f"Left out, because not all evaluations have them: {_named(left_out)}.")
+        cases = listed(left_out, _NAMED)
+        notes.append(f"Left out, because not all evaluations have them: {cases}.")
     for one in comparisons:
         for label, entry in one["classes"].items():
             notes += _uneven(one, label, entry)

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -160,8 +160,7 @@ def predict_files(
     try:
         work.predict(plan.jobs, progress)
     finally:  # also when interrupted: what is done stands in the tables
-        names = source.facts.label_names if plan.finished else None
-        problems = _write_lists(out, names, {job.name for job in jobs})
+        problems = _write_lists(out, source.facts.label_names if plan.finished else None, jobs)
     return work.result(plan, problems, found.left_out)
 
 
@@ -288,7 +287,7 @@ class _Work:
                 job,
                 outputs=hash_outputs(paths),
                 dicom_seg=self._dicom_seg,
-                structures=structure_rows(segmentation, text),
+                structures=structure_rows(segmentation),
                 flags=text,
                 suspicion=None if verdict is None else verdict.suspicion,
             )
@@ -372,7 +371,7 @@ def _make_folder(out: Path) -> None:
 
 
 def _write_lists(
-    out: Path, label_names: tuple[str, ...] | None, asked_for: Collection[str]
+    out: Path, label_names: tuple[str, ...] | None, jobs: Iterable[Job]
 ) -> tuple[str, ...]:
     """Write the tables, and the names of classes if they are given; return what went wrong.
 
@@ -381,7 +380,7 @@ def _write_lists(
     try:
         if label_names is not None:
             _name_classes(out, label_names)
-        return write_tables(out, asked_for)
+        return write_tables(out, {job.name for job in jobs})
     except DataError as error:
         for name in TABLES:
             with contextlib.suppress(OSError):

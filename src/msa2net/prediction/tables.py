@@ -19,17 +19,13 @@ from msa2net.text import csv_text
 
 STRUCTURES_FILE, FLAGS_FILE, FAILURES_FILE = "structures.csv", "flags.csv", "failures.csv"
 TABLES = (STRUCTURES_FILE, FLAGS_FILE, FAILURES_FILE)
-STRUCTURE_COLUMNS = ("case", "structure", "voxels", "volume_ml", "area_mm2", "flags")
+STRUCTURE_COLUMNS = ("case", "structure", "voxels", "volume_ml", "area_mm2")
 FLAG_COLUMNS = ("case", "suspicion", "flags")
 FAILURE_COLUMNS = ("case", "source", "error")
 
 
-def structure_rows(segmentation: Segmentation, flags: str = "") -> tuple[dict[str, str], ...]:
+def structure_rows(segmentation: Segmentation) -> tuple[dict[str, str], ...]:
     """Measure every class but the background, also those that were not found.
-
-    Args:
-        segmentation: it.
-        flags: of the case, the same in each of its rows.
 
     Returns:
         Rows by `STRUCTURE_COLUMNS`: voxels (of a picture its pixels), the volume in mL where the
@@ -50,7 +46,6 @@ def structure_rows(segmentation: Segmentation, flags: str = "") -> tuple[dict[st
             "voxels": str(count),
             "volume_ml": _number(count, volume_mm3, 1000),
             "area_mm2": _number(count, area_mm2, 1),
-            "flags": flags,
         }
         for name, count in zip(segmentation.label_names[1:], voxels[1:].tolist(), strict=True)
     )

@@ -206,7 +206,7 @@ def _labels(
     if summary is not None:
         return summary.label_names
     if model is not None:
-        return model.label_names
+        return tuple(map(printable, model.label_names))
     columns = epochs[0] if epochs else {}
     of_classes = [column for column in columns if re.match("(val|test)_dice_", column)]
     return ("background", *(column.split("_dice_", 1)[1] for column in of_classes))

@@ -15,6 +15,7 @@ from msa2net.data.guards import readable, sides
 from msa2net.data.slice_files import sliced
 from msa2net.data.store import Store, StoredCase, image_path, label_path
 from msa2net.errors import is_out_of_memory
+from msa2net.text import listed
 
 _AGAIN = "prepare the data again"
 
@@ -184,4 +185,4 @@ def _case_bytes(store: Store, row: StoredCase) -> int:
 
 
 def _first(names: Sequence[str]) -> str:
-    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+    return listed(names, 1)
