@@ -319,9 +319,12 @@ def test_lines_end_between_words_on_a_terminal_and_obey_nobody(capsys, monkeypat
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes it for a terminal
     monkeypatch.setenv("COLUMNS", "60")
     say(text)
+    command = f"msa2net train {path} --resume"
+    say(f"saved after 3 epochs; go on with: {command}")
     print_error("[red]:smile: " + text.strip())
     shown = capsys.readouterr()
-    lines = shown.out.splitlines()
+    *lines, saved, last = shown.out.splitlines()
+    assert (saved, last) == ("saved after 3 epochs; go on with:", f"  {command}")
     assert lines[0] == "  case1: it is noisier than the training images: look"
     assert lines[1:] == ["    whether", f"    {path}", r"    is better\x1b[2J"]
     assert "[red]:smile: case1: it" in shown.err

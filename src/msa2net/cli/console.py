@@ -1,6 +1,7 @@
 """What all commands share: the console, progress bars, common options."""
 
 import logging
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -33,6 +34,8 @@ RunArgument = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN"
 
 SHOWN = 5  # lines of one kind on the screen
 DISCLAIMER = "Research use only, not a medical device."
+
+_COMMAND, _NO_BREAK = re.compile(r"(?<=: )msa2net .*$"), "\u00a0"
 INTERRUPTED = 130  # what shells say of a program ended by Ctrl-C
 
 
@@ -46,7 +49,8 @@ def console() -> "Console":
 def say(message: str, style: str = "") -> None:
     """Print lines as they are: names with brackets are no markup, and obey nobody.
 
-    On a terminal, lines that are too long for it end between words; paths are not broken.
+    On a terminal, lines that are too long for it end between words. Paths, and a command at the end
+    of a line, are not broken: they are to be pasted.
     """
     from rich.text import Text
 
@@ -58,7 +62,10 @@ def _lines(message: str, screen: "Console") -> str:
     from msa2net.text import folded, printable
 
     lines = [printable(line) for line in message.split("\n")]
-    return "\n".join(folded(x, screen.width) if screen.is_terminal else x for x in lines)
+    if screen.is_terminal:
+        kept = [_COMMAND.sub(lambda found: found[0].replace(" ", _NO_BREAK), x) for x in lines]
+        lines = [folded(line, screen.width).replace(_NO_BREAK, " ") for line in kept]
+    return "\n".join(lines)
 
 
 def say_networks(performance: Sequence[str], warnings: Sequence[str]) -> None:
