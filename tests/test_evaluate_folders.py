@@ -602,6 +602,28 @@ def test_the_folder_holds_everything_and_nothing_of_the_one_before(tmp_path: Pat
         assert set(np.unique(example["truth"])) == {0, 1, 2}
 
 
+def test_odd_names_of_masks_are_scored_and_read_again(tmp_path: Path):
+    """A carriage return, a formula, an order to the terminal: as a Linux folder may hold them."""
+    names = ("a\rb", "=1+1", "-x", "<b>c\x1b[31m")
+    for folder in ("masks", "labels"):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            mask = np.zeros((8, 8), np.uint8)
+            mask[2:6, 2 : 5 + len(name) % 3] = 255
+            Image.fromarray(mask).save(tmp_path / folder / f"{name}.png")
+    out = tmp_path / "out"
+    summary = msa2net.evaluate(tmp_path / "masks", tmp_path / "labels", out=out)
+    cases = {r"a\rb", "=1+1", "-x", r"<b>c\x1b[31m"}
+    assert {row["case"] for row in read_cases_csv(out / "cases.csv")} == cases
+    assert "'=1+1," in (out / "cases.csv").read_text()
+    page = write_report(out).read_text()
+    assert "<b>c" not in page
+    assert page.count("Dice 1.000") == 4  # each card finds its scores
+    for path in out.iterdir():
+        assert path.is_dir() or not {*path.read_text()} & {"\x1b", "\r"}
+    assert {one["case"] for one in summary["worst"]["foreground"]} == cases
+
+
 def test_images_are_shown_with_the_masks(tmp_path: Path):
     predictions, labels = write_volumes(tmp_path, cases=2)
     noise = np.random.default_rng(0).integers(-900, 900, (14, 20, 24)).astype(np.int16)

@@ -229,6 +229,8 @@ def test_a_network_that_finds_nothing_says_so(run):
     poor, hardly = network_warnings(facts)
     assert poor.startswith("its validation Dice is only 0.09: ")
     assert hardly.startswith("it hardly finds liver (Dice 0.00), spleen (Dice 0.00) in validation")
+    learnt = facts_of(run, val_dice=0.0, warnings=["nothing useful was learnt: look"])
+    assert network_warnings(learnt) == ("nothing useful was learnt: look",)
     good = facts_of(run, val_dice=0.9, val_dice_by_class={"aorta": 0.9, "liver": 0.21})
     assert network_warnings(good) == ()
     seen = validation_scores(facts_of(run, trained_on=["train", "val"]))

@@ -110,7 +110,7 @@ def network_warnings(facts: ModelFacts, run: Path | None = None) -> tuple[str, .
     scores = validation_scores(facts, run)
     if scores is None:
         return tuple(warnings)
-    if scores.dice < POOR:
+    if scores.dice < POOR and not training.warnings:  # they say the same, and why
         warnings.append(
             f"its {_NAMES[scores.split]} Dice is only {scores.dice:.2f}: expect most of a mask to "
             "be wrong"
