@@ -96,6 +96,7 @@ def test_a_killed_writer_leaves_what_the_next_removes(tmp_path: Path):
     kill_while_writing(tmp_path / "below")
     (tmp_path / ".writing-abc.json").write_text("of an earlier version")
     (tmp_path / ".writing-def").mkdir()
+    (tmp_path / "below" / LOCK_FILE).touch()
     (tmp_path / ".tmpA5cYww").write_text("perhaps of another program")
     clean_temporaries(tmp_path, "below", "not there")
     assert left_in(tmp_path) == [".tmpA5cYww", "b.txt", "below"]
@@ -108,6 +109,9 @@ def test_what_a_living_process_writes_stays(tmp_path: Path):
         path.write_text("whole")
         clean_temporaries(tmp_path)
         write_text(tmp_path / "b.txt", "beside it")
+        with alone_in(tmp_path):
+            clean_temporaries(tmp_path)
+            assert (tmp_path / LOCK_FILE).is_file()
     assert (tmp_path / "a.txt").read_text() == "whole"
     assert left_in(tmp_path) == ["a.txt", "b.txt"]
 

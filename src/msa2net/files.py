@@ -103,6 +103,10 @@ def clean_temporaries(folder: Path, *below: str) -> None:
     """
     for place in (folder, *(folder / name for name in below)):
         _remove_dead(place / WRITING)
+        lock = Lock(place / LOCK_FILE)
+        with contextlib.suppress(OSError):
+            if lock.path.is_file() and lock.acquire():
+                lock.release()
         for path in strays(place):
             if path.name.startswith(_EARLIER):
                 remove(path)

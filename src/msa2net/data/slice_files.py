@@ -145,6 +145,7 @@ def build_slices(store: Store, preprocessing: Preprocessing, splits: Sequence[st
         / FOLDER
         / _key(preprocessing.model_dump_json(exclude={"mean", "std", "orientation", "pixel_mm"}))
     )
+    clean_temporaries(folder)
     ids = {case_id for split in splits for case_id in store.ids(split)}
     rows = [row for row in store.cases if row.id in ids]
     if any(not _is_whole(store, row, preprocessing, folder) for row in rows):
