@@ -459,6 +459,7 @@ def test_stored_values_of_a_ct_are_no_hounsfield_units(tmp_path: Path):
         ({"ImageOrientationPatient": [2, 0, 0, 0, 1, 0]}, "perpendicular"),
         ({"ImageOrientationPatient": [1, 0, 0]}, "3 numbers"),
         ({"PixelSpacing": [0, 1]}, "PixelSpacing 0×1 mm"),
+        ({"PixelSpacing": ["1e300", "1e300"]}, "PixelSpacing 1e+300×1e+300 mm"),
         ({"RescaleSlope": 0}, "scales its values by 0"),
         ({"PhotometricInterpretation": "MONOCHROME1"}, "inverted"),
         ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "colours (RGB)"),

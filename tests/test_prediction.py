@@ -6,9 +6,11 @@ import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import nibabel
@@ -620,7 +622,9 @@ def test_a_mask_keeps_everything_that_a_header_says_of_place(volumes, tmp_path: 
     assert sum(int(row["voxels"]) for row in rows) > 0
 
 
-def test_sizes_worked_out_by_hand():
+@pytest.mark.parametrize("at_once", [2**24, 4])
+def test_sizes_worked_out_by_hand(monkeypatch, at_once: int):
+    monkeypatch.setattr("msa2net.prediction.tables._COUNTED", at_once)
     labels = np.zeros((2, 3, 4), np.uint8)
     labels[0, 0, :3] = 1
     labels[1, 2, 3] = 2
@@ -650,3 +654,24 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(run, tmp_path: Path):
         (tmp_path / "out").mkdir(mode=0o500)
     said = msa2net("predict", run, "in", "--out", "out/masks", cwd=tmp_path)
     assert_one_sentence(said, "out", "check that the folder is")
+
+
+def test_of_a_very_large_picture_a_part_is_drawn(run, tmp_path: Path, monkeypatch):
+    """Its mask has all of its pixels."""
+    monkeypatch.setattr("msa2net.prediction.run._LARGEST_PICTURE", 40 * 30)
+    Pillow.new("RGB", (90, 60), (9, 99, 199)).save(tmp_path / "big.png")
+    predict_files(run, [tmp_path / "big.png"], tmp_path / "out")
+    with Pillow.open(tmp_path / "out" / "overlays" / "big.jpg") as drawn:
+        assert drawn.size == (30, 20)
+    with Pillow.open(tmp_path / "out" / "big.png") as mask:
+        assert mask.size == (90, 60)
+
+
+def test_a_picture_beyond_all_limits_is_refused_before_it_is_unpacked(run, tmp_path: Path):
+    Pillow.new("L", (9, 9)).save(tmp_path / "huge.png")
+    content = bytearray((tmp_path / "huge.png").read_bytes())
+    content[16:24] = struct.pack(">2I", 60000, 50000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    (tmp_path / "huge.png").write_bytes(content)
+    said = msa2net("predict", run, "huge.png", "--out", "out", cwd=tmp_path)
+    assert_one_sentence(said, "huge.png", "implausibly large")

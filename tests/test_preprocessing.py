@@ -34,6 +34,17 @@ def test_linear_equals_torch_antialiased_bilinear(shape):
     np.testing.assert_allclose(ours, theirs, atol=2e-6)
 
 
+@pytest.mark.parametrize("fit", ["stretch", "pad"])
+@pytest.mark.parametrize("resampling", ["linear", "spline"])
+def test_very_large_slices_come_in_bands_to_the_same_values(monkeypatch, fit, resampling):
+    options = {"fit": fit, "resampling": resampling, "crop": 0.9}
+    image = np.random.default_rng(0).integers(0, 255, (3, 2, 90, 71), np.uint8)
+    ours = Preprocessing(channels=3, image_size=(32, 48), **options)
+    whole = ours.unit_slices(image, (0, 255))
+    monkeypatch.setattr("msa2net.data.preprocessing._LARGE", 6000)
+    np.testing.assert_array_equal(ours.unit_slices(image, (0, 255)), whole)
+
+
 @pytest.mark.parametrize("sides", [(300, 224), (100, 224), (224, 224), (64, 61)])
 def test_spline_equals_scipy_zoom(sides):
     old, new = sides

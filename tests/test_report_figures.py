@@ -57,7 +57,7 @@ def test_class_color():
     assert len(set(class_color(0))) == 1
 
 
-def test_overlay_by_hand():
+def test_overlay_by_hand(monkeypatch):
     image = np.full((4, 6, 3), 100, np.uint8)
     labels = np.zeros((4, 6), np.uint8)
     labels[:, 3:] = 1
@@ -72,6 +72,8 @@ def test_overlay_by_hand():
     np.testing.assert_array_equal(lined[:, 4:], painted[:, 4:])  # the picture's rim is no edge
     np.testing.assert_array_equal(lined[:, :3], 100)
     assert (image == 100).all()
+    monkeypatch.setattr("msa2net.report.figures._BAND", 6)  # large pictures come in bands of rows
+    np.testing.assert_array_equal(overlay(image, labels, num_classes=2, alpha=0.5), lined)
 
 
 @pytest.mark.parametrize("alpha", [0, 1])

@@ -140,6 +140,18 @@ def test_a_crop_is_kept_to():
     assert labels.sum() == 40 * 30
 
 
+@pytest.mark.parametrize("wrong_mm", [(1000.0, 1000.0), (1.0, 1e9), (1e300, 1e300)])
+def test_a_spacing_that_makes_a_slice_enormous_is_refused(wrong_mm):
+    """512² at a metre a pixel would be windows over 731,429²."""
+    p = preprocessing(pixel_mm=(0.7, 0.7))
+    apply = Predictor(Bright(), p, NAMES, mode="sliding")
+    image = np.zeros((1, 1, 512, 512), np.float32)
+    geometry = Geometry.from_spacing((1.0, *wrong_mm))
+    with pytest.raises(DataError, match="windows would slide over .* correct the spacing") as said:
+        apply(Case("big", image, geometry=geometry))
+    assert len(str(said.value)) < 1000
+
+
 def test_what_cannot_be_is_said(monkeypatch):
     for options, message in (
         ({"mode": "tiles"}, "no mode 'tiles'; use resize or sliding"),

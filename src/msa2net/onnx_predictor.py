@@ -135,10 +135,17 @@ class OnnxNetwork:
         return found_BKhw
 
     def on_grid(
-        self, values_Bkhw: Float, size: tuple[int, int], placement: Placement, weight: int
+        self,
+        values_Bkhw: Float,
+        size: tuple[int, int],
+        placement: Placement,
+        weight: int,
+        band: slice = slice(None),
     ) -> Float:
-        """Resample probabilities to a case's (H, W), and multiply them with the weight."""
-        resized_BkHW: Float = self.preprocessing.invert(values_Bkhw, size, placement=placement)
+        """Resample probabilities to a band of a case's rows, and multiply them by the weight."""
+        resized_BkHW: Float = self.preprocessing.invert(
+            values_Bkhw, size, placement=placement, band=band
+        )
         return resized_BkHW if weight == 1 else resized_BkHW * np.float32(weight)
 
     def add(self, one: Float, other: Float) -> Float:

@@ -30,6 +30,7 @@ SIDEWAYS = 0.5
 forgives as much between files."""
 
 _SAME_PLACE_MM = 0.01
+_MM_RANGE = 1e-6, 1e6  # of pixel sizes; beyond lie damaged headers only
 _GAP = 1.5  # slice distances
 _DIRECTION_ERROR = (
     1e-3  # of unit length and right angle; positions are written with 4 digits or more
@@ -147,7 +148,7 @@ def _thickness(slice_: Slice) -> float:
 def _check_alone(slice_: Slice) -> None:
     if not np.isfinite(slice_.position_mm).all():
         raise DataError(f"{slice_} has no usable ImagePositionPatient; its header is damaged")
-    if not all(0 < size < np.inf for size in slice_.pixel_mm):
+    if not all(_MM_RANGE[0] < size < _MM_RANGE[1] for size in slice_.pixel_mm):
         height, width = slice_.pixel_mm
         raise DataError(f"{slice_} has PixelSpacing {height:g}×{width:g} mm; its header is damaged")
     # One comparison for lengths and angle; it is also false for what is not a number.

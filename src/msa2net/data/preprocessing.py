@@ -28,6 +28,7 @@ from msa2net.data.units import foreign_values
 from msa2net.errors import DataError
 
 Float = NDArray[np.float32]
+_LARGE = 2**26  # values; more are brought to the input's size in bands, to save memory
 ValueRange = tuple[ArrayLike, ArrayLike]
 """The low and the high end of each channel, (C,) each; or one number for all."""
 
@@ -162,8 +163,18 @@ class Preprocessing(BaseModel):
             DataError: the image has channels that the network cannot take.
         """
         self.check_channels(image_CZHW.shape[0])
-        unit_ZCHW = _scaled(image_CZHW, value_range)
-        return self._repeated(self.resize_slices(unit_ZCHW, placement))
+        if image_CZHW.size <= _LARGE:
+            return self._repeated(self.resize_slices(_scaled(image_CZHW, value_range), placement))
+        # A whole slice in float32 would take too much memory: its columns come in bands.
+        width = image_CZHW.shape[3]
+        down, across = placement or self.placement((image_CZHW.shape[2], width))
+        band = max(1, _LARGE * width // (4 * image_CZHW.size))
+        parts = (image_CZHW[..., x : x + band] for x in range(0, width, band))
+        rows = csr_array(_embedded(image_CZHW.shape[2], down, self.resampling))
+        reduced = [contract(_scaled(part, value_range), rows, axis=2) for part in parts]
+        columns = csr_array(_embedded(width, across, self.resampling))
+        unit_ZChw = contract(np.concatenate(reduced, axis=3), columns, axis=3)
+        return self._repeated(unit_ZChw.clip(0.0, 1.0) if self.clip else unit_ZChw)
 
     def native_slices(self, image_CZHW: NDArray[Any], value_range: ValueRange) -> Float:
         """Return (Z, channels, H, W) float32 in [0, 1] at the image's own size."""
@@ -210,6 +221,7 @@ class Preprocessing(BaseModel):
         size: tuple[int, int],
         convert: Callable[[Float], Any] = lambda matrix: matrix,
         placement: "Placement | None" = None,
+        band: slice = slice(None),
     ) -> Any:
         """Resample values (Z, K, h, w), such as probabilities, to the original `size` (H, W).
 
@@ -218,11 +230,12 @@ class Preprocessing(BaseModel):
             size: (H, W) of the case.
             convert: makes a matrix usable beside the values (for tensors, to their device).
             placement: the one that `unit_slices` was given.
+            band: which rows of the case are wanted.
         """
         down, across = placement or self.placement(size)
         if down.keeps(size[0]) and across.keeps(size[1]):
-            return values_ZKhw
-        rows = _embedded(size[0], down, "linear", inverse=True)
+            return values_ZKhw[:, :, band]
+        rows = _embedded(size[0], down, "linear", inverse=True)[band]
         columns = _embedded(size[1], across, "linear", inverse=True)
         return apply_matrices(values_ZKhw, convert(rows), convert(columns))
 

@@ -33,6 +33,13 @@ def read_image(path: Path, case_id: str | None = None) -> Case:
     Raises:
         DataError: missing, unreadable or truncated.
     """
+    array = _pixels(path)
+    image_CHW = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    return Case(id=case_id or path.stem, image=image_CHW[:, None].copy(), source=path)
+
+
+def _pixels(path: Path) -> NDArray[Any]:
+    """Return a picture's pixels (H, W) or (H, W, 3); Pillow's own copies are gone then."""
     with _opened(path) as picture:
         if picture.mode in ("L", "I;16", "I;16B", "I;16L", "I", "F"):
             plain = picture
@@ -40,9 +47,9 @@ def read_image(path: Path, case_id: str | None = None) -> Case:
             plain = picture.convert("L")
         else:
             plain = picture.convert("RGB")
-        array = np.asarray(ImageOps.exif_transpose(plain))
-    image_CHW = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-    return Case(id=case_id or path.stem, image=image_CHW[:, None].copy(), source=path)
+        if plain.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            plain = ImageOps.exif_transpose(plain)
+        return np.asarray(plain)
 
 
 def read_mask(path: Path) -> NDArray[Any]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.case import Case
+from msa2net.data.guards import readable
 from msa2net.data.orientation import view_along
 from msa2net.data.preprocessing import Placement, ValueRange
 from msa2net.errors import ConfigError, DataError, is_out_of_memory
@@ -26,6 +27,9 @@ from msa2net.inference.lookout import CaseWatch
 
 WayBack = Literal["probabilities", "labels"]
 """What is resampled to a case's own grid: class probabilities, or only the most probable class."""
+
+_PLANE_BYTES = 2 * 2**30
+"""What sliding over one slice may take: a photograph of 100 million pixels in two classes does."""
 
 _BLOCK_BYTES = 128 * 2**20  # of probabilities on a case's own grid at any one time
 
@@ -139,6 +143,7 @@ class Engine:
                 if self.mode == "sliding":
                     in_plane = None if spacing_mm is None else spacing_mm[1:]
                     placement = preprocessing.window_placement(size, in_plane)
+                    self._check_plane(placement, size, in_plane)
                     count = count_windows(placement.size, preprocessing.image_size, self.overlap)
                     windows = max(windows, count)
                 placements.append(placement)
@@ -147,6 +152,28 @@ class Engine:
         labels = {way: np.zeros(case.image.shape[1:], dtype=np.uint8) for way in ways}
         views_ZHW = {way: view.of(array) for way, array in labels.items()}
         return Pending(case, image_CZHW, ranges, placements, windows, labels, views_ZHW)
+
+    def _check_plane(
+        self, placement: Placement, size: tuple[int, int], spacing_mm: tuple[float, float] | None
+    ) -> None:
+        """Refuse what windows would have to slide over, before memory is taken for it.
+
+        Raises:
+            DataError: its answers, or the matrices that lead to it, would exceed `_PLANE_BYTES`.
+        """
+        rows, columns = placement.size
+        channels = self.groups[0].preprocessing.channels
+        needed = 4 * max(
+            rows * columns * (channels + self._classes), rows * size[0], columns * size[1]
+        )
+        if needed > _PLANE_BYTES:
+            mm = "" if spacing_mm is None else "×".join(f"{mm:.4g}" for mm in spacing_mm)
+            raise DataError(
+                f"windows would slide over {rows:.6g}×{columns:.6g} pixels"
+                f"{f', since those of the image are {mm} mm apart' if mm else ''}: more than "
+                f"{readable(_PLANE_BYTES)} of answers; correct the spacing if it is wrong, or leave "
+                "sliding windows"
+            )
 
     def prepare(self, owner: Pending, index: int) -> Slice:
         """Bring one slice of a case to what the networks look at."""
@@ -226,28 +253,46 @@ class Engine:
         a_class = 4 * math.prod(size)
         slices = max(1, _BLOCK_BYTES // (a_class * classes))
         some = max(1, _BLOCK_BYTES // a_class)  # all classes, where one slice of them has room
+        # A slice of which not even one class has room comes in bands of rows.
+        rows = size[0] if a_class <= _BLOCK_BYTES else max(1, _BLOCK_BYTES // (16 * size[1]))
         blocks = [
-            most_probable(
-                first,
-                (
-                    self._mean_on_grid(
-                        [found[z : z + slices, k : k + some] for found in found_ZKhw], size, owner
-                    )
-                    for k in range(0, classes, some)
-                ),
-            )
+            [
+                most_probable(
+                    first,
+                    (
+                        self._mean_on_grid(
+                            [found[z : z + slices, k : k + some] for found in found_ZKhw],
+                            size,
+                            owner,
+                            slice(y, y + rows),
+                        )
+                        for k in range(0, classes, some)
+                    ),
+                )
+                for y in range(0, size[0], rows)
+            ]
             for z in range(0, total, slices)
         ]
-        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        slices_ZHW = [bands[0] if len(bands) == 1 else np.concatenate(bands, 1) for bands in blocks]
+        return slices_ZHW[0] if len(slices_ZHW) == 1 else np.concatenate(slices_ZHW)
 
-    def _mean_on_grid(self, found_Zkhw: list[Any], size: tuple[int, int], owner: Pending) -> Any:
-        """Return the sum over all networks, (Z, k, H, W); the largest stays so undivided."""
+    def _mean_on_grid(
+        self, found_Zkhw: list[Any], size: tuple[int, int], owner: Pending, band: slice
+    ) -> Any:
+        """Return the sum over all networks, (Z, k, H, W); the largest stays so undivided.
+
+        Args:
+            found_Zkhw: of each group.
+            size: (H, W) of the case.
+            owner: the case.
+            band: which of its rows.
+        """
         sum_ZkHW = None
         for group, own_Zkhw, placement in zip(
             self.groups, found_Zkhw, owner.placements, strict=True
         ):
             weight = group.count if len(self.groups) > 1 else 1
-            own_ZkHW = group.on_grid(own_Zkhw, size, placement, weight)
+            own_ZkHW = group.on_grid(own_Zkhw, size, placement, weight, band)
             sum_ZkHW = own_ZkHW if sum_ZkHW is None else self.groups[0].add(sum_ZkHW, own_ZkHW)
         return sum_ZkHW
 

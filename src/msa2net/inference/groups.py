@@ -93,9 +93,15 @@ class Networks(Protocol):
         """
 
     def on_grid(
-        self, values_Bkhw: Any, size: tuple[int, int], placement: Placement, weight: int, /
+        self,
+        values_Bkhw: Any,
+        size: tuple[int, int],
+        placement: Placement,
+        weight: int,
+        band: slice,
+        /,
     ) -> Any:
-        """Resample an answer to a case's (H, W), and multiply it with the weight."""
+        """Resample an answer to a band of a case's rows (H, W), and multiply it by the weight."""
 
     def add(self, one: Any, other: Any, /) -> Any:
         """Return the sum of two answers on one grid; the other may be another group's."""

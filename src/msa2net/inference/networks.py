@@ -131,11 +131,18 @@ class Group:
 
     @torch.inference_mode()
     def on_grid(
-        self, values_Bkhw: Tensor, size: tuple[int, int], placement: Placement, weight: int
+        self,
+        values_Bkhw: Tensor,
+        size: tuple[int, int],
+        placement: Placement,
+        weight: int,
+        band: slice = slice(None),
     ) -> Tensor:
-        """Resample an answer to a case's (H, W), and multiply it with the weight."""
+        """Resample an answer to a band of a case's rows (H, W), and multiply it by the weight."""
         convert = partial(torch.tensor, device=values_Bkhw.device)
-        resized_BkHW: Tensor = self.preprocessing.invert(values_Bkhw, size, convert, placement)
+        resized_BkHW: Tensor = self.preprocessing.invert(
+            values_Bkhw, size, convert, placement, band
+        )
         return resized_BkHW if weight == 1 else resized_BkHW * weight
 
     @torch.inference_mode()

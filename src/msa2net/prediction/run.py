@@ -1,6 +1,7 @@
 """`predict_files`: many images, one after another, each with all of its outputs or none."""
 
 import contextlib
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ from msa2net.prediction.tables import (
     write_tables,
 )
 from msa2net.report.figures import overlay
+
+_LARGEST_PICTURE = 2**25  # pixels; more than any screen shows take gigabytes to draw
 
 JobProgress = Callable[[Iterable[Job], int], Iterable[Job]]
 
@@ -318,13 +321,15 @@ class _Work:
 
 
 def _picture(predictor: Segmenter, case: Case, segmentation: Segmentation) -> NDArray[np.uint8]:
-    """Draw the slice in which most is labelled."""
+    """Draw the slice in which most is labelled; a very large one by a part of its pixels."""
     labels_ZHW, classes = segmentation.labels, len(segmentation.label_names)
     shown = int(np.argmax([np.count_nonzero(labels_HW) for labels_HW in labels_ZHW]))
     window = predictor.preprocessing.intensity_range(case.image)
     low, high = (None, None) if case.image.dtype == np.uint8 else window
-    picture_HW3 = display_image(case.image[:, shown : shown + 1], low, high)[0]
-    return overlay(picture_HW3, labels_ZHW[shown], num_classes=classes)
+    step = math.ceil(math.sqrt(labels_ZHW[shown].size / _LARGEST_PICTURE))
+    few_C1HW = case.image[:, shown : shown + 1, ::step, ::step]
+    picture_HW3 = display_image(few_C1HW, low, high)[0]
+    return overlay(picture_HW3, labels_ZHW[shown, ::step, ::step], num_classes=classes)
 
 
 def _check_options(dicom_seg: SegKind, existing: Existing) -> None:

@@ -22,6 +22,9 @@ IGNORED = 255
 """The label of pixels that count for nothing; it is never painted."""
 
 
+_BAND = 2**20  # pixels painted at once: their 16-bit copies are four times as large
+
+
 def overlay(
     image_HW3: NDArray[np.uint8],
     labels_HW: NDArray[np.uint8],
@@ -62,8 +65,12 @@ def overlay(
     share[1:num_classes] = round(256 * alpha)
     colors = np.array([class_color(index) for index in range(256)], np.uint16)
     tint = colors * share[:, None] + 128
-    kept_HW1 = (256 - share)[labels_HW][..., None]
-    painted = ((image_HW3 * kept_HW1 + tint[labels_HW]) >> 8).astype(np.uint8)
+    painted = np.empty(image_HW3.shape, np.uint8)
+    band = max(1, _BAND // labels_HW.shape[1])
+    for y in range(0, len(labels_HW), band):
+        labels_hW = labels_HW[y : y + band]
+        kept_hW1 = (256 - share)[labels_hW][..., None]
+        painted[y : y + band] = (image_HW3[y : y + band] * kept_hW1 + tint[labels_hW]) >> 8
     if outline:
         edge_HW = _edges(labels_HW) & (labels_HW > 0) & (labels_HW < num_classes)
         painted[edge_HW] = colors[labels_HW[edge_HW]]
