@@ -316,7 +316,7 @@ def test_rows_come_in_bands_where_one_class_of_a_slice_is_too_much(monkeypatch, 
     apply = Predictor(nn.Conv2d(1, 5, 3, padding=1), PLAIN, ("x",) * 5, batch_slices=4)
     whole = apply(picture(shape=shape)).labels
     assert len(np.unique(whole)) > 2
-    monkeypatch.setattr("msa2net.inference.engine._BLOCK_BYTES", 16 * shape[2] * 10)
+    monkeypatch.setattr("msa2net.inference.engine._BLOCK_BYTES", 64 * shape[2] * 5)
     bands = []
     mean_on_grid = Engine._mean_on_grid
 
@@ -327,7 +327,7 @@ def test_rows_come_in_bands_where_one_class_of_a_slice_is_too_much(monkeypatch, 
 
     monkeypatch.setattr(Engine, "_mean_on_grid", watched)
     assert np.array_equal(apply(picture(shape=shape)).labels, whole)
-    assert max(bands) == (10 if shape[1] > 40 else 33)
+    assert max(bands) == (5 if shape[1] > 80 else 33)
 
 
 def test_a_volume_is_let_go_before_the_next_is_read():

@@ -20,6 +20,7 @@ from msa2net.data.nifti import NIFTI_SUFFIXES, is_nifti, read_nifti_image
 from msa2net.errors import DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+_BAND = 2**22  # pixels at once
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # Pillow guesses by content, and starts programs for some
 
 
@@ -33,15 +34,13 @@ def read_image(path: Path, case_id: str | None = None) -> Case:
     Raises:
         DataError: missing, unreadable or truncated.
     """
-    array = _pixels(path)
-    image_CHW = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-    return Case(id=case_id or path.stem, image=image_CHW[:, None].copy(), source=path)
+    return Case(id=case_id or path.stem, image=_pixels(path)[:, None], source=path)
 
 
 def _pixels(path: Path) -> NDArray[Any]:
-    """Return a picture's pixels (H, W) or (H, W, 3); Pillow's own copies are gone then."""
+    """Return a picture's pixels (C, H, W); Pillow's own copies are gone then."""
     with _opened(path) as picture:
-        if picture.mode in ("L", "I;16", "I;16B", "I;16L", "I", "F"):
+        if picture.mode in ("RGB", "L", "I;16", "I;16B", "I;16L", "I", "F"):
             plain = picture
         elif picture.mode in ("1", "LA"):
             plain = picture.convert("L")
@@ -49,7 +48,15 @@ def _pixels(path: Path) -> NDArray[Any]:
             plain = picture.convert("RGB")
         if plain.getexif().get(ExifTags.Base.Orientation, 1) != 1:
             plain = ImageOps.exif_transpose(plain)
-        return np.asarray(plain)
+        if plain.mode != "RGB":
+            return np.array(plain)[None]
+        width, height = plain.size
+        image_CHW = np.empty((3, height, width), np.uint8)
+        band = max(1, _BAND // width)
+        for y in range(0, height, band):  # Pillow hands out three copies of what it is asked for
+            part = plain.crop((0, y, width, min(height, y + band)))
+            image_CHW[:, y : y + band] = np.asarray(part).transpose(2, 0, 1)
+        return image_CHW
 
 
 def read_mask(path: Path) -> NDArray[Any]:

@@ -171,8 +171,8 @@ class Engine:
             raise DataError(
                 f"windows would slide over {rows:.6g}×{columns:.6g} pixels"
                 f"{f', since those of the image are {mm} mm apart' if mm else ''}: more than "
-                f"{readable(_PLANE_BYTES)} of answers; correct the spacing if it is wrong, or leave "
-                "sliding windows"
+                f"{readable(_PLANE_BYTES)} of answers; correct the spacing if it is wrong, or "
+                "leave sliding windows"
             )
 
     def prepare(self, owner: Pending, index: int) -> Slice:
@@ -254,27 +254,22 @@ class Engine:
         slices = max(1, _BLOCK_BYTES // (a_class * classes))
         some = max(1, _BLOCK_BYTES // a_class)  # all classes, where one slice of them has room
         # A slice of which not even one class has room comes in bands of rows.
-        rows = size[0] if a_class <= _BLOCK_BYTES else max(1, _BLOCK_BYTES // (16 * size[1]))
-        blocks = [
-            [
-                most_probable(
-                    first,
-                    (
-                        self._mean_on_grid(
-                            [found[z : z + slices, k : k + some] for found in found_ZKhw],
-                            size,
-                            owner,
-                            slice(y, y + rows),
-                        )
-                        for k in range(0, classes, some)
-                    ),
+        rows = size[0] if a_class <= _BLOCK_BYTES else max(1, _BLOCK_BYTES // (64 * size[1]))
+        labels_ZHW = np.empty((total, *size), np.uint8)
+        for z in range(0, total, slices):
+            for y in range(0, size[0], rows):
+                band = slice(y, y + rows)
+                parts = (
+                    self._mean_on_grid(
+                        [found[z : z + slices, k : k + some] for found in found_ZKhw],
+                        size,
+                        owner,
+                        band,
+                    )
+                    for k in range(0, classes, some)
                 )
-                for y in range(0, size[0], rows)
-            ]
-            for z in range(0, total, slices)
-        ]
-        slices_ZHW = [bands[0] if len(bands) == 1 else np.concatenate(bands, 1) for bands in blocks]
-        return slices_ZHW[0] if len(slices_ZHW) == 1 else np.concatenate(slices_ZHW)
+                labels_ZHW[z : z + slices, band] = most_probable(first, parts)
+        return labels_ZHW
 
     def _mean_on_grid(
         self, found_Zkhw: list[Any], size: tuple[int, int], owner: Pending, band: slice
