@@ -517,7 +517,7 @@ def test_nothing_else_is_taken_for_a_lack_of_memory(error: Exception):
         ("data.check.dataset.check_arrays", "check DATA", ["while checking the data; end what"]),
         ("export.onnx._trace", "export RUN --out OUT.onnx", ["while exporting; end what else"]),
         ("evaluation.evaluate.read_facts", "evaluate RUN", ["while evaluating; end what else"]),
-        ("prediction.run.find_images", "predict RUN RAW --out OUT", ["while predicting; end what"]),
+        ("prediction.run.find_inputs", "predict RUN RAW --out OUT", ["while predicting; end what"]),
         (
             "data.phantom.files.write_phantom",
             "phantom OUT --format acdc",
