@@ -1,10 +1,13 @@
 """The report: everything on one page, nothing loaded, and nothing missing without a word."""
 
 import csv
+import io
 import json
 import re
 import shutil
+import zipfile
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ from msa2net.inference.validation import network_warnings
 from msa2net.metrics import read_cases_csv, summarise
 from msa2net.metrics.protocol import FAILED_DISTANCES, PROTOCOLS
 from msa2net.models.registry import MODELS
+from msa2net.report.content import read_example
 from msa2net.report.html import write_report
 from msa2net.training.run import train
 from report_runs import (
@@ -810,6 +814,29 @@ def test_example_arrays_must_fit(runs, tmp_path):
     np.savez(path, image=np.zeros((1, 4, 5, 3), np.uint8), truth=labels, prediction=labels)
     with pytest.raises(DataError, match=r"best-x.npz: expected uint8 image \(Z, H, W, 3\)"):
         write_report(run)
+
+
+def test_examples_that_unpack_to_too_much_are_not_unpacked(tmp_path):
+    header = io.BytesIO()
+    facts = {"descr": "|u1", "fortran_order": False, "shape": (1000, 1000, 1000, 3)}
+    np.lib.format.write_array_header_1_0(header, facts)
+    path = tmp_path / "best-x.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("image.npy", header.getvalue() + bytes(2**24))
+    with pytest.raises(
+        DataError,
+        match=r"best-x.npz declares 2.8 GiB.*more than 512.0 MiB are not read; evaluate again",
+    ):
+        read_example(path)
+
+
+def test_damaged_examples_are_named(runs, tmp_path):
+    path = shutil.copy(next((runs["photograph"] / "evaluation/examples").iterdir()), tmp_path)
+    content = bytearray(Path(path).read_bytes())
+    content[len(content) // 3 : len(content) // 3 + 20] = bytes(20)
+    Path(path).write_bytes(content)
+    with pytest.raises(DataError, match=r"\.npz .*; evaluate again"):
+        read_example(Path(path))
 
 
 @pytest.mark.parametrize("make", [True, False])

@@ -69,7 +69,7 @@ def first_mistake(error: "ValidationError") -> str:
     place = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
-    if not place or first["type"] == "missing":
+    if not place or first["type"] == "missing" or isinstance(first["input"], dict):
         return f"{place}: {message}" if place else message
     return f"{place} is {printable(repr(first['input']), 100)}: {message}"
 

@@ -70,20 +70,20 @@ def read_hdf5(path: Path, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
         return arrays
 
 
-def read_npz(path: Path, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
+def read_npz(path: Path, keys: Sequence[str], most: int = MAX_BYTES) -> dict[str, NDArray[Any]]:
     """Read arrays of an NPZ file.
 
     Args:
         path: the file.
         keys: names of arrays, such as `image` and `label`.
+        most: bytes of all of them.
 
     Returns:
         One array per key, in native byte order: booleans, integers or floats up to 64 bits.
 
     Raises:
         DataError: missing or damaged file, a key that is missing (the sentence names those there),
-            pickled objects or other values that are no numbers, NaN, or more than `MAX_BYTES` in
-            all.
+            pickled objects or other values that are no numbers, NaN, or more than `most` bytes.
     """
     with reading(path, "NPZ"):
         with zipfile.ZipFile(path) as archive:
@@ -93,7 +93,7 @@ def read_npz(path: Path, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
                 if key not in members:
                     raise DataError(_missing(path, key, list(members)))
                 done = sum(array.nbytes for array in arrays.values())
-                arrays[key] = _read_member(path, archive, members[key], done)
+                arrays[key] = _read_member(path, archive, members[key], done, most)
         return arrays
 
 
@@ -102,18 +102,19 @@ def _missing(path: Path, key: str, known: Sequence[str]) -> str:
     return f"{path} holds no array '{key}'; there are {shown}"
 
 
-def _check_total(path: Path, size: int) -> None:
-    if size > MAX_BYTES:
+def _check_total(path: Path, size: int, most: int = MAX_BYTES) -> None:
+    if size > most:
         raise DataError(
-            f"{path} declares {readable(size)} of arrays; more than {readable(MAX_BYTES)} are not "
-            "read"
+            f"{path} declares {readable(size)} of arrays; more than {readable(most)} are not read"
         )
 
 
 # NPZ ----------------------------------------------------------------------------------------------
 
 
-def _read_member(path: Path, archive: zipfile.ZipFile, name: str, done: int) -> NDArray[Any]:
+def _read_member(
+    path: Path, archive: zipfile.ZipFile, name: str, done: int, most: int
+) -> NDArray[Any]:
     """Read one array, after `done` bytes of others."""
     info = archive.getinfo(name)
     # Others expand without a bound that could be checked, and NumPy writes only these.
@@ -122,7 +123,7 @@ def _read_member(path: Path, archive: zipfile.ZipFile, name: str, done: int) -> 
     with archive.open(info) as stream:
         shape, fortran_order, dtype = _npy_header(path, name, stream)
         size = declared_bytes(path, shape, dtype.itemsize)
-        _check_total(path, done + size)
+        _check_total(path, done + size, most)
         packed = info.compress_type == zipfile.ZIP_DEFLATED
         held = min(info.compress_size, path.stat().st_size)
         check_held(path, size, held, DEFLATE_RATIO if packed else 1)

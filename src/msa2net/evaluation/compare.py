@@ -14,7 +14,8 @@ from rich.text import Text
 from msa2net.errors import ConfigError, DataError
 from msa2net.evaluation.columns import DISCLAIMER, NOT_APPLICABLE, selection_note, subset_note
 from msa2net.evaluation.markdown import escaped, lay_out
-from msa2net.files import clean_temporaries, read_json, write_json, write_text
+from msa2net.evaluation.summary import read_notes
+from msa2net.files import clean_temporaries, write_json, write_text
 from msa2net.inference.run_folder import EVALUATIONS
 from msa2net.metrics.comparison import compare
 from msa2net.metrics.protocol import (
@@ -195,8 +196,8 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
 
 def _selection(name: str, path: Path) -> Iterator[str]:
     """Say if a summary's weights saw, or were chosen by, its cases, or if cases were left out."""
-    summary = read_json(path) if path.is_file() else None
-    if isinstance(summary, Mapping):
+    if path.is_file():
+        summary = read_notes(path)
         warning, sentence = selection_note(summary)
         if warning:
             yield f"Warning: {name} is flattered. {sentence}"

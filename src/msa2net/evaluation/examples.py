@@ -12,6 +12,7 @@ from msa2net.files import atomic_path
 from msa2net.metrics import CaseRow, mean_dice
 
 MAX_EXAMPLE_SLICES = 24
+MAX_EXAMPLE_BYTES = 2**29  # of a file's arrays: so many slices of 2048²
 RANKS = ("worst", "median", "best")
 PER_RANK = {"photograph": 2, "volume": 1}  # cases; a volume brings many slices of its own
 

@@ -5,14 +5,16 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
 
 from msa2net.errors import DataError
 from msa2net.evaluation.examples import write_examples
 from msa2net.evaluation.latex import latex_table
+from msa2net.evaluation.layouts import Notes, Summary
 from msa2net.evaluation.tables import markdown_table
 from msa2net.files import clean_temporaries, read_json, write_text
 from msa2net.locks import alone_in
@@ -30,10 +32,14 @@ from msa2net.metrics import (
     write_cases_csv,
 )
 from msa2net.metrics.protocol import RENAMED
+from msa2net.parsing import first_mistake
+from msa2net.text import all_printable
 
 SCHEMA = 2  # 1 had no spread and intervals, hashes, worst cases; and it was always of a run
 SEED = 0  # of the intervals' bootstrap
 BOTH = "both"  # protocols: the standard one and the published one of this kind of image
+
+Layout = TypeVar("Layout", bound=BaseModel)
 
 _SCORES = ("protocols", "groups")  # the only parts that can hold infinite figures
 
@@ -184,14 +190,49 @@ def read_summary(path: Path) -> dict[str, Any]:
     Raises:
         DataError: missing, no JSON, or no summary.
     """
-    content = read_json(path)
-    if not isinstance(content, dict) or "protocols" not in content:
-        raise DataError(f"{path} is not a summary of `msa2net evaluate`; evaluate again to get one")
-    content = as_named_today(content)
+    content = _read_content(path)
+    _check_layout(content, path, Summary)
     return {
         **content,
         **{part: _with_infinity(content[part]) for part in _SCORES if part in content},
     }
+
+
+def read_layout(path: Path) -> Summary:
+    """Read a summary.json as `read_summary` does, as a checked object.
+
+    Raises:
+        DataError: missing, no JSON, or no summary.
+    """
+    return _check_layout(all_printable(_read_content(path)), path, Summary)
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """Read what of a summary.json must be known where its scores are compared with others.
+
+    Raises:
+        DataError: missing, no JSON, or no summary.
+    """
+    return _check_layout(all_printable(read_json(path)), path, Notes).model_dump()
+
+
+def _read_content(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if not isinstance(schema, int) or schema not in range(1, SCHEMA + 1):
+        raise DataError(
+            f"{path} has schema {schema} and this version reads "
+            f"{' and '.join(map(str, range(1, SCHEMA + 1)))}; evaluate again with the version that "
+            "reads it"
+        )
+    return as_named_today(content)
+
+
+def _check_layout(content: Any, path: Path, layout: type[Layout]) -> Layout:
+    try:
+        return layout.model_validate(content)
+    except ValidationError as error:
+        raise DataError(f"{path} is damaged: {first_mistake(error)}; evaluate again") from error
 
 
 def as_named_today(content: dict[str, Any]) -> dict[str, Any]:

@@ -7,20 +7,20 @@ import csv
 import io
 import math
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from msa2net.config import Config, ModelConfig, dump_config, load_config
+from msa2net.data.arrays import read_npz
 from msa2net.errors import DataError
-from msa2net.evaluation.examples import RANKS
-from msa2net.evaluation.summary import as_named_today
-from msa2net.files import read_json
+from msa2net.evaluation.examples import MAX_EXAMPLE_BYTES, RANKS
+from msa2net.evaluation.layouts import Summary
+from msa2net.evaluation.summary import read_layout
 from msa2net.inference.run_folder import (
     CONFIG_FILE,
     EVALUATIONS,
@@ -33,15 +33,11 @@ from msa2net.inference.training_facts import TrainingFacts
 from msa2net.metrics import mean_dice
 from msa2net.metrics.protocol import CaseRow
 from msa2net.metrics.summary import read_cases_csv
-from msa2net.parsing import first_mistake
-from msa2net.report.layouts import Summary
-from msa2net.text import all_printable, printable
+from msa2net.text import printable
 
-SUMMARY_SCHEMAS = (1, 2)
 SUMMARY_FILE = "summary.json"
 LEFT_OUT = Path("left out of the report")  # in place of every path: its folders may name people
 
-Layout = TypeVar("Layout", bound=BaseModel)
 Section = TypeVar("Section", bound=BaseModel)
 
 
@@ -129,7 +125,8 @@ def read_run(run: Path, split: str = "test") -> RunContent:
     config = load_config(config_path) if config_path.is_file() else None
     model = read_facts(run) if model_path.is_file() else None
     epochs = _read_epochs(metrics) if metrics.is_file() else []
-    summary = _read_summary(evaluation / SUMMARY_FILE)
+    summary_path = evaluation / SUMMARY_FILE
+    summary = read_layout(summary_path) if summary_path.is_file() else None
     rows = read_cases_csv(cases) if cases.is_file() else []
     examples = [path for path in evaluation.glob("examples/*.npz") if _rank(path) in RANKS]
     return RunContent(
@@ -155,10 +152,10 @@ def read_example(path: Path) -> Example:
         DataError: the file is broken or its arrays do not fit each other.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            image, truth, prediction = (arrays[k] for k in ("image", "truth", "prediction"))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"cannot read {path}: {error}; evaluate again") from error
+        arrays = read_npz(path, ("image", "truth", "prediction"), MAX_EXAMPLE_BYTES)
+    except DataError as error:
+        raise DataError(f"{error}; evaluate again") from error
+    image, truth, prediction = arrays.values()
     grid = truth.shape
     fits = len(grid) == 3 and 0 not in grid
     fits = fits and prediction.shape == grid and image.shape == (*grid, 3)
@@ -210,29 +207,6 @@ def _labels(
     columns = epochs[0] if epochs else {}
     of_classes = [column for column in columns if re.match("(val|test)_dice_", column)]
     return ("background", *(column.split("_dice_", 1)[1] for column in of_classes))
-
-
-def _read_summary(path: Path) -> Summary | None:
-    if not path.is_file():
-        return None
-    content = read_json(path)
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if schema not in SUMMARY_SCHEMAS:
-        raise DataError(
-            f"{path} has schema {schema} and this version reads "
-            f"{' and '.join(map(str, SUMMARY_SCHEMAS))}; evaluate again with the version that "
-            "writes the report"
-        )
-    return _checked(Summary, all_printable(as_named_today(content)), path)
-
-
-def _checked(layout: type[Layout], content: object, path: Path) -> Layout:
-    try:
-        return layout.model_validate(content)
-    except ValidationError as error:
-        raise DataError(
-            f"{path} is damaged: {first_mistake(error)}; make it again or restore it"
-        ) from error
 
 
 def _text(path: Path) -> str:

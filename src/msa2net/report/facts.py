@@ -2,10 +2,10 @@
 
 from msa2net.config import LEVELS_WORDS, PRECISION_WORDS
 from msa2net.evaluation.columns import shown_protocols
+from msa2net.evaluation.layouts import Summary
 from msa2net.inference.validation import network_warnings
 from msa2net.models.registry import MODELS
 from msa2net.report.content import RunContent
-from msa2net.report.layouts import Summary
 from msa2net.report.scores import distance_of_failure, interval_text, number
 
 

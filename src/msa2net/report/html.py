@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from msa2net.data.display import PALETTE
 from msa2net.evaluation.columns import reference_rows, selection_note, subset_note
+from msa2net.evaluation.layouts import Reference, Summary
 from msa2net.files import write_text
 from msa2net.inference.run_folder import EVALUATIONS
 from msa2net.metrics.protocol import CaseRow
@@ -29,7 +30,6 @@ from msa2net.report.figures import (
     outline_path,
     strip_chart,
 )
-from msa2net.report.layouts import Reference, Summary
 from msa2net.report.reliability import trust_part
 from msa2net.report.scores import score_tables, worst_tables
 

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
+from msa2net.evaluation.layouts import Trust
 from msa2net.inference.usual_facts import words_on_limits
-from msa2net.report.layouts import Trust
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _PLOT = 358, 340, 62, 12, 280
 

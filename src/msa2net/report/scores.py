@@ -11,6 +11,7 @@ from msa2net.evaluation.columns import (
     shown_metrics,
     shown_protocols,
 )
+from msa2net.evaluation.layouts import Figure, ProtocolScores, Summary
 from msa2net.metrics.protocol import (
     DISTANCE_FAILED,
     SURFACE_TOLERANCE,
@@ -18,7 +19,6 @@ from msa2net.metrics.protocol import (
     all_rules,
     differing_rules,
 )
-from msa2net.report.layouts import Figure, ProtocolScores, Summary
 
 METRICS = {
     "dice": "Dice",

@@ -97,6 +97,21 @@ class ScoredData(_Layout):
     left_out: dict[str, LeftOut] | None = None
 
 
+class Compared(_Layout):
+    """What is left out of a data set, of whatever was scored."""
+
+    left_out: dict[str, LeftOut] | None = None
+
+
+class Notes(_Layout):
+    """What of a summary must be known where its scores are compared with others."""
+
+    cases: int = 0
+    data: Compared | None = None
+    selection: str | None = None
+    flattering: bool = False
+
+
 class Intervals(_Layout):
     """How the intervals were made."""
 
