@@ -583,6 +583,13 @@ def test_a_packed_picture_of_another_size_is_not_unpacked(tmp_path: Path, syntax
     refused(path, "IM0001 declares 16×16 pixels and holds 50000×60000")
 
 
+def test_a_jpeg_ls_frame_without_its_end_is_not_unpacked(tmp_path: Path):
+    """The decoder would look for it for 13 seconds, far behind the frame."""
+    jpeg = b"\xff\xd8\xff\xf7" + struct.pack(">HB2HB", 11, 16, 16, 16, 1) + bytes(40)
+    path = packed_series(tmp_path / "scan", jpeg, "1.2.840.10008.1.2.4.80")
+    refused(path, "IM0001 ends before its image does")
+
+
 def test_a_decoder_s_panic_is_an_error_and_ctrl_c_is_not(tmp_path: Path, monkeypatch: Any):
     files.save(tmp_path / "scan", files.headers(VALUES))
     panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})

@@ -31,6 +31,8 @@ _TRUSTED = 2**30  # bytes that any series may unpack to
 _RATIO = 1000  # how far packed slices expand that hold an image; empty ones are small
 _RLE = "1.2.840.10008.1.2.5"
 _RLE_PADDING = 1024  # bytes after a segment; one is usual
+_JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
+_JPEG_END = b"\xff\xd9"
 _J2K_START = b"\xff\x4f\xff\x51"  # start of a JPEG 2000 codestream, then of its sizes
 _JPEG_SIZES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # markers; F7 is JPEG-LS's
 
@@ -69,11 +71,11 @@ def decoded(slices: Sequence[Slice]) -> Iterator[NDArray[Any]]:
         if slice_.path != opened:
             pixel_bytes = slice_.shape[0] * slice_.shape[1] * _LARGEST_VALUE * frames[slice_.path]
             dataset = read_pixels(slice_.path, _TAGS, pixel_bytes)
+            opened = slice_.path
+        with parsing(slice_.path):
             # Files from before 1993 have no such tag, and only this way of writing values.
             plain = require("pydicom.uid").ImplicitVRLittleEndian
             dataset.file_meta.setdefault("TransferSyntaxUID", plain)
-            opened = slice_.path
-        with parsing(slice_.path):
             stored_YX = _decode(slice_, dataset)
         if stored_YX.shape != slice_.shape:
             raise _other_size(slice_, stored_YX.shape)
@@ -93,6 +95,9 @@ def _decode(slice_: Slice, dataset: Any) -> NDArray[Any]:
             shape = _j2k_shape(frame) or _jpeg_shape(frame)
             if shape is not None and shape != slice_.shape:
                 raise _other_size(slice_, shape)
+            if syntax in _JPEG_LS and not frame.rstrip(b"\0").endswith(_JPEG_END):
+                # The decoder looks for the end far beyond it, for many seconds.
+                raise DataError(f"{slice_.path} ends before its image does; copy it again")
     stored_YX: NDArray[Any] = require("pydicom.pixels").pixel_array(dataset, index=index, **options)
     return stored_YX
 
