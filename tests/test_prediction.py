@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import json
 import os
 import re
 import shutil
@@ -28,7 +29,7 @@ from msa2net.prediction.devices import device_of_process
 from msa2net.prediction.inputs import find_images
 from msa2net.prediction.records import read_record
 from msa2net.prediction.run import predict_files
-from msa2net.prediction.tables import structure_rows
+from msa2net.prediction.tables import structure_rows, write_tables
 from prediction_runs import NAMES, write_run
 
 
@@ -269,7 +270,7 @@ def test_a_record_that_cannot_be_read_is_named(run, tmp_path: Path):
     said = msa2net("predict", run, "in/p0001.png", "--out", "out", cwd=tmp_path)
     assert said.returncode == 2
     (line,) = said.stderr.splitlines()
-    assert "p0000 is in none of the tables: out/records/p0000.json is damaged; choose" in line
+    assert "p0000 is in none of the tables: out/records/p0000.json is damaged (made_by" in line
     assert {row["case"] for row in table(tmp_path / "out" / "structures.csv")} == {"p0001"}
     result = predict_files(run, [tmp_path / "in"], tmp_path / "out", existing="overwrite")
     assert result.problems == ()
@@ -406,6 +407,29 @@ def test_a_record_that_cannot_be_read_is_refused(run, tmp_path: Path, content: s
     assert_one_sentence(said, "records/p0000.json", part)
     replaced = msa2net("predict", run, "in", "--out", "out", "--overwrite", cwd=tmp_path)
     assert replaced.returncode == 0, replaced.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"structures": [{"case": "p0000", "liver": "3"}]}, "'liver' is no column"),
+        ({"structures": [{"case": 3}]}, "structures.0.case is 3"),
+        ({"suspicion": float("inf")}, "suspicion is inf"),
+        ({"outputs": {"../../x.png": "0" * 64}}, "'../../x.png' is no path in a folder"),
+        ({"outputs": {"/x.png": "0" * 64}}, "'/x.png' is no path"),
+        ({"outputs": {"x.png": "none"}}, "outputs.x.png is 'none'"),
+        ({"more": 1}, "more is 1"),
+    ],
+)
+def test_a_forged_record_is_named_and_breaks_no_table(run, tmp_path: Path, changes, part: str):
+    photographs(tmp_path / "in", 2)
+    predict_files(run, [tmp_path / "in"], tmp_path / "out")
+    path = tmp_path / "out" / "records" / "p0000.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    (problem,) = write_tables(tmp_path / "out")
+    assert "p0000 is in none of the tables" in problem
+    assert part in problem
+    assert {row["case"] for row in table(tmp_path / "out" / "structures.csv")} == {"p0001"}
 
 
 def test_what_validation_said_of_the_network_is_told(volumes, tmp_path: Path):

@@ -8,17 +8,19 @@ record that fits were never made here.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from msa2net.errors import DataError, WeightsError
 from msa2net.files import read_json, sha256, write_text
 from msa2net.inference.groups import Mode, PredictionPrecision
 from msa2net.inference.run_folder import WEIGHTS_FILE, ModelFacts, read_facts
+from msa2net.parsing import first_mistake
 
 FOLDER = "records"
+STRUCTURE_COLUMNS = ("case", "structure", "voxels", "volume_ml", "area_mm2")
 SCHEMA = 3  # 1 had no precision and flags, 2 no warnings; their defaults are what was so then
 
 
@@ -99,19 +101,36 @@ class Record(BaseModel):
         error: why there are no outputs; "" if there are.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     schema_version: int = SCHEMA
     made_by: Maker
     source: str
     fingerprint: str
-    outputs: dict[str, str] = {}
+    outputs: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = {}
     dicom_seg: str = "none"
     structures: tuple[dict[str, str], ...] = ()
     flags: str = ""
     suspicion: float | None = None
     warnings: tuple[str, ...] = ()
     error: str = ""
+
+    @field_validator("outputs")
+    @classmethod
+    def _lie_in_the_folder(cls, outputs: dict[str, str]) -> dict[str, str]:
+        for name in outputs:
+            path = PurePath(name)
+            if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name:
+                raise ValueError(f"'{name}' is no path in a folder of predictions")
+        return outputs
+
+    @field_validator("structures")
+    @classmethod
+    def _fit_the_table(cls, rows: tuple[dict[str, str], ...]) -> tuple[dict[str, str], ...]:
+        for row in rows:
+            if foreign := row.keys() - set(STRUCTURE_COLUMNS):
+                raise ValueError(f"'{min(foreign)}' is no column of a table of structures")
+        return rows
 
     def intact(self, out: Path, names: Sequence[str]) -> bool:
         """Tell whether these outputs are in their places as they were written."""
@@ -147,7 +166,8 @@ def read_record(out: Path, name: str) -> Record | None:
         return Record.model_validate(content)
     except ValidationError as error:
         raise DataError(
-            f"{path} is damaged; choose another --out, or replace what is there with --overwrite"
+            f"{path} is damaged ({first_mistake(error)}); choose another --out, or replace what is "
+            "there with --overwrite"
         ) from error
 
 

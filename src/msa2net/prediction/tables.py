@@ -14,12 +14,11 @@ from msa2net.data.case import Segmentation
 from msa2net.errors import DataError
 from msa2net.files import remove, write_text
 from msa2net.locks import alone_in
-from msa2net.prediction.records import FOLDER, all_records
+from msa2net.prediction.records import FOLDER, STRUCTURE_COLUMNS, all_records
 from msa2net.text import csv_text
 
 STRUCTURES_FILE, FLAGS_FILE, FAILURES_FILE = "structures.csv", "flags.csv", "failures.csv"
 TABLES = (STRUCTURES_FILE, FLAGS_FILE, FAILURES_FILE)
-STRUCTURE_COLUMNS = ("case", "structure", "voxels", "volume_ml", "area_mm2")
 FLAG_COLUMNS = ("case", "suspicion", "flags")
 _COUNTED = 2**24  # voxels at once
 FAILURE_COLUMNS = ("case", "source", "error")
