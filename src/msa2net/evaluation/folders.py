@@ -300,7 +300,7 @@ def _note(
         )
     if never_predicted:
         sentences.append(
-            f"The predictions do not know the class {', '.join(never_predicted)}: wherever the "
+            f"The predictions do not know the class {listed(never_predicted)}: wherever the "
             "labels hold it, it counts as missed."
         )
     if "transunet" in protocols:
