@@ -524,13 +524,15 @@ def test_what_is_compared_is_varied_and_of_all_batches(exported_run):
 
 
 def test_memory_that_runs_out_halves_the_batch(exported_run, eager):
+    from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
+
     apply = OnnxPredictor.load(exported_run / "model.onnx", 4, threads=1)
     session = apply._engine.groups[0]._session
 
     class Narrow:
         def run(self, names, feed):
             if len(feed["image"]) > 1:
-                raise Exception("Failed to allocate memory for requested buffer of size 1")
+                raise RuntimeException("Failed to allocate memory for requested buffer of size 1")
             return session.run(names, feed)
 
     apply._engine.groups[0]._session = Narrow()
