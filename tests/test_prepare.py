@@ -259,8 +259,8 @@ def _archived(array: np.ndarray) -> bytes:
 @pytest.mark.parametrize(
     ("kind", "content", "message"),
     [
-        ("image", b"", "No data left in file"),
-        ("image", _archived(np.zeros(3)), "it holds no array"),
+        ("image", b"", "is missing or damaged"),
+        ("image", _archived(np.zeros(3)), "magic string is not correct"),
         ("image", _saved(np.array([{}], object), allow_pickle=True), "Python objects"),
         ("image", _saved(np.zeros((1, 8, 96, 96), complex)), "it is complex128"),
         ("image", _saved(np.zeros((1, 8, 96, 95))), "1×8×96×95, 1×8×96×96 is expected"),

@@ -286,7 +286,8 @@ def _check(content: OnnxFile, file: Path) -> None:
             f"{SCHEMA}); install a newer msa2net"
         )
     stated, apart = metadata.get(CHECKSUM_KEY, ""), metadata.get(DATA_FILE_KEY, "")
-    if content.outside - {apart} or apart != Path(apart).name * bool(apart):
+    is_beside = apart == Path(apart).name and "\0" not in apart  # also "", where all is in one
+    if content.outside - {apart} or not is_beside:
         other = min(content.outside - {apart}, default=apart)
         raise WeightsError(
             f"{file} has weights in '{other}', which its checksum is not of; export it again"

@@ -301,6 +301,23 @@ def write_index(
         write_json(path, content)
 
 
+def map_array(path: Path) -> NDArray[Any]:
+    """Map the array of a `.npy` file into memory, read-only.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: it holds no array of plain numbers; says no more than why.
+    """
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # NumPy parses how a file begins as Python, which fails in many ways
+        if is_out_of_memory(error) and not isinstance(error, MemoryError):
+            raise  # a map takes no memory, but a parser that is driven too deep says so
+        raise DataError(" ".join(str(error).split()) or "damaged") from error
+
+
 def _open_array(path: Path, shape: tuple[int, ...], kinds: str) -> NDArray[Any]:
     """Map an array of a shape, whose numbers are of one of these kinds (see `numpy.dtype.kind`).
 
@@ -309,16 +326,12 @@ def _open_array(path: Path, shape: tuple[int, ...], kinds: str) -> NDArray[Any]:
     """
     reason: object
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        reason = "it holds no array"
-        if isinstance(array, np.memmap):  # an archive gives another thing
-            size = 1 if kinds == "u" else array.itemsize
-            if array.shape == shape and array.dtype.kind in kinds and array.itemsize == size:
-                return array
-            reason = f"it is {array.dtype} of {sides(array.shape)}, {sides(shape)} is expected"
-    except Exception as error:  # NumPy parses how a file begins as Python, which fails in many ways
-        if is_out_of_memory(error) and not isinstance(error, MemoryError):
-            raise  # a map takes no memory, but a parser that is driven too deep says so
+        array = map_array(path)
+        size = 1 if kinds == "u" else array.itemsize
+        if array.shape == shape and array.dtype.kind in kinds and array.itemsize == size:
+            return array
+        reason = f"it is {array.dtype} of {sides(array.shape)}, {sides(shape)} is expected"
+    except (FileNotFoundError, DataError) as error:
         reason = error
     raise DataError(
         f"{path} is missing or damaged ({reason}); delete it and prepare the data again"

@@ -5,16 +5,14 @@ import math
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from msa2net.data.check.findings import WHOLE, Finding, Level
 from msa2net.data.guards import readable, sides
 from msa2net.data.slice_files import sliced
-from msa2net.data.store import Store, StoredCase, image_path, label_path
-from msa2net.errors import is_out_of_memory
+from msa2net.data.store import Store, StoredCase, image_path, label_path, map_array
+from msa2net.errors import DataError
 from msa2net.text import listed
 
 _AGAIN = "prepare the data again"
@@ -37,14 +35,12 @@ def _array_faults(
 ) -> Iterator[tuple[str, str]]:
     """Yield what is wrong and its detail; a header is compared with the file's size too."""
     try:
-        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+        array = map_array(path)
     except FileNotFoundError:
         yield f"the stored {name} is missing", path.name
         return
-    except (OSError, ValueError) as error:
-        if is_out_of_memory(error):
-            raise
-        yield f"the stored {name} is truncated or damaged", " ".join(str(error).split())[:80]
+    except DataError as error:
+        yield f"the stored {name} is truncated or damaged", str(error)[:80]
         return
     if array.shape != shape:
         yield (
