@@ -24,7 +24,7 @@ _OF_SCHEDULE = {  # torch makes attributes of whatever it finds
     "_last_lr",
     "lr_lambdas",
 }
-Row = dict[str, float | str | bool | list[str] | None]
+Row = dict[str, float | None]
 
 
 class _Layout(BaseModel):
@@ -90,6 +90,9 @@ class TrainingState(_Layout):
                 raise ValueError(f"states.{name} holds something else than tensors")
         if strange := self.states["schedule"].keys() - _OF_SCHEDULE:
             raise ValueError(f"states.schedule holds '{min(strange)}'")
+        factors = self.states["schedule"].get("lr_lambdas")
+        if not isinstance(factors, list) or any(factor is not None for factor in factors):
+            raise ValueError("states.schedule is of another schedule")
         groups = self.states["optimizer"].get("param_groups")
         if not isinstance(groups, list) or not all(_is_group(group) for group in groups):
             raise ValueError("the optimiser's state has no groups of weights")
