@@ -282,15 +282,16 @@ def test_of_a_disc_every_whole_series_is_predicted(run, tmp_path: Path):
 def test_a_structure_set_beside_a_series_is_a_failure_of_its_own(run, tmp_path: Path):
     disc(tmp_path / "disc")
     (tmp_path / "photo.png").write_bytes(b"a picture")
-    inputs = ("disc/anna", "disc/structures/IM0000.dcm", "disc/structures", "photo.png")
+    inputs = ("disc/anna", "disc/structures/IM0000.dcm", "disc/structures", "photo.png", "gone.dcm")
     said = msa2net("predict", run, *inputs, "--out", "o", "--dicom-seg", "binary", cwd=tmp_path)
     assert said.returncode == 2
-    assert "1 of 4 images segmented, 3 failed" in said.stdout
+    assert "1 of 5 images segmented, 4 failed" in said.stdout
     assert (tmp_path / "o" / "dicom-seg" / "anna.dcm").is_file()
     for part in (
         "IM0000.dcm is a DICOM file without an image (RT Structure Set Storage)",
         "disc/structures holds no DICOM image",
         "photo.png is no DICOM",
+        "there is no file or folder gone.dcm",
     ):
         assert part in said.stderr
 

@@ -90,7 +90,7 @@ def make_jobs(images: Sequence[Image], *, overlays: bool, dicom_seg: SegKind) ->
     """
     jobs = []
     for image in images:
-        if dicom_seg != "none" and not image.is_dicom:
+        if dicom_seg != "none" and not image.is_dicom and image.source.exists():
             problem = (
                 f"{image.source} is no DICOM, and a DICOM segmentation is written of a DICOM "
                 "series only; leave --dicom-seg, or predict the series by itself"
