@@ -62,9 +62,9 @@ def size(side: object) -> dict:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"label_names": ["a", "b"]}, "2 names .a, b. cannot be those of 3 classes"),
-        ({"label_names": []}, "0 names"),
-        ({"label_names": ["a", "b", "b"]}, "all different"),
+        ({"label_names": ["a", "b"]}, ".a, b. must be 3 different names"),
+        ({"label_names": []}, ".none. must be 3"),
+        ({"label_names": ["a", "b", "b"]}, "must be 3 different names"),
         ({"label_names": ["a", "b", ""]}, "label_names.2 is '': string should have at least 1"),
         ({"network.num_classes": 10**9}, "num_classes is 1000000000: input should be less than"),
         ({"network.in_channels": 10**9}, "in_channels is 1000000000"),

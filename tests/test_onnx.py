@@ -446,7 +446,7 @@ def restamped(content: bytes, before: bytes, after: bytes) -> bytes:
     [
         (b'"std":0.6', b'"std":0.0', "std is 0.0"),
         (b'"mean":0.4', b'"mean":0.5', ""),
-        (b'"num_classes":2', b'"num_classes":9', "2 names .* cannot be those of 9 classes"),
+        (b'"num_classes":2', b'"num_classes":9', "must be 9 different names"),
         (b'{"schema_version":2', b"[" * 19, "is not valid JSON"),
         (b"msa2net.schema_version\x12\x011", b"msa2net.schema_version\x12\x01x", "not exported by"),
         (b'"in_channels":3,"image_size":[64,64]', b'"in_channels":3,"image_size":[96,96]', "96×96"),

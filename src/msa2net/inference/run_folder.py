@@ -113,8 +113,8 @@ class ModelFacts(BaseModel):
         network, preprocessing, names = self.network, self.preprocessing, self.label_names
         if len(names) != network.num_classes or len(set(names)) < len(names):
             raise ValueError(
-                f"{len(names)} names ({listed(names)}) cannot be those of {network.num_classes} "
-                "classes: one each is needed, all different"
+                f"label_names ({listed(names) or 'none'}) must be {network.num_classes} different "
+                "names, one a class"
             )
         if network.in_channels != preprocessing.channels:
             raise ValueError(
