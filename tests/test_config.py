@@ -59,6 +59,7 @@ def test_overrides_reach_every_depth(minimal: Path):
         ("qqq=5", "there are image_size"),
         ("train.epochs=many", "'train.epochs' is 'many'"),
         ("train.epochs=0", "greater than or equal to 1"),
+        (f"train.max_time={'9' * 400}:00:00", "HOURS:MM:SS"),
         ("train.precision=fp8", "'train.precision' is 'fp8'"),
         ("train.epochs", "takes key=value"),
         ("=3", "takes key=value"),

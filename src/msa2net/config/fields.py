@@ -15,7 +15,7 @@ def _as_minutes(value: object) -> object:
     """Read a limit on time: a number of minutes, or text such as 11:30:00 or 1-06:00:00."""
     if not isinstance(value, str):
         return value
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)", value)
+    found = re.fullmatch(r"(?:(\d{1,6})-)?(\d{1,6}):([0-5]\d):([0-5]\d)", value)
     if found is None:
         raise ValueError("minutes, or HOURS:MM:SS, or DAYS-HH:MM:SS are needed")
     days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
