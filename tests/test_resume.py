@@ -526,6 +526,7 @@ def forge(run: Path, changes: dict) -> None:
         ({"states/schedule/step": 3}, "states.schedule holds 'step'"),
         ({"config": {"train": 3}}, "how many epochs"),
         ({"config": 3}, "config is 3"),
+        ({"config/image_size": torch.zeros(2)}, "config holds more than settings"),
         ({"data": {}}, "data.format: field required"),
         ({"versions": None}, "versions: field required"),
         ({"steps_per_epoch": 0}, "steps_per_epoch is 0"),

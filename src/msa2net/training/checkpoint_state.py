@@ -1,10 +1,18 @@
 """What a checkpoint must hold, so that a training can go on from it: checked before it does."""
 
+import json
 from collections.abc import Mapping
 from itertools import chain
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -77,6 +85,15 @@ class TrainingState(_Layout):
     steps_per_epoch: Annotated[int, Field(ge=1)]
     progress: ProgressState
     states: dict[str, dict[str, Any]]
+
+    @field_validator("config")
+    @classmethod
+    def _is_plain(cls, config: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(config)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"config holds more than settings: {error}") from error
+        return config
 
     @model_validator(mode="after")
     def _can_go_on(self) -> "TrainingState":
