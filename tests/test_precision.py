@@ -19,7 +19,14 @@ from msa2net.inference.run_folder import load_run
 from msa2net.models.lka import DilatedDepthwiseConv2d
 from msa2net.models.registry import create_model
 from msa2net.onnx_predictor import OnnxNetwork
-from msa2net.prediction.records import Maker, Record, read_record, record_path, write_record
+from msa2net.prediction.records import (
+    SCHEMA,
+    Maker,
+    Record,
+    read_record,
+    record_path,
+    write_record,
+)
 from msa2net.prediction.run import predict_files
 from prediction_runs import write_run
 
@@ -131,9 +138,9 @@ def test_records_of_the_first_layout_are_read(tmp_path: Path):
     assert record is not None
     assert (record.made_by.precision, record.flags, record.suspicion) == ("float32", "", None)
     write_record(tmp_path, "b", Record(made_by=record.made_by, source="b.png", fingerprint="f"))
-    assert json.loads(record_path(tmp_path, "b").read_text())["schema_version"] == 2
+    assert json.loads(record_path(tmp_path, "b").read_text())["schema_version"] == SCHEMA
     assert read_record(tmp_path, "b") is not None
-    path.write_text(json.dumps(first | {"schema_version": 3}))
+    path.write_text(json.dumps(first | {"schema_version": SCHEMA + 1}))
     with pytest.raises(DataError, match="another version"):
         read_record(tmp_path, "a")
 

@@ -26,7 +26,7 @@ model: {name: msa2net, encoder: test_maxvit}
 data: {format: nnunet, prepared: ROOT/prepared, root: ROOT/raw}
 train: {epochs: 1, batch_size: 8, learning_rate: 0.003}
 """
-RUN_OUTPUTS = ("report.html", "metrics.csv", "model.json")
+RUN_OUTPUTS = ("metrics.csv", "model.json")
 OUTPUTS = ("cases.csv", "summary.json", "table.md", "table.tex")
 
 
@@ -76,8 +76,8 @@ def scored(tmp_path_factory):
         assert result.returncode == 0, f"{step}: {result.stderr}\n{result.stdout}"
         said += result.stdout + result.stderr
     files = [root / "runs/small" / name for name in RUN_OUTPUTS]
-    files += [root / "runs/small/evaluation" / name for name in OUTPUTS]
-    files += [root / "scores" / name for name in ("report.html", *OUTPUTS)]
+    for scores in ("runs/small/evaluation-train", "scores"):
+        files += [root / scores / name for name in ("report.html", *OUTPUTS)]
     return root, said, files
 
 

@@ -639,7 +639,7 @@ def test_broken_npz_members_are_refused(tmp_path: Path, member, match):
     refused(lambda path: read_npz(path, ["image"]), path, match)
 
 
-def test_npz_keys_methods_and_totals(tmp_path: Path, monkeypatch):
+def test_npz_keys_methods_and_totals(tmp_path: Path):
     good = npy(header_of((2,)), bytes(8))
     path = npz(tmp_path / "x.npz", {"image": good, "mask": good})
     refused(lambda path: read_npz(path, ["label"]), path, "no array 'label'; .* 'image', 'mask'")
@@ -649,8 +649,7 @@ def test_npz_keys_methods_and_totals(tmp_path: Path, monkeypatch):
         path = npz(tmp_path / "x.npz", {"image": good}, method)
         refused(lambda path: read_npz(path, ["image"]), path, "packed in a way")
     path = npz(tmp_path / "x.npz", {"image": good, "mask": good})
-    monkeypatch.setattr("msa2net.data.arrays.MAX_BYTES", 15)
-    refused(lambda path: read_npz(path, ["image", "mask"]), path, "declares 16 bytes of arrays")
+    refused(lambda path: read_npz(path, ["image", "mask"], 15), path, "declares 16 bytes of arrays")
 
 
 # HDF5 ---------------------------------------------------------------------------------------------
@@ -742,14 +741,13 @@ def test_unusable_hdf5_is_refused(tmp_path: Path, build, match):
     refused(lambda path: read_hdf5(path, ["image"]), path, match)
 
 
-def test_hdf5_keys_below_groups_and_totals(tmp_path: Path, monkeypatch):
+def test_hdf5_keys_below_groups_and_totals(tmp_path: Path):
     path = tmp_path / "x.h5"
     with h5py.File(path, "w") as file:
         file["a/image"] = file["b"] = VALUES
     refused(lambda path: read_hdf5(path, ["a/label"]), path, "'a/label'; there are 'image'")
     refused(lambda path: read_hdf5(path, ["b/label"]), path, "'b/label'; there are none")
-    monkeypatch.setattr("msa2net.data.arrays.MAX_BYTES", 119)
-    refused(lambda path: read_hdf5(path, ["a/image", "b"]), path, "declares 120 bytes of arrays")
+    refused(lambda path: read_hdf5(path, ["a/image", "b"], 119), path, "declares 120 bytes of arr")
 
 
 FUZZ_HDF5 = """

@@ -43,12 +43,13 @@ _UNPACKED_UNSEEN = 256 * 2**20
 _UNPACK_STEP = 2**20
 
 
-def read_hdf5(path: Path, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
+def read_hdf5(path: Path, keys: Sequence[str], most: int = MAX_BYTES) -> dict[str, NDArray[Any]]:
     """Read data sets of an HDF5 file.
 
     Args:
         path: the file.
         keys: names of data sets, such as `image`, `label` or `group/image`.
+        most: bytes of all of them.
 
     Returns:
         One array per key, in native byte order: booleans, integers or floats up to 64 bits.
@@ -56,14 +57,14 @@ def read_hdf5(path: Path, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
     Raises:
         DataError: missing or damaged file, a key that is missing (the sentence names those there),
             a group, a link into another file, values that are no numbers, NaN, an unusual filter,
-            or more than `MAX_BYTES` in all.
+            or more than `most` bytes.
     """
     with reading(path, "HDF5"):
         # Locks fail on read-only and network folders; a file in the middle of being written is
         # found by its checksum or its end.
         with h5py.File(path, "r", locking="best-effort") as file:
             data_sets = {key: _data_set(path, file, key) for key in keys}
-            _check_total(path, sum(_check(path, *item) for item in data_sets.items()))
+            _check_total(path, sum(_check(path, *item) for item in data_sets.items()), most)
             arrays = {key: _load(data_set) for key, data_set in data_sets.items()}
         for array in arrays.values():
             check_finite(path, array)
@@ -102,7 +103,7 @@ def _missing(path: Path, key: str, known: Sequence[str]) -> str:
     return f"{path} holds no array '{key}'; there are {shown}"
 
 
-def _check_total(path: Path, size: int, most: int = MAX_BYTES) -> None:
+def _check_total(path: Path, size: int, most: int) -> None:
     if size > most:
         raise DataError(
             f"{path} declares {readable(size)} of arrays; more than {readable(most)} are not read"

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -311,7 +310,6 @@ def check_weights(run: Path, facts: ModelFacts) -> None:
         )
 
 
-@lru_cache(maxsize=8)
 def _shapes(network: NetworkFacts) -> Mapping[str, "torch.Tensor"]:
     """Return a network's entries without the memory that their numbers would take."""
     import torch
