@@ -61,10 +61,12 @@ def fails(_: Path) -> None:
 )
 def test_the_fuzzer_notices(tmp_path: Path, monkeypatch, read, outcome: str, reason: str):
     monkeypatch.setattr(fuzz, "SECONDS", 0.5 if read is never_ends else 5)
-    monkeypatch.setattr(fuzz, "MEMORY_MB", fuzz.held_mb("self") + 300)
     spoilt = {"a": (fuzz_mutations.flips,)}
     kind = fuzz.Kind("kind", {"a": b"content"}, spoilt, read, must_be_whole=True)
     whole = fuzz.Kind("whole", {"a": b"content"}, spoilt, lambda _: None)
+    monkeypatch.setattr(fuzz, "MEMORY_MB", 10**6)
+    (without,) = fuzz.watch([whole], 0, [0], 1)  # a child begins with what its parent holds
+    monkeypatch.setattr(fuzz, "MEMORY_MB", without.peak_mb + 300)
     found = list(fuzz.watch([kind, whole], 0, range(4), 1))
     assert [one.outcome for one in found] == [outcome, "accepted"] * 2
     assert reason in found[0].reason
