@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/msa2net demo
 
 test: check
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadscope -m "not slow"
 
 test-all: check
 	$(BIN)/python -m pytest -q -o faulthandler_timeout=3600 --hypothesis-profile=thorough --cov --cov-report=term:skip-covered

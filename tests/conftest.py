@@ -15,6 +15,11 @@ settings.register_profile("quick", derandomize=True, deadline=None, max_examples
 settings.register_profile("thorough", derandomize=True, deadline=None, max_examples=200)
 settings.load_profile("quick")
 
+# Beside other workers one thread each is fastest, in the processes that tests start as well.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
 # No test may reach for a network: the hub's client then fails at once instead of retrying.
 os.environ["HF_HUB_OFFLINE"] = "1"
 

@@ -103,7 +103,10 @@ def make_run(folder, kind, failed_distance="diagonal"):
         in_channels=3 if kind == "photograph" else 1,
         image_size=config.image_size,
     )
-    save_run(folder, nn.Linear(1, 1), make_facts(network, names))
+    model = nn.Linear(1, 1)
+    nn.init.ones_(model.weight)
+    nn.init.zeros_(model.bias)
+    save_run(folder, model, make_facts(network, names))
     with (folder / "metrics.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(

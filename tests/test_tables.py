@@ -1,7 +1,6 @@
 """Tables for people and the paper's printed numbers."""
 
 import copy
-import functools
 import json
 import math
 import re
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from drawn_summaries import ORGANS, PHASES, THIRTEEN, random_volumes, summary_of
 from msa2net.evaluation.latex import latex_table
 from msa2net.evaluation.reference import reference_for
 from msa2net.evaluation.tables import console_table, markdown_table
@@ -19,47 +19,7 @@ from msa2net.metrics import (
     interval_facts,
     standard_protocol,
     summarise,
-    summarise_groups,
 )
-
-ORGANS = (
-    *("background", "aorta", "gallbladder", "left_kidney", "right_kidney"),
-    *("liver", "pancreas", "spleen", "stomach"),
-)
-THIRTEEN = (
-    *("background", "spleen", "right kidney", "left kidney", "gallbladder", "oesophagus", "liver"),
-    *("stomach", "aorta", "inferior vena cava", "portal and splenic vein", "pancreas"),
-    *("right adrenal", "left adrenal"),
-)
-PHASES = ("end diastole", "end systole")
-
-
-def summary_of(names, kind, data, cases, **options):
-    rows = []
-    for i, (prediction, truth) in enumerate(cases):
-        if "group" in options:
-            options["group"] = PHASES[i % 2]
-        rows += case_rows(f"case{i}", prediction, truth, names, **options)
-    summary = {
-        "schema": 1,
-        "split": "test",
-        "cases": len(cases),
-        "label_names": list(names),
-        "image_kind": kind,
-        "model": {"name": "msa2net_pico", "parameters": 1, "weights_sha256": ""},
-        "data": {"format": data, "hash": ""},
-        "protocols": {
-            name: summarise(rows, names, name) for name in ("standard", "isic", "transunet")
-        },
-        "reference": reference_for(data),
-    }
-    groups = {name: summarise_groups(rows, names, name) for name in summary["protocols"]}
-    if groups["standard"]:
-        summary["groups"] = {
-            group: {"cases": 2, "protocols": {name: own[group] for name, own in groups.items()}}
-            for group in groups["standard"]
-        }
-    return summary
 
 
 @pytest.fixture
@@ -68,24 +28,6 @@ def photographs():
     half = np.array([0, 0, 1, 1, 0, 0, 0, 0])
     cases = [(truth, truth), (half, truth), (nothing, truth), (half, nothing), (nothing, nothing)]
     return summary_of(("background", "lesion"), "photograph", "isic2018", cases)
-
-
-@functools.cache
-def volumes_once(names, **options):
-    rng = np.random.default_rng(0)
-    cases = []
-    for i in range(4):
-        truth = rng.integers(0, len(names), (2, 8, 8))
-        truth[truth == 3] = 0  # no left kidney in any case
-        prediction = np.where(rng.random(truth.shape) < 0.8, truth, 0)
-        if i == 0:
-            truth[truth == 1] = 0  # so a false positive
-        cases.append((prediction, truth))
-    return summary_of(names, "volume", "synapse", cases, **options)
-
-
-def random_volumes(names, **options):
-    return copy.deepcopy(volumes_once(names, **options))  # tests change what they get
 
 
 @pytest.fixture

@@ -8,60 +8,26 @@ import shutil
 
 import pytest
 
+from drawn_summaries import lookout_of, usual, with_trust
 from msa2net.evaluation.card import write_card
 from msa2net.evaluation.trust import trust_of
 from msa2net.inference.flags import Verdict
-from msa2net.inference.lookout import Lookout
 from msa2net.inference.run_folder import read_facts
-from msa2net.inference.usual_facts import FEWEST, Range, Usual, words_on_limits
+from msa2net.inference.usual_facts import FEWEST, Range, words_on_limits
 from msa2net.inference.validation import (
     is_unfinished,
     network_warnings,
     validation_scores,
     with_scores,
 )
-from msa2net.metrics.calibration import reliability_table
 from msa2net.report.html import write_report
 from report_runs import make_run
 from test_report import Page
-
-RANGES = {
-    "size:mm3:liver": Range(low=13.5, centre=14.0, high=14.5),
-    "spacing:slices:": Range(low=0.0, centre=1.0, high=2.0),
-}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("trust") / "run", "volume")
-
-
-def usual(**changes):
-    facts = {"train_cases": 18, "val_cases": 6, "temperature": 1.5, "ranges": RANGES, "limits": {}}
-    return Usual(**facts | changes)
-
-
-def lookout_of(verdicts):
-    import numpy as np
-
-    lookout = Lookout(usual(), calibration=True)
-    lookout.verdicts = verdicts
-    rng = np.random.default_rng(0)
-    confidence = rng.uniform(0.4, 1, 4000)
-    right = rng.random(4000) < confidence
-    over = np.minimum(1, confidence + 0.1)
-    lookout.tables_2B3 = np.stack(
-        [reliability_table(over, right), reliability_table(confidence, right)]
-    )
-    return lookout
-
-
-def with_trust(run, folder, lookout):
-    shutil.copytree(run, folder)
-    path = folder / "evaluation" / "summary.json"
-    trust = trust_of(lookout, usual())
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"trust": trust}))
-    return trust
 
 
 def test_flagged_cases_come_first_in_the_report(run, tmp_path):
