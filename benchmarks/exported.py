@@ -113,7 +113,7 @@ def apply(part: str, run: Path, batches: list[int], repeats: int, threads: int) 
         torch.set_num_threads(threads)
         predictor = Predictor.load(run, "cpu")
     else:
-        from msa2net.onnx_predictor import OnnxPredictor
+        from msa2net.inference.onnx_backend import OnnxPredictor
 
         predictor = OnnxPredictor.load(run / "model.onnx", threads=threads)
     found = {

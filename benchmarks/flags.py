@@ -19,16 +19,16 @@ from scipy import stats
 from spoil import SPOILERS
 
 from msa2net.config import load_config
-from msa2net.data.prepare import prepare
-from msa2net.data.store import Store
+from msa2net.data.prepared.prepare import prepare
+from msa2net.data.prepared.store import Store
 from msa2net.errors import Msa2NetError
-from msa2net.evaluation.evaluate import score_cases
-from msa2net.inference.flags import Verdict
-from msa2net.inference.lookout import Lookout
+from msa2net.evaluation.run import score_cases
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import read_facts
 from msa2net.metrics.calibration import expected_calibration_error
-from msa2net.training.usual import note_usual
+from msa2net.quality.flags import Verdict
+from msa2net.quality.monitor import Lookout
+from msa2net.training.fit_quality import note_usual
 
 
 def main() -> None:

@@ -25,12 +25,12 @@ from pydicom.uid import (
 
 from msa2net.config import DataConfig
 from msa2net.data.check.dataset import check_store
-from msa2net.data.prepare import prepare
+from msa2net.data.formats.synapse_files import read_test_volume, read_training_slices
+from msa2net.data.io.readers import read_image, read_mask, read_path
+from msa2net.data.prepared.prepare import prepare
+from msa2net.data.prepared.slice_files import build_slices
+from msa2net.data.prepared.store import open_store
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.readers import read_image, read_mask, read_path
-from msa2net.data.slice_files import build_slices
-from msa2net.data.store import open_store
-from msa2net.data.synapse_files import read_test_volume, read_training_slices
 from msa2net.errors import DataError
 from msa2net.prediction.inputs import find_images
 

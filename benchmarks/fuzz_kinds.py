@@ -38,11 +38,7 @@ from msa2net.data.preprocessing import Preprocessing
 from msa2net.evaluation.folders import evaluate
 from msa2net.evaluation.summary import read_notes
 from msa2net.export.onnx import _stamp
-from msa2net.inference.predictor import Predictor
-from msa2net.inference.run_folder import ModelFacts, NetworkFacts, save_run
-from msa2net.models.registry import create_model
-from msa2net.models.weights import check_entries, read_state_dict
-from msa2net.onnx_predictor import (
+from msa2net.inference.onnx_backend import (
     CHECKSUM_KEY,
     DATA_FILE_KEY,
     MODEL_KEY,
@@ -50,9 +46,13 @@ from msa2net.onnx_predictor import (
     SCHEMA_KEY,
     OnnxPredictor,
 )
+from msa2net.inference.predictor import Predictor
+from msa2net.inference.run_folder import ModelFacts, NetworkFacts, save_run
+from msa2net.models.registry import create_model
+from msa2net.models.weights import check_entries, read_state_dict
+from msa2net.prediction.csv_tables import write_tables
 from msa2net.prediction.records import read_record
 from msa2net.prediction.run import predict_files
-from msa2net.prediction.tables import write_tables
 from msa2net.report.html import write_report
 from msa2net.training.checkpoint import DIGITS, Checkpoints
 from msa2net.training.checkpoint_state import check_optimizer_state

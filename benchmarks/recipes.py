@@ -25,8 +25,8 @@ from typing import Any
 import torch
 
 from msa2net.config import Config, load_config
-from msa2net.data.splits import patient_of
-from msa2net.evaluation.evaluate import evaluate_run
+from msa2net.data.prepared.splits import patient_of
+from msa2net.evaluation.run import evaluate_run
 from msa2net.files import write_json, write_text
 from msa2net.metrics.bootstrap import mean_interval
 from msa2net.metrics.summary import read_cases_csv

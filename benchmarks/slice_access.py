@@ -20,11 +20,11 @@ import numpy as np
 import torch
 
 from msa2net.config import AugmentConfig
-from msa2net.data.augment import Augmentation
+from msa2net.data.loading.augment import Augmentation
+from msa2net.data.loading.slices import SliceDataset
+from msa2net.data.prepared.slice_files import SliceArrays
+from msa2net.data.prepared.slice_files import write_slices as write_case
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.slice_files import SliceArrays
-from msa2net.data.slice_files import write_slices as write_case
-from msa2net.data.slices import SliceDataset
 from msa2net.files import write_json
 
 FEWEST = 500

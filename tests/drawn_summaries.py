@@ -7,12 +7,12 @@ import shutil
 
 import numpy as np
 
-from msa2net.evaluation.reference import reference_for
-from msa2net.evaluation.trust import trust_of
-from msa2net.inference.lookout import Lookout
-from msa2net.inference.usual_facts import Range, Usual
+from msa2net.evaluation.case_assessments import trust_of
+from msa2net.evaluation.published_results import reference_for
 from msa2net.metrics import case_rows, summarise, summarise_groups
 from msa2net.metrics.calibration import reliability_table
+from msa2net.quality.monitor import Lookout
+from msa2net.quality.reference_ranges import Range, Usual
 
 ORGANS = (
     *("background", "aorta", "gallbladder", "left_kidney", "right_kidney"),

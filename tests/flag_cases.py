@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from msa2net.data.case import Case, Geometry
+from msa2net.data.prepared.store import Store, StoredCase
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.store import Store, StoredCase
 
 NAMES = ("background", "liver", "spleen", "aorta")
 HU = (-60.0, 60.0, 130.0, 260.0)  # of each class; background within the body is fat

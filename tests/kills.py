@@ -36,12 +36,12 @@ import prediction_runs
 import resumed
 from msa2net.config import Config, DataConfig, dump_config, load_config
 from msa2net.data.phantom.files import write_phantom
-from msa2net.data.prepare import prepare
+from msa2net.data.prepared.prepare import prepare
+from msa2net.data.prepared.slice_files import build_slices
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.slice_files import build_slices
 from msa2net.evaluation.compare import compare_evaluations, write_comparison
-from msa2net.evaluation.evaluate import evaluate_run
 from msa2net.evaluation.folders import evaluate
+from msa2net.evaluation.run import evaluate_run
 from msa2net.export import onnx as export
 from msa2net.inference.run_folder import EXPORT_FILE
 from msa2net.prediction.run import predict_files

@@ -8,8 +8,8 @@ import torch
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.export.onnx import export_onnx
 from msa2net.inference.run_folder import ModelFacts, NetworkFacts, save_run
-from msa2net.inference.usual_facts import Range, Usual
 from msa2net.models.registry import create_model
+from msa2net.quality.reference_ranges import Range, Usual
 
 SIZE = (64, 64)
 NAMES = ("background", "lesion")

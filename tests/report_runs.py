@@ -9,7 +9,7 @@ from torch import nn
 from msa2net.config import Config, dump_config
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.evaluation.examples import example_name, pack_example
-from msa2net.evaluation.reference import reference_for
+from msa2net.evaluation.published_results import reference_for
 from msa2net.evaluation.summary import build_summary, protocols_of, write_evaluation
 from msa2net.files import sha256
 from msa2net.inference.run_folder import ModelFacts, NetworkFacts, save_run, software_versions

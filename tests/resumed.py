@@ -69,7 +69,7 @@ def train(folder: Path, run: Path, *, tiny: bool = True, resume: bool = False, *
     config = options.pop("config", None) or settings(folder)
     with (
         mock.patch.object(setup, "create_model", tiny_network if tiny else setup.create_model),
-        mock.patch("msa2net.training.callbacks.SAVING_SHARE", float("inf")),
+        mock.patch("msa2net.training.recorder.SAVING_SHARE", float("inf")),
     ):
         return training.train(config, run, device="cpu", resume=resume, **options)
 

@@ -9,8 +9,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as plain
 
 from msa2net.config import AugmentConfig
-from msa2net.data.augment import STEPS, Augmentation, Jitter, Move, jitter, move
-from msa2net.data.warp import Affine, sampling_grid, warp
+from msa2net.data.loading.affine import Affine, sampling_grid, warp
+from msa2net.data.loading.augment import STEPS, Augmentation, Jitter, Move, jitter, move
 
 EVERYTHING = AugmentConfig(
     horizontal_flip=0.5,

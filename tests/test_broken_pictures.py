@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from msa2net.data.readers import read_image, read_mask
+from msa2net.data.io.readers import read_image, read_mask
 from msa2net.errors import DataError
 
 # Pillow also warns of what it finds; that is not what is looked at here.

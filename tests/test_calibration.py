@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from msa2net.inference.confidence import sharpened
 from msa2net.metrics.calibration import (
     BINS,
     HIGHEST,
@@ -18,6 +17,7 @@ from msa2net.metrics.calibration import (
     reliability_points,
     reliability_table,
 )
+from msa2net.quality.confidence import sharpened
 
 
 def test_error_by_hand():

@@ -23,11 +23,10 @@ from msa2net.data.check.findings import LEVELS, Finding
 from msa2net.data.geometry import FileLayout, Geometry, training_orientation
 from msa2net.data.labels import ENCODINGS
 from msa2net.data.phantom.files import write_phantom
-from msa2net.data.prepare import prepare
-from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.slice_files import build_slices
-from msa2net.data.statistics import count_labels, describe_channels
-from msa2net.data.store import (
+from msa2net.data.prepared.intensity_statistics import count_labels, describe_channels
+from msa2net.data.prepared.prepare import prepare
+from msa2net.data.prepared.slice_files import build_slices
+from msa2net.data.prepared.store import (
     Store,
     StoredCase,
     image_path,
@@ -35,6 +34,7 @@ from msa2net.data.store import (
     open_store,
     write_index,
 )
+from msa2net.data.preprocessing import Preprocessing
 
 SMALL = (32, 32)
 PLACE = Geometry.from_spacing((2.0, 1.0, 1.0))

@@ -13,11 +13,11 @@ import yaml
 
 from commands import assert_one_sentence, msa2net
 from msa2net.config import Config, DataConfig, parse_section
-from msa2net.data import slice_files
 from msa2net.data.check.dataset import check_store
+from msa2net.data.prepared import slice_files
+from msa2net.data.prepared.slice_files import build_slices
+from msa2net.data.prepared.store import with_splits
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.slice_files import build_slices
-from msa2net.data.store import with_splits
 from msa2net.errors import DataError
 from msa2net.models.registry import create_model
 from msa2net.training import needs
@@ -147,7 +147,7 @@ def test_memory_of_a_training(tmp_path: Path, monkeypatch):
     )
     for batch in (1000, 100_000):
         # Counted without computing. A real network on a CPU keeps some copies more: it rearranges
-        # what dilated convolutions get (models/dilated.py).
+        # what dilated convolutions get (models/kernels.py).
         kept = (fixed + batch * each) / 1e9
         assert 0.8 * kept - 0.06 < memory(batch)[1] < kept + 0.06
     monkeypatch.setattr(needs, "_total_bytes", lambda: (1_000_000_000, "machine"))

@@ -19,7 +19,7 @@ from msa2net.evaluation.compare import compare_evaluations, console_comparison, 
 from msa2net.files import write_json
 from msa2net.metrics import case_rows, write_cases_csv
 from msa2net.metrics.comparison import compare
-from msa2net.metrics.statistics import holm, mean_interval, signed_rank_p
+from msa2net.metrics.hypothesis_tests import holm, mean_interval, signed_rank_p
 from msa2net.metrics.summary import COLUMNS
 
 TIED = [0.0] * 6

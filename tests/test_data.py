@@ -17,21 +17,21 @@ from torch.utils.data import DataLoader
 import msa2net
 from commands import msa2net as command
 from msa2net.config import AugmentConfig, DataConfig
-from msa2net.data import prepare as prepare_module
-from msa2net.data.augment import Augmentation
 from msa2net.data.case import Case, Geometry, Segmentation
 from msa2net.data.check.dataset import check_store
 from msa2net.data.display import class_color
 from msa2net.data.formats import isic2018, open_source
-from msa2net.data.names import MASK_ENDINGS
+from msa2net.data.formats.file_names import MASK_ENDINGS
+from msa2net.data.io.readers import list_images, read_image, read_mask, read_path
+from msa2net.data.loading.augment import Augmentation
+from msa2net.data.loading.slices import EpochSampler, SliceDataset
 from msa2net.data.phantom.files import write_phantom
-from msa2net.data.prepare import prepare, reduce_photograph
+from msa2net.data.prepared import prepare as prepare_module
+from msa2net.data.prepared.prepare import prepare, reduce_photograph
+from msa2net.data.prepared.slice_files import build_slices
+from msa2net.data.prepared.splits import read_split_lists, split_by_count, split_by_ratio
+from msa2net.data.prepared.store import Store, open_store, with_splits
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.readers import list_images, read_image, read_mask, read_path
-from msa2net.data.slice_files import build_slices
-from msa2net.data.slices import EpochSampler, SliceDataset
-from msa2net.data.splits import read_split_lists, split_by_count, split_by_ratio
-from msa2net.data.store import Store, open_store, with_splits
 from msa2net.errors import ConfigError, DataError
 from msa2net.prediction.inputs import find_images
 

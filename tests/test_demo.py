@@ -13,10 +13,10 @@ import commands
 from msa2net.benchmark.fitting import epochs_within, step_seconds
 from msa2net.cli.demo import begun_demo, demo_config, fit
 from msa2net.config import load_config
-from msa2net.data.prepare import prepare
+from msa2net.data.prepared.prepare import prepare
 from msa2net.errors import ConfigError
-from msa2net.training.callbacks import Recorder
 from msa2net.training.checkpoint import Checkpoints
+from msa2net.training.recorder import Recorder
 from msa2net.training.run import train
 
 command = sys.modules["msa2net.cli.demo"]  # the package's attribute is the function
@@ -102,7 +102,7 @@ def test_an_interrupted_demo_goes_on_by_the_command_that_it_prints(tmp_path: Pat
     never = mock.Mock(side_effect=RuntimeError)
     monkeypatch.setattr("msa2net.benchmark.fitting.step_seconds", never)
     with mock.patch(
-        "msa2net.evaluation.evaluate.evaluate_run", mock.Mock(side_effect=KeyboardInterrupt)
+        "msa2net.evaluation.run.evaluate_run", mock.Mock(side_effect=KeyboardInterrupt)
     ):
         stopped = commands.msa2net(*words, cwd=tmp_path)
     assert stopped.returncode == 130

@@ -19,15 +19,15 @@ from scipy.spatial.transform import Rotation
 pydicom = pytest.importorskip("pydicom")
 
 import dicom_files as files  # noqa: E402
-from msa2net.data.dicom import (  # noqa: E402
+from msa2net.data.dicom.headers import holds_dicom, is_dicom  # noqa: E402
+from msa2net.data.dicom.reader import (  # noqa: E402
     choose_series,
     list_series,
     load_series,
     read_series,
 )
-from msa2net.data.dicom_files import holds_dicom, is_dicom  # noqa: E402
-from msa2net.data.dicom_grid import Slice, stack  # noqa: E402
-from msa2net.data.readers import read_path  # noqa: E402
+from msa2net.data.dicom.slice_geometry import Slice, stack  # noqa: E402
+from msa2net.data.io.readers import read_path  # noqa: E402
 from msa2net.errors import DataError  # noqa: E402
 
 SHAPE = (6, 5, 4)  # slices, rows, columns of most series here

@@ -14,11 +14,11 @@ import pydicom  # noqa: E402
 
 import dicom_files as files  # noqa: E402
 from msa2net import __version__  # noqa: E402
-from msa2net.data import dicom_seg  # noqa: E402
+from msa2net.data.dicom import segmentation as module  # noqa: E402
 from msa2net.data.case import Segmentation  # noqa: E402
-from msa2net.data.dicom import list_series, load_series, read_series  # noqa: E402
-from msa2net.data.dicom_seg import read_back, write_segmentation  # noqa: E402
-from msa2net.data.dicom_series import Series  # noqa: E402
+from msa2net.data.dicom.reader import list_series, load_series, read_series  # noqa: E402
+from msa2net.data.dicom.segmentation import read_back, write_segmentation  # noqa: E402
+from msa2net.data.dicom.series import Series  # noqa: E402
 from msa2net.errors import DataError  # noqa: E402
 
 SHAPE = (6, 12, 10)
@@ -204,7 +204,7 @@ def test_a_file_that_reads_back_otherwise_is_not_kept(
 ):
     """An older file survives, too."""
     segmentation, series = labelled(tmp_path)
-    build, path = dicom_seg._build, tmp_path / "seg.dcm"
+    build, path = module._build, tmp_path / "seg.dcm"
 
     def spoilt(labels: np.ndarray, sources: list[Any], *others: Any) -> Any:
         if spoil == "flip":
@@ -219,7 +219,7 @@ def test_a_file_that_reads_back_otherwise_is_not_kept(
         return dataset
 
     path.write_bytes(b"older")
-    monkeypatch.setattr(dicom_seg, "_build", spoilt)
+    monkeypatch.setattr(module, "_build", spoilt)
     with pytest.raises(DataError, match=r"not written: read back, (\d+ of 720|.* grid)"):
         write_segmentation(segmentation, series, path)
     assert path.read_bytes() == b"older"

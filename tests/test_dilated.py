@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from msa2net.models.dilated import dilated_depthwise, pays
+from msa2net.models.kernels import dilated_depthwise, pays
 from msa2net.models.lka import DilatedDepthwiseConv2d
 
 

@@ -18,7 +18,7 @@ from golden_weights import published_state
 from msa2net.cli.paper import evaluate_as_published, train_as_published
 from msa2net.config import DataConfig
 from msa2net.data.phantom.files import write_phantom
-from msa2net.data.prepare import prepare
+from msa2net.data.prepared.prepare import prepare
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"

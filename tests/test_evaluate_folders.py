@@ -19,18 +19,18 @@ from commands import assert_one_sentence
 from commands import msa2net as command
 from msa2net.config import DataConfig
 from msa2net.data.phantom.files import write_phantom
-from msa2net.data.prepare import prepare
+from msa2net.data.prepared.prepare import prepare
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, DataError
 from msa2net.evaluation import folders as folders_module
-from msa2net.evaluation import masks as masks_module
-from msa2net.evaluation.evaluate import evaluate_run
+from msa2net.evaluation import label_maps
+from msa2net.evaluation.run import evaluate_run
 from msa2net.evaluation.summary import LabelsHash, read_summary
 from msa2net.inference.run_folder import ModelFacts, NetworkFacts, save_run
 from msa2net.metrics import read_cases_csv
 from msa2net.models.registry import create_model
 from msa2net.report.html import write_report
-from msa2net.training.folder import check_run_folder
+from msa2net.training.output_folder import check_run_folder
 
 NAMES = ("background", "liver", "tumour")
 SPACING = (3.0, 1.2, 0.7)  # Z, H, W, in millimetres
@@ -565,13 +565,13 @@ def test_cases_are_scored_side_by_side_and_come_in_order(tmp_path: Path, monkeyp
 def test_the_first_error_ends_it_and_nothing_is_written(tmp_path: Path, monkeypatch):
     predictions, labels = write_volumes(tmp_path, cases=30)
     (predictions / "case10.nii.gz").write_bytes(b"no volume")  # the third by name
-    begun, read = [], masks_module.read_nifti_label
+    begun, read = [], label_maps.read_nifti_label
 
     def counted(path: Path):
         begun.append(path)
         return read(path)
 
-    monkeypatch.setattr(masks_module, "read_nifti_label", counted)
+    monkeypatch.setattr(label_maps, "read_nifti_label", counted)
     with pytest.raises(DataError, match=r"case case10: .*case10.nii.gz"):
         msa2net.evaluate(predictions, labels, NAMES, workers=1, out=tmp_path / "out")
     assert len(begun) < 60

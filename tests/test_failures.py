@@ -21,10 +21,10 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 import commands
 import resumed
 from msa2net.config import TrainConfig
-from msa2net.data.augment import Augmentation
+from msa2net.data.loading.augment import Augmentation
 from msa2net.data.phantom.files import write_phantom
-from msa2net.data.slice_files import SampleError, SliceArrays, naming
-from msa2net.data.store import image_path
+from msa2net.data.prepared.slice_files import SampleError, SliceArrays, naming
+from msa2net.data.prepared.store import image_path
 from msa2net.errors import ConfigError, DataError, is_out_of_memory, memory_guard
 from msa2net.inference.predictor import Predictor
 from msa2net.losses import create_loss
@@ -513,10 +513,14 @@ def test_nothing_else_is_taken_for_a_lack_of_memory(error: Exception):
 @pytest.mark.parametrize(
     ("place", "words", "parts"),
     [
-        ("data.prepare._store_case", "prepare isic2018 RAW OUT", ["case ISIC_", "lower --workers"]),
+        (
+            "data.prepared.prepare._store_case",
+            "prepare isic2018 RAW OUT",
+            ["case ISIC_", "lower --workers"],
+        ),
         ("data.check.dataset.check_arrays", "check DATA", ["while checking the data; end what"]),
         ("export.onnx._trace", "export RUN --out OUT.onnx", ["while exporting; end what else"]),
-        ("evaluation.evaluate.read_facts", "evaluate RUN", ["while evaluating; end what else"]),
+        ("evaluation.run.read_facts", "evaluate RUN", ["while evaluating; end what else"]),
         ("prediction.run.find_inputs", "predict RUN RAW --out OUT", ["while predicting; end what"]),
         (
             "data.phantom.files.write_phantom",
@@ -541,7 +545,7 @@ LITTLE_MEMORY = """
 import json, resource, sys
 import torch
 from msa2net.cli import main
-import msa2net.prediction.run, msa2net.evaluation.folders, msa2net.data.prepare
+import msa2net.prediction.run, msa2net.evaluation.folders, msa2net.data.prepared.prepare
 from msa2net.inference.predictor import Predictor
 
 Predictor.load(sys.argv[1])(torch.zeros(1, 40, 40).numpy())  # what is loaded late is there now

@@ -16,7 +16,7 @@ import torch
 
 from msa2net import files, locks
 from msa2net.data.geometry import Geometry
-from msa2net.data.writers import write_jpeg, write_labels, write_png
+from msa2net.data.io.writers import write_jpeg, write_labels, write_png
 from msa2net.errors import DataError
 from msa2net.files import atomic_path, clean_temporaries, staging, write_json, write_text
 from msa2net.inference.run_folder import clean_run

@@ -17,8 +17,8 @@ from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, WeightsError
 from msa2net.inference.run_folder import ModelFacts, NetworkFacts, load_run, save_run
 from msa2net.models.registry import create_model
+from msa2net.training.finetune import read_source, start_from
 from msa2net.training.run import train
-from msa2net.training.start import read_source, start_from
 
 SETTINGS = """
 image_size: 32
@@ -191,7 +191,9 @@ def test_nothing_that_fits_is_refused(tmp_path: Path):
 def test_published_weights_are_read_by_our_names(golden: Path, tmp_path: Path, monkeypatch):
     """Nine classes of Synapse, into a network with three of them."""
     state = published_state(golden / "github_manifest.json")
-    monkeypatch.setattr("msa2net.training.start.read_state_dict", lambda _: state)  # saves 375 MB
+    monkeypatch.setattr(
+        "msa2net.training.finetune.read_state_dict", lambda _: state
+    )  # saves 375 MB
     source = read_source(tmp_path / "best.pth")
     assert source.label_names is not None
     assert source.label_names[6] == "pancreas"

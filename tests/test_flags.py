@@ -15,8 +15,10 @@ from flag_cases import NAMES, PREPROCESSING, ByValue, torso, torsos
 from msa2net.data.case import Case, Geometry
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import DataError
-from msa2net.inference.confidence import Answers, ConfidenceSums
-from msa2net.inference.features import (
+from msa2net.inference.predictor import Predictor
+from msa2net.inference.torch_backend import Group, Member
+from msa2net.quality.confidence import Answers, ConfidenceSums
+from msa2net.quality.features import (
     DOUBT,
     SIDE,
     SLICES,
@@ -24,11 +26,7 @@ from msa2net.inference.features import (
     layout_features,
     structure_features,
 )
-from msa2net.inference.flags import _SENTENCES, judge
-from msa2net.inference.lookout import Lookout
-from msa2net.inference.networks import Group, Member
-from msa2net.inference.predictor import Predictor
-from msa2net.inference.usual import (
+from msa2net.quality.fit_ranges import (
     FLOORS,
     OF_VALIDATION,
     RATES,
@@ -38,8 +36,10 @@ from msa2net.inference.usual import (
     learn,
     upper_limit,
 )
-from msa2net.inference.usual_facts import TARGET, Range, criterion
-from msa2net.training.usual import measure
+from msa2net.quality.flags import _SENTENCES, judge
+from msa2net.quality.monitor import Lookout
+from msa2net.quality.reference_ranges import TARGET, Range, criterion
+from msa2net.training.fit_quality import measure
 
 TEST = range(60, 100)
 

@@ -13,7 +13,7 @@ from msa2net import Predictor, export_onnx
 from msa2net.errors import Msa2NetError, WeightsError
 from msa2net.inference.run_folder import load_run, read_facts, save_run
 from msa2net.models.weights import read_state_dict
-from msa2net.training.start import read_source
+from msa2net.training.finetune import read_source
 from prediction_runs import write_run
 
 RANGE = {"low": -1.0, "centre": 0.0, "high": 1.0}

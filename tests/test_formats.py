@@ -24,8 +24,8 @@ from msa2net.data.labels import ENCODINGS, IGNORE, convert, label_names, remap
 from msa2net.data.phantom import ABDOMEN_LABELS, abdomen
 from msa2net.data.phantom.files import LAYOUTS, write_phantom
 from msa2net.data.phantom.heart import HEART_LABELS, heart
-from msa2net.data.prepare import prepare
-from msa2net.data.store import open_store
+from msa2net.data.prepared.prepare import prepare
+from msa2net.data.prepared.store import open_store
 from msa2net.errors import ConfigError, DataError
 
 VOLUMES = ("acdc", "btcv", "synapse", "nnunet")

@@ -12,7 +12,8 @@ from torch import nn
 
 from golden_weights import published_state, weight_by_rule
 from msa2net.errors import WeightsError
-from msa2net.models.reference import (
+from msa2net.models.registry import create_model
+from msa2net.models.released import (
     ReferenceGate,
     ReferenceNet,
     gate_names,
@@ -20,7 +21,6 @@ from msa2net.models.reference import (
     published_names,
     recognise,
 )
-from msa2net.models.registry import create_model
 
 VARIANTS = {"msa2net_reference": "paper", "msa2net_github": "github"}
 

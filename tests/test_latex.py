@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from msa2net.evaluation.latex import latex_table
+from msa2net.evaluation.tables.latex import latex_table
 from msa2net.metrics import case_rows, standard_protocol, summarise
 
 SYNAPSE = (

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from msa2net.metrics import case_pattern, case_rows, pattern_sentences, patterns
+from msa2net.metrics import case_pattern, case_rows, pattern_sentences, systematic_errors
 
 NAMES = ("background", "liver", "spleen", "aorta")
 
@@ -44,7 +44,7 @@ def test_pieces_are_put_together(monkeypatch):
     truth, prediction = truth_of(0), truth_of(1)
     truth[0, 0, :9] = 255
     whole = case_pattern(prediction, truth, len(NAMES))
-    monkeypatch.setattr(patterns, "_CHUNK", 3 * 24 * 24)
+    monkeypatch.setattr(systematic_errors, "_CHUNK", 3 * 24 * 24)
     for made, expected in zip(case_pattern(prediction, truth, len(NAMES)), whole, strict=True):
         np.testing.assert_allclose(made, expected, rtol=1e-12, atol=1e-12)
     assert whole.named.sum() == np.isin(truth, (1, 2, 3)).sum()

@@ -11,8 +11,7 @@ from scipy import stats
 
 from msa2net.errors import ConfigError
 from msa2net.metrics.bootstrap import class_mean_intervals, mean_intervals, pooled_intervals
-from msa2net.metrics.protocol import PROTOCOLS
-from msa2net.metrics.statistics import (
+from msa2net.metrics.hypothesis_tests import (
     describe,
     holm,
     mean_interval,
@@ -20,6 +19,7 @@ from msa2net.metrics.statistics import (
     which_is_better,
     worst_cases,
 )
+from msa2net.metrics.protocol import PROTOCOLS
 
 # --- describe --------------------------------------------------------------------------------
 

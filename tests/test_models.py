@@ -9,11 +9,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from msa2net.errors import ConfigError, WeightsError
+from msa2net.models.complexity import summarise_model
 from msa2net.models.dual_attention import ChannelAttention, EfficientAttention, largest_head_count
 from msa2net.models.masag import MASAG
 from msa2net.models.patch_expand import PatchExpand
 from msa2net.models.registry import MODELS, create_model
-from msa2net.models.summary import summarise_model
 from msa2net.models.weights import load_weights, read_state_dict, save_weights
 
 TINY = "test_maxvit"  # timm's smallest MaxViT, for tests

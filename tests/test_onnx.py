@@ -21,20 +21,16 @@ import commands
 import resumed
 from commands import assert_one_sentence
 from msa2net.data.case import Case
+from msa2net.data.io.readers import read_image
+from msa2net.data.io.writers import write_png
 from msa2net.data.phantom import abdomen, skin_lesion
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.readers import read_image
-from msa2net.data.writers import write_png
 from msa2net.errors import ConfigError, DataError, WeightsError
 from msa2net.export import onnx as export
 from msa2net.export.onnx import comparison_images, export_onnx
 from msa2net.files import sha256
-from msa2net.inference.lookout import Lookout
-from msa2net.inference.predictor import Predictor
-from msa2net.inference.run_folder import ModelFacts, NetworkFacts, read_facts, save_run
-from msa2net.models.registry import MODELS, create_model
-from msa2net.onnx_predictor import (
+from msa2net.inference.onnx_backend import (
     CHECKSUM_KEY,
     MODEL_KEY,
     NO_CHECKSUM,
@@ -43,6 +39,10 @@ from msa2net.onnx_predictor import (
     WEIGHTS_KEY,
     OnnxPredictor,
 )
+from msa2net.inference.predictor import Predictor
+from msa2net.inference.run_folder import ModelFacts, NetworkFacts, read_facts, save_run
+from msa2net.models.registry import MODELS, create_model
+from msa2net.quality.monitor import Lookout
 from onnx_runs import NAMES, SIZE, USUAL, write_run
 
 PICTURES = "isic2018/ISIC2018_Task1-2_Training_Input"

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from msa2net.config import AugmentConfig, DataConfig
-from msa2net.data.augment import Augmentation, mix
+from msa2net.data.loading.augment import Augmentation, mix
+from msa2net.data.loading.slices import EpochSampler, SliceDataset
 from msa2net.data.phantom.files import write_phantom
-from msa2net.data.prepare import prepare
+from msa2net.data.prepared.prepare import prepare
+from msa2net.data.prepared.slice_files import build_slices
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.slice_files import build_slices
-from msa2net.data.slices import EpochSampler, SliceDataset
 
 SEED, BATCH = 11, 4
 PREPROCESSING = Preprocessing(

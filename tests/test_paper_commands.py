@@ -19,7 +19,7 @@ from golden_weights import published_state
 from msa2net.cli.paper import evaluate_as_published, find_run, train_as_published
 from msa2net.config import load_config
 from msa2net.data.phantom.files import write_phantom
-from msa2net.data.store import open_store
+from msa2net.data.prepared.store import open_store
 from msa2net.errors import ConfigError, WeightsError
 
 ROOT = Path(__file__).parents[1]

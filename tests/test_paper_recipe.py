@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from msa2net.config import AugmentConfig, DataConfig, TrainConfig, load_config
-from msa2net.data import paper_augment
-from msa2net.data.native import NativeSliceDataset
-from msa2net.data.paper_augment import PaperAugmentation
+from msa2net.data.loading import paper_augment
+from msa2net.data.loading.native_resolution import NativeSliceDataset
+from msa2net.data.loading.paper_augment import PaperAugmentation
+from msa2net.data.loading.slices import EpochSampler, sample_key
 from msa2net.data.phantom.files import write_phantom
-from msa2net.data.prepare import prepare
+from msa2net.data.prepared.prepare import prepare
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.slices import EpochSampler, sample_key
 from msa2net.errors import ConfigError
 from msa2net.training.task import create_optimizer
 

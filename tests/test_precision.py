@@ -11,14 +11,14 @@ import torch
 from msa2net.data.phantom import abdomen
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, DataError
+from msa2net.inference.bfloat16 import computing_in, reduced
 from msa2net.inference.engine import most_probable
-from msa2net.inference.networks import Group, Member
+from msa2net.inference.onnx_backend import OnnxNetwork
 from msa2net.inference.predictor import Predictor
-from msa2net.inference.reduced import computing_in, reduced
 from msa2net.inference.run_folder import load_run
+from msa2net.inference.torch_backend import Group, Member
 from msa2net.models.lka import DilatedDepthwiseConv2d
 from msa2net.models.registry import create_model
-from msa2net.onnx_predictor import OnnxNetwork
 from msa2net.prediction.records import (
     SCHEMA,
     Maker,

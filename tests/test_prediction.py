@@ -24,12 +24,12 @@ from commands import assert_one_sentence, msa2net
 from msa2net.data.case import Geometry, Segmentation
 from msa2net.errors import ConfigError, DataError
 from msa2net.inference.predictor import Predictor
-from msa2net.inference.sharing import World
+from msa2net.inference.sharding import World
+from msa2net.prediction.csv_tables import structure_rows, write_tables
 from msa2net.prediction.devices import device_of_process
 from msa2net.prediction.inputs import find_images
 from msa2net.prediction.records import read_record
 from msa2net.prediction.run import predict_files
-from msa2net.prediction.tables import structure_rows, write_tables
 from prediction_runs import NAMES, write_run
 
 
@@ -648,7 +648,7 @@ def test_a_mask_keeps_everything_that_a_header_says_of_place(volumes, tmp_path: 
 
 @pytest.mark.parametrize("at_once", [2**24, 4])
 def test_sizes_worked_out_by_hand(monkeypatch, at_once: int):
-    monkeypatch.setattr("msa2net.prediction.tables._COUNTED", at_once)
+    monkeypatch.setattr("msa2net.prediction.csv_tables._COUNTED", at_once)
     labels = np.zeros((2, 3, 4), np.uint8)
     labels[0, 0, :3] = 1
     labels[1, 2, 3] = 2

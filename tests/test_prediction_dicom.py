@@ -21,9 +21,9 @@ from PIL import Image as Pillow  # noqa: E402
 import dicom_files as files  # noqa: E402
 from commands import assert_one_sentence, msa2net  # noqa: E402
 from msa2net.data.case import Segmentation  # noqa: E402
-from msa2net.data.dicom import list_series, load_series  # noqa: E402
-from msa2net.data.dicom_files import _TAGS  # noqa: E402
-from msa2net.data.dicom_seg import read_back  # noqa: E402
+from msa2net.data.dicom.headers import _TAGS  # noqa: E402
+from msa2net.data.dicom.reader import list_series, load_series  # noqa: E402
+from msa2net.data.dicom.segmentation import read_back  # noqa: E402
 from msa2net.data.phantom import abdomen  # noqa: E402
 from msa2net.errors import DataError  # noqa: E402
 from msa2net.prediction.inputs import find_images  # noqa: E402

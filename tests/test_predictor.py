@@ -18,16 +18,16 @@ from torch import Tensor, nn
 import dicom_files
 from msa2net.config import Config, dump_config
 from msa2net.data.case import Case, Geometry
+from msa2net.data.io.readers import read_path
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.readers import read_path
 from msa2net.errors import ConfigError, DataError
-from msa2net.inference.batches import LARGEST, choose_batch, fitting_batch
+from msa2net.inference.backend import DEFAULT_BATCH
+from msa2net.inference.batch_size import LARGEST, choose_batch, fitting_batch
 from msa2net.inference.engine import Engine
-from msa2net.inference.groups import DEFAULT_BATCH
-from msa2net.inference.networks import Member
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import ModelFacts, NetworkFacts, save_run
-from msa2net.inference.sharing import World, share_of, world_from_environment
+from msa2net.inference.sharding import World, share_of, world_from_environment
+from msa2net.inference.torch_backend import Member
 from msa2net.models.registry import create_model
 
 NAMES = ("background", "a", "b")

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from msa2net.config import DataConfig, parse_section
 from msa2net.data.formats import open_source
 from msa2net.data.phantom.files import write_phantom
-from msa2net.data.prepare import open_prepared, prepare
-from msa2net.data.splits import resplit, split_by_ratio
-from msa2net.data.statistics import count_labels, describe_channels
-from msa2net.data.store import INDEX, open_store
+from msa2net.data.prepared.intensity_statistics import count_labels, describe_channels
+from msa2net.data.prepared.prepare import open_prepared, prepare
+from msa2net.data.prepared.splits import resplit, split_by_ratio
+from msa2net.data.prepared.store import INDEX, open_store
 from msa2net.errors import ConfigError, DataError
 from msa2net.locks import Lock, alone_in
 
@@ -321,7 +321,7 @@ def test_processes_at_once_give_what_one_gives(hearts: Path, tmp_path: Path):
     """Three processes with one target, started together."""
     code = (
         "import sys; from pathlib import Path; from msa2net.config import DataConfig;"
-        "from msa2net.data.prepare import prepare;"
+        "from msa2net.data.prepared.prepare import prepare;"
         "prepare(DataConfig(format='acdc', root=Path(sys.argv[1]), prepared=Path(sys.argv[2])))"
     )
     command = [sys.executable, "-c", code, str(hearts), str(tmp_path / "shared")]

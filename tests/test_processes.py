@@ -23,8 +23,8 @@ from msa2net.inference.run_folder import read_facts
 from msa2net.models.registry import create_model
 from msa2net.training.checkpoint import Checkpoints
 from msa2net.training.datamodule import whole_parts
-from msa2net.training.processes import check_devices, find_processes, gather_rows, share_to_score
-from msa2net.training.recompute import recompute_blocks
+from msa2net.training.distributed import check_devices, find_processes, gather_rows, share_to_score
+from msa2net.training.gradient_checkpointing import recompute_blocks
 from msa2net.training.stopping import OUT_OF_TIME, StopRequest
 
 CASES = 58  # 40 are trained on, in 10 batches of 4; 6 validate

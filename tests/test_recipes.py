@@ -14,18 +14,18 @@ from torch import nn
 
 import resumed
 from msa2net.config import load_config
+from msa2net.data.loading.slices import EpochSampler
 from msa2net.data.phantom.files import write_phantom
-from msa2net.data.slices import EpochSampler
 from msa2net.errors import ConfigError
-from msa2net.evaluation.evaluate import evaluate_run
+from msa2net.evaluation.run import evaluate_run
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import load_run, read_facts
 from msa2net.losses import create_loss
-from msa2net.losses.supervision import SupervisedLoss
+from msa2net.losses.deep_supervision import SupervisedLoss
+from msa2net.models.auxiliary_heads import SupervisedNetwork
 from msa2net.models.registry import create_model
-from msa2net.models.supervision import SupervisedNetwork
-from msa2net.training.averaging import WeightAverage
 from msa2net.training.checkpoint import Checkpoints
+from msa2net.training.ema import WeightAverage
 from test_resume import assert_same_run, cut_off
 
 TINY = "test_maxvit"

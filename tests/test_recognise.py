@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msa2net.data.check.encodings import CLEAR_MARGIN, GOOD_FIT, Labelled, recognise_encoding
-from msa2net.data.check.organs import ORGANS
+from msa2net.data.check.label_encoding import CLEAR_MARGIN, GOOD_FIT, Labelled, recognise_encoding
+from msa2net.data.check.organ_statistics import ORGANS
 from msa2net.data.labels import ENCODINGS, IGNORE, convert
 from msa2net.data.phantom import abdomen
 from msa2net.data.phantom.heart import heart

@@ -14,17 +14,17 @@ import pytest
 
 from msa2net.config import dump_config, load_config
 from msa2net.errors import DataError, Msa2NetError
-from msa2net.evaluation.evaluate import evaluate_run
 from msa2net.evaluation.examples import RANKS
+from msa2net.evaluation.run import evaluate_run
 from msa2net.files import sha256
 from msa2net.inference.run_folder import NetworkFacts, read_facts, software_versions
 from msa2net.inference.training_facts import TrainingFacts
-from msa2net.inference.validation import network_warnings
+from msa2net.inference.validation_scores import network_warnings
 from msa2net.metrics import read_cases_csv, summarise
 from msa2net.metrics.protocol import FAILED_DISTANCES, PROTOCOLS
 from msa2net.models.registry import MODELS
-from msa2net.report.content import read_example
 from msa2net.report.html import write_report
+from msa2net.report.load import read_example
 from msa2net.training.run import train
 from report_runs import (
     GROUPS,

@@ -12,7 +12,8 @@ from PIL import Image
 
 from msa2net.data.display import PALETTE, class_color, display_image
 from msa2net.errors import ConfigError, DataError
-from msa2net.report.figures import (
+from msa2net.report.calibration_chart import reliability_chart
+from msa2net.report.overlay import (
     Curve,
     curve_chart,
     image_uri,
@@ -21,7 +22,6 @@ from msa2net.report.figures import (
     strip_chart,
     ticks,
 )
-from msa2net.report.reliability import reliability_chart
 
 
 def test_palette_stays_apart_for_the_colour_blind():
@@ -72,7 +72,7 @@ def test_overlay_by_hand(monkeypatch):
     np.testing.assert_array_equal(lined[:, 4:], painted[:, 4:])  # the picture's rim is no edge
     np.testing.assert_array_equal(lined[:, :3], 100)
     assert (image == 100).all()
-    monkeypatch.setattr("msa2net.report.figures._BAND", 6)  # large pictures come in bands of rows
+    monkeypatch.setattr("msa2net.report.overlay._BAND", 6)  # large pictures come in bands of rows
     np.testing.assert_array_equal(overlay(image, labels, num_classes=2, alpha=0.5), lined)
 
 

@@ -20,8 +20,8 @@ import torch
 import commands
 import resumed
 from msa2net.config import dump_config, load_config
+from msa2net.data.loading.slices import SliceDataset
 from msa2net.data.phantom.files import write_phantom
-from msa2net.data.slices import SliceDataset
 from msa2net.errors import ConfigError, DataError, WeightsError
 from msa2net.inference.run_folder import read_facts
 from msa2net.training.checkpoint import Checkpoints
@@ -167,7 +167,7 @@ def test_too_little_memory_after_the_last_epoch_is_explained(
 ):
     failing = mock.Mock(side_effect=MemoryError)
     with (
-        mock.patch("msa2net.training.usual.look_at", failing),
+        mock.patch("msa2net.training.fit_quality.look_at", failing),
         pytest.raises(ConfigError, match="not enough memory on cpu while validating: .* go on"),
     ):
         resumed.train(workplace, tmp_path / "run")

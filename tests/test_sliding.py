@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from msa2net.data.case import Case, Geometry
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, DataError
-from msa2net.inference.groups import count_windows
-from msa2net.inference.networks import Group, Member
+from msa2net.inference.backend import count_windows
 from msa2net.inference.predictor import Predictor
+from msa2net.inference.torch_backend import Group, Member
 
 NAMES = ("background", "bright")
 SIZE = (32, 32)

@@ -15,12 +15,12 @@ from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 
 from commands import msa2net
 from drawn_summaries import THIRTEEN, lookout_of, random_volumes, usual, with_trust
-from msa2net.evaluation.card import write_card
 from msa2net.evaluation.compare import compare_evaluations, console_comparison, write_comparison
+from msa2net.evaluation.model_card import write_card
 from msa2net.evaluation.summary import read_summary
-from msa2net.evaluation.tables import console_table, markdown_table
-from msa2net.inference.flags import Verdict
+from msa2net.evaluation.tables.console import console_table, markdown_table
 from msa2net.inference.run_folder import read_facts, write_facts
+from msa2net.quality.flags import Verdict
 from msa2net.report.html import write_report
 from prediction_runs import write_run
 from report_runs import as_schema_1, make_evaluation, make_run

@@ -22,8 +22,8 @@ LAYERS = [
     {"training", "prediction"},
     {"report", "export"},
     {"evaluation"},
-    {"onnx_predictor"},
     {"inference"},
+    {"quality"},
     {"models", "losses", "data"},
     {"metrics"},
     {"config"},
@@ -139,7 +139,7 @@ def test_only_the_command_line_prints_or_exits():
         ("msa2net.config", {"torch"}),
         ("msa2net.errors", {"numpy", "torch"}),
         ("msa2net.metrics", {"torch", "scipy"}),
-        ("msa2net.onnx_predictor", {"torch", "timm", "lightning", "monai"}),
+        ("msa2net.inference.onnx_backend", {"torch", "timm", "lightning", "monai"}),
         ("msa2net.prediction.run", {"torch", "timm", "lightning", "monai"}),
     ],
 )

@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from drawn_summaries import ORGANS, PHASES, THIRTEEN, random_volumes, summary_of
-from msa2net.evaluation.latex import latex_table
-from msa2net.evaluation.reference import reference_for
-from msa2net.evaluation.tables import console_table, markdown_table
+from msa2net.evaluation.published_results import reference_for
+from msa2net.evaluation.tables.console import console_table, markdown_table
+from msa2net.evaluation.tables.latex import latex_table
 from msa2net.metrics import (
     case_rows,
     interval_facts,

@@ -23,17 +23,17 @@ from msa2net.config import Config, ModelConfig, TrainConfig, load_config
 from msa2net.data.case import Case
 from msa2net.data.geometry import Geometry
 from msa2net.data.phantom.files import write_phantom
-from msa2net.data.store import Store, StoredCase, open_store
+from msa2net.data.prepared.store import Store, StoredCase, open_store
 from msa2net.errors import ConfigError, DataError, WeightsError
-from msa2net.evaluation.evaluate import evaluate_run, example_slices, rank_cases
+from msa2net.evaluation.run import evaluate_run, example_slices, rank_cases
 from msa2net.export.onnx import export_onnx
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import choose_device, load_run, read_facts
 from msa2net.metrics import case_rows, read_cases_csv
 from msa2net.report.html import write_report
 from msa2net.training import quiet, setup
+from msa2net.training.distributed import find_processes
 from msa2net.training.outcome import learning_warnings
-from msa2net.training.processes import find_processes
 from msa2net.training.progress import Progress
 from msa2net.training.result import TrainingResult
 from msa2net.training.run import train

@@ -9,17 +9,17 @@ import shutil
 import pytest
 
 from drawn_summaries import lookout_of, usual, with_trust
-from msa2net.evaluation.card import write_card
-from msa2net.evaluation.trust import trust_of
-from msa2net.inference.flags import Verdict
+from msa2net.evaluation.case_assessments import trust_of
+from msa2net.evaluation.model_card import write_card
 from msa2net.inference.run_folder import read_facts
-from msa2net.inference.usual_facts import FEWEST, Range, words_on_limits
-from msa2net.inference.validation import (
+from msa2net.inference.validation_scores import (
     is_unfinished,
     network_warnings,
     validation_scores,
     with_scores,
 )
+from msa2net.quality.flags import Verdict
+from msa2net.quality.reference_ranges import FEWEST, Range, words_on_limits
 from msa2net.report.html import write_report
 from report_runs import make_run
 from test_report import Page

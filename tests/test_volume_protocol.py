@@ -12,8 +12,8 @@ from msa2net.data.case import Case
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.inference.predictor import Predictor
 from msa2net.metrics import case_rows, summarise
-from msa2net.models.reference import load_published
 from msa2net.models.registry import create_model
+from msa2net.models.released import load_published
 
 PAPER = Preprocessing(
     channels=1,

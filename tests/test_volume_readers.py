@@ -23,11 +23,11 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial.transform import Rotation
 
-from msa2net.data import guards
-from msa2net.data.arrays import read_hdf5, read_npz
 from msa2net.data.case import Geometry, Segmentation
-from msa2net.data.nifti import is_nifti, read_nifti_image, read_nifti_label, write_nifti_labels
-from msa2net.data.readers import read_path
+from msa2net.data.io import validation
+from msa2net.data.io.hdf5_npz import read_hdf5, read_npz
+from msa2net.data.io.nifti import is_nifti, read_nifti_image, read_nifti_label, write_nifti_labels
+from msa2net.data.io.readers import read_path
 from msa2net.errors import DataError
 
 SHAPE = (3, 4, 5)  # X, Y, Z of most files here
@@ -753,7 +753,7 @@ def test_hdf5_keys_below_groups_and_totals(tmp_path: Path):
 FUZZ_HDF5 = """
 import random, sys
 from pathlib import Path
-from msa2net.data.arrays import read_hdf5
+from msa2net.data.io.hdf5_npz import read_hdf5
 from msa2net.errors import DataError
 
 content, path = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
@@ -787,8 +787,8 @@ def test_changed_bytes_in_hdf5(tmp_path: Path):
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from msa2net.data.arrays import read_hdf5, read_npz
-from msa2net.data.nifti import read_nifti_image
+from msa2net.data.io.hdf5_npz import read_hdf5, read_npz
+from msa2net.data.io.nifti import read_nifti_image
 from msa2net.errors import DataError
 
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -882,11 +882,11 @@ def test_memory_that_cannot_be_had_is_a_sentence(tmp_path: Path, monkeypatch):
     def full(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("msa2net.data.nifti.read_bytes", full)
+    monkeypatch.setattr("msa2net.data.io.nifti.read_bytes", full)
     refused(read_nifti_image, save(tmp_path / "x.nii", VALUES), "not enough memory to read")
 
 
 def test_our_own_mistakes_are_not_blamed_on_files(tmp_path: Path):
     path = save(tmp_path / "x.nii", VALUES)
-    with pytest.raises(AssertionError), guards.reading(path, "NIfTI"):
+    with pytest.raises(AssertionError), validation.reading(path, "NIfTI"):
         raise AssertionError

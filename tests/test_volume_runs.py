@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from commands import assert_one_sentence, msa2net
+from msa2net.data.io.nifti import read_nifti_image, read_nifti_label
 from msa2net.data.labels import convert, label_names
-from msa2net.data.nifti import read_nifti_image, read_nifti_label
 from msa2net.data.phantom.files import write_phantom
-from msa2net.data.store import open_store
+from msa2net.data.prepared.store import open_store
 from msa2net.errors import DataError
 from msa2net.inference.predictor import Predictor
 

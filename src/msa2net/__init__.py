@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from msa2net.config import Config, load_config
     from msa2net.data.case import Case, Geometry, Segmentation
     from msa2net.errors import ConfigError, DataError, Msa2NetError, WeightsError
-    from msa2net.evaluation.evaluate import evaluate_run
     from msa2net.evaluation.folders import evaluate
+    from msa2net.evaluation.run import evaluate_run
     from msa2net.export.onnx import export_onnx
+    from msa2net.inference.onnx_backend import OnnxPredictor
     from msa2net.inference.predictor import Predictor
     from msa2net.models.registry import create_model
-    from msa2net.onnx_predictor import OnnxPredictor
     from msa2net.prediction.run import predict_files
     from msa2net.training.run import train
 
@@ -27,13 +27,13 @@ _HOME = {
     "DataError": "msa2net.errors",
     "Geometry": "msa2net.data.case",
     "Msa2NetError": "msa2net.errors",
-    "OnnxPredictor": "msa2net.onnx_predictor",
+    "OnnxPredictor": "msa2net.inference.onnx_backend",
     "Predictor": "msa2net.inference.predictor",
     "Segmentation": "msa2net.data.case",
     "WeightsError": "msa2net.errors",
     "create_model": "msa2net.models.registry",
     "evaluate": "msa2net.evaluation.folders",
-    "evaluate_run": "msa2net.evaluation.evaluate",
+    "evaluate_run": "msa2net.evaluation.run",
     "export_onnx": "msa2net.export.onnx",
     "load_config": "msa2net.config",
     "predict_files": "msa2net.prediction.run",

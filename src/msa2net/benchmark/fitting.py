@@ -9,7 +9,7 @@ import torch
 
 from msa2net.benchmark.timing import measure
 from msa2net.config import Config
-from msa2net.data.store import Store
+from msa2net.data.prepared.store import Store
 from msa2net.inference.run_folder import choose_device
 from msa2net.losses import create_loss
 from msa2net.training.setup import create_network, create_preprocessing, supervise

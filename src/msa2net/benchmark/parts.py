@@ -18,14 +18,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from msa2net.benchmark.settings import Settings
 from msa2net.config import AugmentConfig
-from msa2net.data.augment import Augmentation
 from msa2net.data.case import Case, Segmentation
+from msa2net.data.loading.augment import Augmentation
+from msa2net.data.loading.slices import SliceDataset
 from msa2net.data.phantom import ABDOMEN_LABELS, abdomen
+from msa2net.data.prepared.slice_files import SliceArrays, write_slices
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.slice_files import SliceArrays, write_slices
-from msa2net.data.slices import SliceDataset
+from msa2net.inference.bfloat16 import computing_in
 from msa2net.inference.predictor import Predictor
-from msa2net.inference.reduced import computing_in
 from msa2net.losses import create_loss
 from msa2net.metrics import CaseRow, case_rows
 from msa2net.models.registry import create_model

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from msa2net.errors import ConfigError
-from msa2net.inference.groups import PredictionPrecision
+from msa2net.inference.backend import PredictionPrecision
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from msa2net.training.callbacks import EpochListener, Recorder
 from msa2net.training.progress import Progress as TrainingProgress
+from msa2net.training.recorder import EpochListener, Recorder
 from msa2net.training.task import SegmentationTask
 
 Item = TypeVar("Item")

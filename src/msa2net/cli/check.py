@@ -11,7 +11,7 @@ from msa2net.cli.console import console, count_cases, counted, say, track
 if TYPE_CHECKING:
     from msa2net.config import Config
     from msa2net.data.check.dataset import Finding
-    from msa2net.data.store import Store
+    from msa2net.data.prepared.store import Store
 
 NAMED = 3
 MAX_PLACES = 1_000_000  # characters: with --verbose every case is named
@@ -86,8 +86,8 @@ def _opened(
         DataError: there are no such data.
     """
     from msa2net.config import load_config
-    from msa2net.data.prepare import open_as_stored
-    from msa2net.data.store import open_store
+    from msa2net.data.prepared.prepare import open_as_stored
+    from msa2net.data.prepared.store import open_store
     from msa2net.errors import ConfigError
 
     if dataset.suffix.lower() not in (".yaml", ".yml"):

@@ -86,7 +86,7 @@ def say_flagged(cases: Sequence[tuple[str, str]], flagged: int, everywhere: Path
     """
     if not flagged:
         return
-    from msa2net.inference.flags import SEPARATOR
+    from msa2net.quality.flags import SEPARATOR
 
     say("look at these first:")
     for name, why in cases[:SHOWN]:

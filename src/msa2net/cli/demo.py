@@ -81,8 +81,8 @@ def _demo(
     begun = None if overwrite else begun_demo(out, config, by_hand)
     set_up(threads, verbose)
     from msa2net.cli.train import run_training
-    from msa2net.evaluation.evaluate import evaluate_run
-    from msa2net.evaluation.tables import console_table
+    from msa2net.evaluation.run import evaluate_run
+    from msa2net.evaluation.tables.console import console_table
     from msa2net.report.html import write_report
     from msa2net.training.checkpoint import Checkpoints
 
@@ -162,7 +162,7 @@ def fit(config: "Config", started: float, device: str) -> "Config":
     """Return the demo with as many epochs as this machine trains in time, and say so."""
     from msa2net.benchmark.fitting import epochs_within, step_seconds
     from msa2net.cli.bar import as_time
-    from msa2net.data.prepare import prepare
+    from msa2net.data.prepared.prepare import prepare
 
     store = prepare(config.data, lambda cases, total: track(cases, total, "drawing"))
     slices = sum(case.shape[1] for case in store.cases if case.split == "train")

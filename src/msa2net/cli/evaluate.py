@@ -137,9 +137,9 @@ def default_out(predictions: Path) -> Path:
 def _evaluate_run(
     run: Path, split: str, device: str, failed_distance: "FailedDistance", given: list[str]
 ) -> None:
-    from msa2net.evaluation.evaluate import evaluate_run
+    from msa2net.evaluation.run import evaluate_run
     from msa2net.inference.run_folder import EVALUATIONS, MODEL_FILE, read_facts
-    from msa2net.inference.validation import describe_networks
+    from msa2net.inference.validation_scores import describe_networks
 
     if given:
         raise ConfigError(f"--{given[0]} is for a folder of masks; give --labels as well")
@@ -160,7 +160,7 @@ def _evaluate_run(
 
 
 def _show(summary: dict[str, Any], folder: Path, evaluation: Path, split: str = "test") -> None:
-    from msa2net.evaluation.tables import console_table
+    from msa2net.evaluation.tables.console import console_table
     from msa2net.report.html import write_report
 
     console().print(console_table(summary))

@@ -21,8 +21,8 @@ def import_weights(
     README; download the .pth file there. Which of the two released networks it belongs to is
     recognised by its keys. The file is opened without running code in it (weights_only).
     """
-    from msa2net.evaluation.card import write_card
-    from msa2net.inference.published import import_published
+    from msa2net.evaluation.model_card import write_card
+    from msa2net.inference.import_weights import import_published
 
     facts = import_published(file, out, image_size)
     write_card(out)

@@ -17,8 +17,8 @@ def models(
     from rich.table import Table
 
     from msa2net.errors import ConfigError
+    from msa2net.models.complexity import summarise_model
     from msa2net.models.registry import MODELS
-    from msa2net.models.summary import summarise_model
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("name", no_wrap=True)

@@ -175,9 +175,9 @@ def evaluate_as_published(
     root = _folder_of_test_volumes(volume_path)
     run = find_run(output_dir)
     set_up(threads, verbose)
-    from msa2net.data.prepare import prepare
-    from msa2net.evaluation.evaluate import evaluate_run
-    from msa2net.evaluation.tables import console_table
+    from msa2net.data.prepared.prepare import prepare
+    from msa2net.evaluation.run import evaluate_run
+    from msa2net.evaluation.tables.console import console_table
     from msa2net.report.html import write_report
 
     data = _other_data(run, root, prepared)
@@ -221,7 +221,7 @@ def find_run(folder: Path) -> Path:
             "leave the one to be tested"
         )
     from msa2net.files import sha256
-    from msa2net.inference.published import import_published
+    from msa2net.inference.import_weights import import_published
 
     imported = folder / f"{IMPORTED}{weights[0].stem}-{sha256(weights[0])[:8]}"
     if not (imported / "model.json").is_file():
@@ -232,7 +232,7 @@ def find_run(folder: Path) -> Path:
 
 def _folder_of_test_volumes(volume_path: Path) -> Path:
     """Return the folder that holds test_vol_h5, which may be named itself."""
-    from msa2net.data.synapse_files import TEST_FOLDER
+    from msa2net.data.formats.synapse_files import TEST_FOLDER
 
     root = volume_path.parent if volume_path.name == TEST_FOLDER else volume_path
     if not (root / TEST_FOLDER).is_dir():
@@ -269,7 +269,7 @@ def _other_data(run: Path, root: Path, prepared: Path | None) -> "DataConfig | N
 
 
 def _common_root(training: Path, testing: Path) -> Path:
-    from msa2net.data.synapse_files import TEST_FOLDER, TRAIN_FOLDER
+    from msa2net.data.formats.synapse_files import TEST_FOLDER, TRAIN_FOLDER
 
     together = training.parent.resolve() == testing.parent.resolve()
     if not together or (training.name, testing.name) != (TRAIN_FOLDER, TEST_FOLDER):

@@ -101,10 +101,10 @@ def predict(
     An image that cannot be used is reported and skipped; the exit code is then 2. Started by
     torchrun or srun, the processes share the images.
     """
-    from msa2net.inference.sharing import world_from_environment
+    from msa2net.inference.sharding import world_from_environment
     from msa2net.prediction.devices import device_of_process
+    from msa2net.prediction.load import is_exported
     from msa2net.prediction.run import predict_files
-    from msa2net.prediction.sources import is_exported
 
     exported = is_exported(run)
     set_up(None if exported else threads, verbose)  # an exported network goes without torch

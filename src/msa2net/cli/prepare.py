@@ -43,7 +43,7 @@ def prepare(
     `train` does this by itself; prepare ahead to find broken files early.
     """
     from msa2net.config import DataConfig, parse_section
-    from msa2net.data.prepare import prepare as prepare_data
+    from msa2net.data.prepared.prepare import prepare as prepare_data
 
     data = parse_section(
         DataConfig,

@@ -7,7 +7,7 @@ import typer
 from msa2net.cli.console import console
 
 if TYPE_CHECKING:
-    from msa2net.config.reference import SettingsOfSection
+    from msa2net.config.describe import SettingsOfSection
 
 
 def settings(
@@ -24,7 +24,7 @@ def settings(
     ] = False,
 ) -> None:
     """List the settings of a configuration: what each is for, what may be written, its default."""
-    from msa2net.config.reference import describe_settings, settings_page
+    from msa2net.config.describe import describe_settings, settings_page
     from msa2net.errors import ConfigError
 
     if markdown:
@@ -46,7 +46,7 @@ def _show(section: "SettingsOfSection", width: int) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from msa2net.config.reference import NEEDED, NOT_SET, WHOLE
+    from msa2net.config.describe import NEEDED, NOT_SET, WHOLE
 
     name = "" if section.name == WHOLE else f"{section.name}: "
     console().print(Text(f"{name}{section.title}", "bold"))

@@ -135,7 +135,7 @@ def run_training(
         typer.Exit: it was stopped, by time with code 0 or by a signal with 128 and its number; or
             this is not the first of several processes, which says nothing.
     """
-    from msa2net.training.processes import find_processes
+    from msa2net.training.distributed import find_processes
     from msa2net.training.run import train
 
     first, shown = find_processes(config.train).first, training_progress(verbose)

@@ -4,7 +4,10 @@ A configuration is one YAML file; nothing inherits from anything. Unknown keys a
 name the nearest known one.
 """
 
-from msa2net.config.fields import (
+from msa2net.config.loading import dump_config, known_keys, load_config, parse_section
+from msa2net.config.schema import AugmentConfig, Config, DataConfig, ModelConfig
+from msa2net.config.train import TrainConfig
+from msa2net.config.types import (
     LEVELS_WORDS,
     PRECISION_WORDS,
     LabelEncoding,
@@ -12,9 +15,6 @@ from msa2net.config.fields import (
     PaperDefect,
     Precision,
 )
-from msa2net.config.reading import dump_config, known_keys, load_config, parse_section
-from msa2net.config.sections import AugmentConfig, Config, DataConfig, ModelConfig
-from msa2net.config.train import TrainConfig
 
 __all__ = [
     "LEVELS_WORDS",

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from msa2net.config.fields import LoggerName, Minutes, SectionModel
+from msa2net.config.types import LoggerName, Minutes, SectionModel
 
 
 class TrainConfig(SectionModel):

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.geometry import Geometry
-from msa2net.data.guards import sides
-from msa2net.data.writers import write_labels
+from msa2net.data.io.validation import sides
+from msa2net.data.io.writers import write_labels
 from msa2net.errors import DataError
 
 __all__ = ["Case", "Geometry", "Segmentation"]

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from scipy.sparse import csr_array
 
-from msa2net.config.fields import MAX_SIDE
+from msa2net.config.types import MAX_SIDE
 from msa2net.data.resampling import (
     apply_matrices,
     contract,

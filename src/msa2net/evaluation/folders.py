@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from msa2net.data.display import display_image
 from msa2net.data.geometry import Geometry
 from msa2net.data.grids import require_same_grid
-from msa2net.data.nifti import is_nifti
-from msa2net.data.readers import read_path
+from msa2net.data.io.nifti import is_nifti
+from msa2net.data.io.readers import read_path
 from msa2net.errors import MORE_MEMORY, ConfigError, DataError, memory_guard
 from msa2net.evaluation.examples import (
     PER_RANK,
@@ -30,8 +30,8 @@ from msa2net.evaluation.examples import (
     pack_example,
     rank_cases,
 )
-from msa2net.evaluation.masks import Codings, class_indices, find_codings, read_values
-from msa2net.evaluation.pairs import LeftOut, Pair, image_kind, match_files
+from msa2net.evaluation.label_maps import Codings, class_indices, find_codings, read_values
+from msa2net.evaluation.matching import LeftOut, Pair, image_kind, match_files
 from msa2net.evaluation.summary import (
     BOTH,
     About,

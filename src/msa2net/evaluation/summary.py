@@ -13,9 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from msa2net.errors import DataError
 from msa2net.evaluation.examples import write_examples
-from msa2net.evaluation.latex import latex_table
-from msa2net.evaluation.layouts import Notes, Summary
-from msa2net.evaluation.tables import markdown_table
+from msa2net.evaluation.schema import Notes, Summary
+from msa2net.evaluation.tables.console import markdown_table
+from msa2net.evaluation.tables.latex import latex_table
 from msa2net.files import clean_temporaries, read_json, write_text
 from msa2net.locks import alone_in
 from msa2net.metrics import (

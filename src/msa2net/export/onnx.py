@@ -21,17 +21,7 @@ from torch import nn
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, WeightsError, memory_guard
 from msa2net.files import clean_temporaries, put_in_place, sha256, staging
-from msa2net.inference.run_folder import (
-    EXPORT_DATA,
-    EXPORT_FILE,
-    MODEL_FILE,
-    WEIGHTS_FILE,
-    ModelFacts,
-    load_run,
-    writing_run,
-)
-from msa2net.inference.validation import describe_networks, with_scores
-from msa2net.onnx_predictor import (
+from msa2net.inference.onnx_backend import (
     CHECKSUM_KEY,
     DATA_FILE_KEY,
     INPUT,
@@ -48,6 +38,16 @@ from msa2net.onnx_predictor import (
     runtime,
     softmax,
 )
+from msa2net.inference.run_folder import (
+    EXPORT_DATA,
+    EXPORT_FILE,
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    ModelFacts,
+    load_run,
+    writing_run,
+)
+from msa2net.inference.validation_scores import describe_networks, with_scores
 
 Float = NDArray[np.float32]
 

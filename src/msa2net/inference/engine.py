@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.case import Case
-from msa2net.data.guards import readable
+from msa2net.data.io.validation import readable
 from msa2net.data.orientation import view_along
 from msa2net.data.preprocessing import Placement, ValueRange
 from msa2net.errors import ConfigError, DataError, is_out_of_memory
-from msa2net.inference.confidence import Answers
-from msa2net.inference.groups import Mode, Networks, count_windows, require_batch
-from msa2net.inference.lookout import CaseWatch
+from msa2net.inference.backend import Mode, Networks, count_windows, require_batch
+from msa2net.quality.confidence import Answers
+from msa2net.quality.monitor import CaseWatch
 
 WayBack = Literal["probabilities", "labels"]
 """What is resampled to a case's own grid: class probabilities, or only the most probable class."""

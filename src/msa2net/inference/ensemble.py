@@ -5,10 +5,10 @@ from pathlib import Path
 
 from msa2net.config import load_config
 from msa2net.errors import ConfigError
-from msa2net.inference.groups import Flip, PredictionPrecision
-from msa2net.inference.networks import Group, Member
-from msa2net.inference.reduced import check_precision
+from msa2net.inference.backend import Flip, PredictionPrecision
+from msa2net.inference.bfloat16 import check_precision
 from msa2net.inference.run_folder import CONFIG_FILE, LoadedRun, ModelFacts, choose_device, load_run
+from msa2net.inference.torch_backend import Group, Member
 
 _AXES = {"horizontal": -1, "vertical": -2}
 

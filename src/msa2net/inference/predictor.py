@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from msa2net.data.case import Case, Geometry, Segmentation
+from msa2net.data.io.readers import read_channels, read_path, stem
 from msa2net.data.orientation import note_on_slices
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.readers import read_channels, read_path, stem
 from msa2net.errors import ConfigError, DataError, memory_guard
+from msa2net.inference.backend import Flip, Mode, PredictionPrecision
 from msa2net.inference.engine import Engine, Pending, Slice, WayBack
-from msa2net.inference.groups import Flip, Mode, PredictionPrecision
-from msa2net.inference.lookout import Lookout
 from msa2net.inference.run_folder import read_facts
-from msa2net.inference.usual_facts import Usual
-from msa2net.inference.validation import describe_networks
+from msa2net.inference.validation_scores import describe_networks
+from msa2net.quality.monitor import Lookout
+from msa2net.quality.reference_ranges import Usual
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from msa2net.inference.networks import Member
+    from msa2net.inference.torch_backend import Member
 
 
 class Segmenter:
@@ -233,7 +233,7 @@ class Predictor(Segmenter):
                 networks trained in different orientations.
         """
         from msa2net.inference.ensemble import group_members
-        from msa2net.inference.networks import Member, sliding_window_inference
+        from msa2net.inference.torch_backend import Member, sliding_window_inference
 
         if mode == "sliding":
             sliding_window_inference()  # missing, it is said before anything is read

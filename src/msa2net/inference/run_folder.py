@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from msa2net.data.guards import sides
+from msa2net.data.io.validation import sides
 from msa2net.data.labels import IGNORE
 from msa2net.data.preprocessing import MAX_CHANNELS, Preprocessing, Side
 from msa2net.errors import ConfigError, DataError, WeightsError, is_out_of_memory, memory_guard
@@ -37,9 +37,9 @@ from msa2net.files import (
     write_text,
 )
 from msa2net.inference.training_facts import TrainingFacts
-from msa2net.inference.usual_facts import Usual
 from msa2net.locks import alone_in
 from msa2net.parsing import first_mistake
+from msa2net.quality.reference_ranges import Usual
 from msa2net.text import listed
 
 if TYPE_CHECKING:

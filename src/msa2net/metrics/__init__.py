@@ -7,6 +7,14 @@ from msa2net.metrics.bootstrap import (
     interval_warning,
     mean_interval,
 )
+from msa2net.metrics.hypothesis_tests import (
+    Description,
+    Spread,
+    describe,
+    spread,
+    which_is_better,
+    worst_cases,
+)
 from msa2net.metrics.overlap import (
     accuracy,
     confusion_counts,
@@ -18,7 +26,6 @@ from msa2net.metrics.overlap import (
     specificity,
     volume_difference_percent,
 )
-from msa2net.metrics.patterns import Pattern, case_pattern, pattern_sentences
 from msa2net.metrics.protocol import (
     FAILED_DISTANCES,
     PROTOCOLS,
@@ -35,14 +42,6 @@ from msa2net.metrics.protocol import (
 )
 from msa2net.metrics.scoring import (
     case_rows,
-)
-from msa2net.metrics.statistics import (
-    Description,
-    Spread,
-    describe,
-    spread,
-    which_is_better,
-    worst_cases,
 )
 from msa2net.metrics.summary import (
     IntervalFacts,
@@ -70,6 +69,7 @@ from msa2net.metrics.surface import (
     surface_scores,
     surface_voxels,
 )
+from msa2net.metrics.systematic_errors import Pattern, case_pattern, pattern_sentences
 
 __all__ = [
     "FAILED_DISTANCES",

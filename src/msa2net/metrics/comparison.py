@@ -26,14 +26,14 @@ from numpy.typing import NDArray
 
 from msa2net.errors import ConfigError, DataError
 from msa2net.metrics.bootstrap import FEW, RESAMPLES, mean_interval
-from msa2net.metrics.protocol import CaseRow, Protocol, get_protocol
-from msa2net.metrics.statistics import (
+from msa2net.metrics.hypothesis_tests import (
     Better,
     doubled_ranks,
     holm,
     signed_rank_p,
     which_is_better,
 )
+from msa2net.metrics.protocol import CaseRow, Protocol, get_protocol
 from msa2net.text import listed
 
 Verdict: TypeAlias = Literal[

@@ -2,8 +2,8 @@
 
 Sources: `transunet` is the per-volume function of the TransUNet code base, which MSA²Net and most
 Synapse papers use; `isic` is how the ISIC 2018 table of the MSA²Net paper was counted (its four
-figures agree only when pixels are pooled, see evaluation/reference.py); `standard` is ours, the
-one to trust: a failure counts 0 and what cannot be scored is counted, not averaged away.
+figures agree only when pixels are pooled, see evaluation/published_results.py); `standard` is
+ours, the one to trust: a failure counts 0 and what cannot be scored is counted, not averaged away.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ SURFACE_TOLERANCE = 2.0
 # last, None where not applicable or not computed; a metric joins by a key here and a value in
 # scoring.py. What ends in a protocol's suffix is of the masks that this protocol scores. `group`
 # is "" for a case without one. `flags` says of the case in words why to look at
-# it first, "" if nothing speaks for it, and `suspicion` sorts cases by it, see inference/flags.py.
+# it first, "" if nothing speaks for it, and `suspicion` sorts cases by it, see quality/flags.py.
 # What is in millimetres is None where the spacing is not known; what is in voxels is measured as if
 # every voxel were a cube with sides of 1.
 CaseRow = TypedDict(

@@ -11,8 +11,9 @@ from typing import Any, TypedDict, cast
 
 from msa2net.errors import DataError
 from msa2net.files import write_text
+from msa2net.metrics.aggregation import class_figures, intervals_of
 from msa2net.metrics.bootstrap import LEVEL, METHOD, RESAMPLES, Ends
-from msa2net.metrics.figures import class_figures, intervals_of
+from msa2net.metrics.hypothesis_tests import WORST, worst_cases
 from msa2net.metrics.protocol import (
     DISTANCES_MM,
     DISTANCES_VOXELS,
@@ -26,7 +27,6 @@ from msa2net.metrics.protocol import (
     get_protocol,
     outcome,
 )
-from msa2net.metrics.statistics import WORST, worst_cases
 from msa2net.text import csv_text, plain_cell
 
 COLUMNS: tuple[str, ...] = tuple(CaseRow.__annotations__)

@@ -9,7 +9,7 @@ from timm.layers import DropPath, LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msa2net.models.dilated import dilated_depthwise, prefers_plain_convolution
+from msa2net.models.kernels import dilated_depthwise, prefers_plain_convolution
 
 
 class DilatedDepthwiseConv2d(nn.Conv2d):

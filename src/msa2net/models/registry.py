@@ -16,7 +16,7 @@ from msa2net.models.lka import LKABlock
 from msa2net.models.masag import MASAG
 from msa2net.models.msa2net import Bottleneck, DecoderLevel, MSA2Net
 from msa2net.models.patch_expand import PatchExpand
-from msa2net.models.reference import GithubNet, ReferenceNet
+from msa2net.models.released import GithubNet, ReferenceNet
 from msa2net.models.unet import WIDTHS, UNet, smp_unet
 
 FIGURE_LEVELS = 4

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from msa2net.data.case import Case
-from msa2net.data.dicom import load_series
-from msa2net.data.dicom_series import Series, reread
-from msa2net.data.nifti import is_nifti
-from msa2net.data.readers import read_channels, read_path, stem
+from msa2net.data.dicom.reader import load_series
+from msa2net.data.dicom.series import Series, reread
+from msa2net.data.io.nifti import is_nifti
+from msa2net.data.io.readers import read_channels, read_path, stem
 from msa2net.errors import DataError
 
 _LONGEST = 200  # characters of a name; its outputs have longer ones

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from msa2net.data.dicom_files import find_files, is_dicom
-from msa2net.data.names import image_name
-from msa2net.data.nifti import NIFTI_SUFFIXES, is_nifti
-from msa2net.data.readers import IMAGE_SUFFIXES, list_images, stem
+from msa2net.data.dicom.headers import find_files, is_dicom
+from msa2net.data.formats.file_names import image_name
+from msa2net.data.io.nifti import NIFTI_SUFFIXES, is_nifti
+from msa2net.data.io.readers import IMAGE_SUFFIXES, list_images, stem
 from msa2net.errors import ConfigError, DataError
 from msa2net.prediction.dicom_inputs import find_dicom, loose_slices, without_image
 from msa2net.prediction.images import Image

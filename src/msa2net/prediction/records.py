@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from msa2net.errors import DataError, WeightsError
 from msa2net.files import read_json, sha256, write_text
-from msa2net.inference.groups import Mode, PredictionPrecision
+from msa2net.inference.backend import Mode, PredictionPrecision
 from msa2net.inference.run_folder import WEIGHTS_FILE, ModelFacts, read_facts
 from msa2net.parsing import first_mistake
 
@@ -95,7 +95,7 @@ class Record(BaseModel):
         outputs: path in the folder → SHA-256; empty if it failed.
         dicom_seg: kind of the DICOM segmentation; none if there is none.
         structures: rows of `structures.csv`.
-        flags, suspicion: why to look at it first, see `inference/flags.py`; None where the
+        flags, suspicion: why to look at it first, see `quality/flags.py`; None where the
             network does not know what is usual.
         warnings: what spoke against the networks, see `Segmenter`.
         error: why there are no outputs; "" if there are.

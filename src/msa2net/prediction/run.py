@@ -12,17 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.case import Case, Segmentation
-from msa2net.data.dicom_io import require
-from msa2net.data.dicom_seg import Kind, write_segmentation
+from msa2net.data.dicom.pydicom_io import require
+from msa2net.data.dicom.segmentation import Kind, write_segmentation
 from msa2net.data.display import class_color, display_image
-from msa2net.data.names import LABELS_FILE
-from msa2net.data.writers import write_jpeg
+from msa2net.data.formats.file_names import LABELS_FILE
+from msa2net.data.io.writers import write_jpeg
 from msa2net.errors import ConfigError, DataError, Msa2NetError, memory_guard
 from msa2net.files import clean_temporaries, put_in_place, read_lines, staging, write_text
-from msa2net.inference.groups import Mode, PredictionPrecision
-from msa2net.inference.lookout import Lookout
+from msa2net.inference.backend import Mode, PredictionPrecision
 from msa2net.inference.predictor import Segmenter
-from msa2net.inference.sharing import World, share_of
+from msa2net.inference.sharding import World, share_of
+from msa2net.prediction.csv_tables import (
+    FAILURES_FILE,
+    STRUCTURES_FILE,
+    TABLES,
+    structure_rows,
+    write_tables,
+)
 from msa2net.prediction.inputs import find_inputs
 from msa2net.prediction.jobs import (
     OVERLAYS,
@@ -34,17 +40,11 @@ from msa2net.prediction.jobs import (
     make_jobs,
     make_plan,
 )
+from msa2net.prediction.load import Source, open_source
 from msa2net.prediction.records import FOLDER as RECORDS
 from msa2net.prediction.records import Record, hash_outputs, write_record
-from msa2net.prediction.sources import Source, open_source
-from msa2net.prediction.tables import (
-    FAILURES_FILE,
-    STRUCTURES_FILE,
-    TABLES,
-    structure_rows,
-    write_tables,
-)
-from msa2net.report.figures import overlay
+from msa2net.quality.monitor import Lookout
+from msa2net.report.overlay import overlay
 
 _LARGEST_PICTURE = 2**25  # pixels; more than any screen shows take gigabytes to draw
 

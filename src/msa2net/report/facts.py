@@ -1,11 +1,11 @@
 """What was run, in words: the headline numbers and the list of facts at the top of the page."""
 
 from msa2net.config import LEVELS_WORDS, PRECISION_WORDS
-from msa2net.evaluation.columns import shown_protocols
-from msa2net.evaluation.layouts import Summary
-from msa2net.inference.validation import network_warnings
+from msa2net.evaluation.schema import Summary
+from msa2net.evaluation.tables.model import shown_protocols
+from msa2net.inference.validation_scores import network_warnings
 from msa2net.models.registry import MODELS
-from msa2net.report.content import RunContent
+from msa2net.report.load import RunContent
 from msa2net.report.scores import distance_of_failure, interval_text, number
 
 

@@ -15,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.display import PALETTE
-from msa2net.evaluation.columns import reference_rows, selection_note, subset_note
-from msa2net.evaluation.layouts import Reference, Summary
+from msa2net.evaluation.schema import Reference, Summary
+from msa2net.evaluation.tables.model import reference_rows, selection_note, subset_note
 from msa2net.files import write_text
 from msa2net.inference.run_folder import EVALUATIONS
 from msa2net.metrics.protocol import CaseRow
-from msa2net.report.content import Example, RunContent, read_example, read_run
+from msa2net.report.calibration_chart import trust_part
 from msa2net.report.facts import headline_tiles, run_facts
-from msa2net.report.figures import (
+from msa2net.report.load import Example, RunContent, read_example, read_run
+from msa2net.report.overlay import (
     IGNORED,
     Curve,
     curve_chart,
@@ -30,7 +31,6 @@ from msa2net.report.figures import (
     outline_path,
     strip_chart,
 )
-from msa2net.report.reliability import trust_part
 from msa2net.report.scores import score_tables, worst_tables
 
 MAX_SLICES = 24

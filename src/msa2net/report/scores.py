@@ -4,14 +4,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from msa2net.evaluation.columns import (
+from msa2net.evaluation.schema import Figure, ProtocolScores, Summary
+from msa2net.evaluation.tables.model import (
     DISTANCES,
     figure_text,
     partial_means,
     shown_metrics,
     shown_protocols,
 )
-from msa2net.evaluation.layouts import Figure, ProtocolScores, Summary
 from msa2net.metrics.protocol import (
     DISTANCE_FAILED,
     SURFACE_TOLERANCE,

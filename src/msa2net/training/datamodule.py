@@ -12,16 +12,16 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from msa2net.config import Config
-from msa2net.data.augment import Augmentation
 from msa2net.data.case import Case
-from msa2net.data.native import NativeSliceDataset
-from msa2net.data.paper_augment import PaperAugmentation
+from msa2net.data.loading.augment import Augmentation
+from msa2net.data.loading.native_resolution import NativeSliceDataset
+from msa2net.data.loading.paper_augment import PaperAugmentation
+from msa2net.data.loading.slices import EpochSampler, SliceDataset, holders_of_classes
+from msa2net.data.prepared.slice_files import build_slices, naming
+from msa2net.data.prepared.store import Store, image_path
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.slice_files import build_slices, naming
-from msa2net.data.slices import EpochSampler, SliceDataset, holders_of_classes
-from msa2net.data.store import Store, image_path
 from msa2net.errors import ConfigError
-from msa2net.training.processes import share_to_score
+from msa2net.training.distributed import share_to_score
 
 
 class CaseDataset(Dataset[Case]):

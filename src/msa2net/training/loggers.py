@@ -20,7 +20,7 @@ from msa2net.data.display import display_image
 from msa2net.errors import ConfigError, DataError
 from msa2net.files import write_text
 from msa2net.inference.predictor import Predictor
-from msa2net.report.figures import overlay
+from msa2net.report.overlay import overlay
 
 FOLDER = "logs"
 PICTURES = 4  # cases of each validation that are shown

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from msa2net.config import Config, TrainConfig
-from msa2net.data.native import NativeSliceDataset
-from msa2net.data.slices import SliceDataset
+from msa2net.data.loading.native_resolution import NativeSliceDataset
+from msa2net.data.loading.slices import SliceDataset
 from msa2net.errors import ConfigError, is_out_of_memory
-from msa2net.training.recompute import WRAPPED, recomputed_blocks
+from msa2net.training.gradient_checkpointing import WRAPPED, recomputed_blocks
 from msa2net.training.task import SegmentationTask
 
 GB = 1e9

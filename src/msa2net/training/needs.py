@@ -6,7 +6,7 @@ import torch
 
 from msa2net.config import Config
 from msa2net.data.check.findings import WHOLE, Finding, Level
-from msa2net.data.store import Store
+from msa2net.data.prepared.store import Store
 from msa2net.losses import create_loss
 from msa2net.training.memory import (
     GB,

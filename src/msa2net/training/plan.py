@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from msa2net.config import Config
-from msa2net.data.store import Store
+from msa2net.data.prepared.store import Store
 from msa2net.losses import create_loss
 from msa2net.models.registry import find_model, parse_image_size
 from msa2net.training.checkpoint import Checkpoints
+from msa2net.training.distributed import Processes
 from msa2net.training.loggers import Loggers, check_loggers
-from msa2net.training.processes import Processes
 from msa2net.training.progress import Progress
 from msa2net.training.resume import check_same_training, training_facts
 from msa2net.training.stopping import StopRequest

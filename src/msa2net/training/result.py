@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from msa2net.training.start import StartReport
+from msa2net.training.finetune import StartReport
 
 
 @dataclass(frozen=True)

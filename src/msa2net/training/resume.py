@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from msa2net.config import Config
-from msa2net.data.augment import SAMPLING
-from msa2net.data.store import Store
+from msa2net.data.loading.augment import SAMPLING
+from msa2net.data.prepared.store import Store
 from msa2net.errors import ConfigError
 from msa2net.inference.run_folder import software_versions
 from msa2net.training.progress import Progress

@@ -12,28 +12,31 @@ from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from msa2net.config import Config
-from msa2net.data.prepare import Progress as ShowProgress
-from msa2net.data.prepare import prepare
-from msa2net.data.store import Store
+from msa2net.data.prepared.prepare import Progress as ShowProgress
+from msa2net.data.prepared.prepare import prepare
+from msa2net.data.prepared.store import Store
 from msa2net.errors import ConfigError, memory_guard
-from msa2net.evaluation.card import write_card
+from msa2net.evaluation.model_card import write_card
 from msa2net.files import write_json
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import choose_device, save_run
 from msa2net.locks import alone_in
-from msa2net.training.averaging import WeightAverage
-from msa2net.training.callbacks import LAST, EpochListener, Recorder, kept_model, set_loader_reuse
 from msa2net.training.checkpoint import sync_folder
 from msa2net.training.compiled import CompiledStep
 from msa2net.training.datamodule import SegmentationData
-from msa2net.training.folder import check_run_folder, prepare_run_folder
+from msa2net.training.distributed import check_devices, find_processes
+from msa2net.training.ema import WeightAverage
+from msa2net.training.finetune import REPORT as START_REPORT
+from msa2net.training.finetune import StartReport, check_source, start_from
+from msa2net.training.fit_quality import note_usual
 from msa2net.training.memory import explain
 from msa2net.training.nonfinite import REPORT as NONFINITE_REPORT
 from msa2net.training.nonfinite import LossWatch
 from msa2net.training.outcome import learning_warnings, note_outcome
+from msa2net.training.output_folder import check_run_folder, prepare_run_folder
 from msa2net.training.plan import Plan
-from msa2net.training.processes import check_devices, find_processes
 from msa2net.training.quiet import without_noise
+from msa2net.training.recorder import LAST, EpochListener, Recorder, kept_model, set_loader_reuse
 from msa2net.training.result import TrainingResult
 from msa2net.training.setup import (
     create_network,
@@ -43,11 +46,8 @@ from msa2net.training.setup import (
     training_splits,
     validation_interval,
 )
-from msa2net.training.start import REPORT as START_REPORT
-from msa2net.training.start import StartReport, check_source, start_from
 from msa2net.training.stopping import Looks, StopTraining, TrainingInterrupted
 from msa2net.training.task import SegmentationTask
-from msa2net.training.usual import note_usual
 
 
 @memory_guard("training", "lower train.batch_size, batch_slices or train.workers")

@@ -10,19 +10,19 @@ from lightning.pytorch.callbacks import ProgressBar
 from torch import nn
 
 from msa2net.config import Config, TrainConfig
-from msa2net.data.augment import mix
 from msa2net.data.geometry import Geometry
+from msa2net.data.loading.augment import mix
 from msa2net.data.orientation import common_orientation
+from msa2net.data.prepared.splits import SPLITS
+from msa2net.data.prepared.store import Store
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.data.splits import SPLITS
-from msa2net.data.store import Store
 from msa2net.inference.run_folder import ModelFacts, NetworkFacts, software_versions
-from msa2net.losses.supervision import SupervisedLoss
+from msa2net.losses.deep_supervision import SupervisedLoss
+from msa2net.models.auxiliary_heads import SupervisedNetwork
 from msa2net.models.registry import create_model, find_model
-from msa2net.models.supervision import SupervisedNetwork
-from msa2net.training.processes import Processes, create_strategy
+from msa2net.training.distributed import Processes, create_strategy
+from msa2net.training.gradient_checkpointing import recompute_blocks
 from msa2net.training.progress import Progress
-from msa2net.training.recompute import recompute_blocks
 from msa2net.training.task import choose_precision
 
 HEAD_STREAM = 2  # keeps the seed of auxiliary heads apart from those of steps and samples

@@ -18,12 +18,12 @@ from msa2net.data.case import Case
 from msa2net.inference.predictor import Predictor
 from msa2net.metrics import CaseRow, case_rows
 from msa2net.models.weights import check_entries
-from msa2net.training.averaging import WeightAverage
 from msa2net.training.checkpoint_state import check_optimizer_state
 from msa2net.training.compiled import CompiledStep
+from msa2net.training.distributed import gather_rows
+from msa2net.training.ema import WeightAverage
 from msa2net.training.loggers import PICTURES, sample_picture
 from msa2net.training.nonfinite import LossWatch, Step
-from msa2net.training.processes import gather_rows
 
 
 class SegmentationTask(L.LightningModule):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from msa2net.data.check.findings import Finding
 from msa2net.data.labels import IGNORE
-from msa2net.data.store import Store, StoredCase
+from msa2net.data.prepared.store import Store, StoredCase
 
 _TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: np.fliplr,

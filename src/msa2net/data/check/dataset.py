@@ -5,11 +5,11 @@ from dataclasses import replace
 
 from msa2net.config import DataConfig
 from msa2net.data.check.camera import check_camera
-from msa2net.data.check.encodings import MAX_CASES, MIN_ORGANS, Labelled, recognise_encoding
 from msa2net.data.check.files import check_arrays, check_duplicates, check_room, check_sources
 from msa2net.data.check.findings import LEVELS, WHOLE, Finding, Level
 from msa2net.data.check.geometry import check_geometry
-from msa2net.data.check.organs import ORGANS
+from msa2net.data.check.label_encoding import MAX_CASES, MIN_ORGANS, Labelled, recognise_encoding
+from msa2net.data.check.organ_statistics import ORGANS
 from msa2net.data.check.values import (
     check_channels,
     check_classes,
@@ -19,9 +19,9 @@ from msa2net.data.check.values import (
     check_white,
 )
 from msa2net.data.labels import ENCODINGS, IGNORE, convert
-from msa2net.data.splits import SPLITS
-from msa2net.data.statistics import count_labels, describe_channels
-from msa2net.data.store import Store, StoredCase, read_failures, with_splits
+from msa2net.data.prepared.intensity_statistics import count_labels, describe_channels
+from msa2net.data.prepared.splits import SPLITS
+from msa2net.data.prepared.store import Store, StoredCase, read_failures, with_splits
 from msa2net.errors import memory_guard
 
 __all__ = ["LEVELS", "Finding", "Level", "check_store"]

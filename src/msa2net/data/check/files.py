@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from msa2net.data.check.findings import WHOLE, Finding, Level
-from msa2net.data.guards import readable, sides
-from msa2net.data.slice_files import sliced
-from msa2net.data.store import Store, StoredCase, image_path, label_path, map_array
+from msa2net.data.io.validation import readable, sides
+from msa2net.data.prepared.slice_files import sliced
+from msa2net.data.prepared.store import Store, StoredCase, image_path, label_path, map_array
 from msa2net.errors import DataError
 from msa2net.text import listed
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from msa2net.data.check.findings import Finding, Level
 from msa2net.data.geometry import Geometry
 from msa2net.data.orientation import describe_recut, is_isotropic
-from msa2net.data.store import Store, StoredCase
+from msa2net.data.prepared.store import Store, StoredCase
 
 THINNEST_MM, THICKEST_MM = 0.05, 20.0
 """Spacings at and beyond these are no body scanner's."""

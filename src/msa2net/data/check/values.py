@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.check.findings import WHOLE, Finding, Level
-from msa2net.data.check.organs import ORGANS
+from msa2net.data.check.organ_statistics import ORGANS
+from msa2net.data.formats.synapse_files import HU_HIGH, HU_LOW
 from msa2net.data.labels import IGNORE
-from msa2net.data.splits import SPLITS
-from msa2net.data.statistics import ChannelStatistics
-from msa2net.data.store import Store, StoredCase, is_white, only_ignored
-from msa2net.data.synapse_files import HU_HIGH, HU_LOW
+from msa2net.data.prepared.intensity_statistics import ChannelStatistics
+from msa2net.data.prepared.splits import SPLITS
+from msa2net.data.prepared.store import Store, StoredCase, is_white, only_ignored
 
 FULL = 0.95
 """Foreground that fills more of a case than this is probably an inverted mask."""

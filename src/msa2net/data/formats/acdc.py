@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.config import DataConfig
-from msa2net.data.arrays import read_hdf5
 from msa2net.data.case import Case
 from msa2net.data.formats.listing import list_files, raw_folder, strip_ending
 from msa2net.data.formats.source import Source, SourceCase
@@ -32,9 +31,10 @@ from msa2net.data.formats.volumes import (
     read_nifti_case,
     split_patients,
 )
-from msa2net.data.guards import whole_labels
+from msa2net.data.io.hdf5_npz import read_hdf5
+from msa2net.data.io.validation import whole_labels
 from msa2net.data.labels import IGNORE, remap
-from msa2net.data.splits import SPLITS, refuse_parted_patients, splits_of_cases
+from msa2net.data.prepared.splits import SPLITS, refuse_parted_patients, splits_of_cases
 from msa2net.errors import DataError
 
 LABEL_NAMES = ("background", "right ventricle", "myocardium", "left ventricle")

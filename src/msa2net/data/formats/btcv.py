@@ -22,14 +22,14 @@ from msa2net.data.formats.listing import (
     warn_of_unread,
 )
 from msa2net.data.formats.source import Source, SourceCase, pair_by_id
+from msa2net.data.formats.synapse_files import HU_HIGH, HU_LOW
 from msa2net.data.formats.volumes import (
     NIFTI_ENDINGS,
     read_nifti_case,
     split_patients,
 )
 from msa2net.data.labels import convert, label_names
-from msa2net.data.splits import splits_of_cases
-from msa2net.data.synapse_files import HU_HIGH, HU_LOW
+from msa2net.data.prepared.splits import splits_of_cases
 from msa2net.errors import DataError
 
 TRAINING_SLICES: dict[str, int] = {

@@ -11,17 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from msa2net.config import DataConfig
-from msa2net.data.formats.listing import by_name, raw_folder, subfolder, warn_of_unread
-from msa2net.data.formats.source import Source, White, pair_by_id, photograph_cases
-from msa2net.data.names import (
+from msa2net.data.formats.file_names import (
     MASK_ENDINGS,
     Files,
     find_labels_file,
     match_names,
     read_class_list,
 )
-from msa2net.data.readers import list_images, read_image, read_mask
-from msa2net.data.splits import patient_of, split_by_ratio, splits_of_cases
+from msa2net.data.formats.listing import by_name, raw_folder, subfolder, warn_of_unread
+from msa2net.data.formats.source import Source, White, pair_by_id, photograph_cases
+from msa2net.data.io.readers import list_images, read_image, read_mask
+from msa2net.data.prepared.splits import patient_of, split_by_ratio, splits_of_cases
 
 LAYOUT = "images/ and masks/, with pictures of the same names"
 

@@ -6,11 +6,11 @@ Source: https://challenge.isic-archive.com/data/#2018 (training input and ground
 from pathlib import Path
 
 from msa2net.config import DataConfig
+from msa2net.data.formats.file_names import Files, image_name
 from msa2net.data.formats.images import read_pairs
 from msa2net.data.formats.listing import by_name, raw_folder, subfolder
 from msa2net.data.formats.source import Source, photograph_cases
-from msa2net.data.names import Files, image_name
-from msa2net.data.splits import read_split_lists, split_by_count, split_by_ratio
+from msa2net.data.prepared.splits import read_split_lists, split_by_count, split_by_ratio
 
 IMAGES = "ISIC2018_Task1-2_Training_Input"
 MASKS = "ISIC2018_Task1_Training_GroundTruth"

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from msa2net.data.names import LABELS_FILE
+from msa2net.data.formats.file_names import LABELS_FILE
 from msa2net.errors import ConfigError, DataError
 from msa2net.text import listed
 

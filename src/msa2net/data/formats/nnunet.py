@@ -31,15 +31,20 @@ from msa2net.data.formats.listing import (
     warn_of_unread,
 )
 from msa2net.data.formats.source import Source, SourceCase, White
+from msa2net.data.formats.synapse_files import HU_HIGH, HU_LOW
 from msa2net.data.formats.volumes import (
     NIFTI_ENDINGS,
     read_nifti_case,
     split_patients,
 )
+from msa2net.data.io.nifti import read_nifti_label
 from msa2net.data.labels import IGNORE, remap
-from msa2net.data.nifti import read_nifti_label
-from msa2net.data.splits import check_splits, patient_of, refuse_parted_patients, splits_of_cases
-from msa2net.data.synapse_files import HU_HIGH, HU_LOW
+from msa2net.data.prepared.splits import (
+    check_splits,
+    patient_of,
+    refuse_parted_patients,
+    splits_of_cases,
+)
 from msa2net.errors import DataError
 from msa2net.files import read_json
 from msa2net.text import listed

@@ -4,9 +4,9 @@ from functools import partial
 
 from msa2net.config import DataConfig
 from msa2net.data.formats.source import Source, SourceCase
+from msa2net.data.formats.synapse_files import HU_HIGH, HU_LOW
 from msa2net.data.phantom import ABDOMEN_LABELS, abdomen
-from msa2net.data.splits import SPLITS
-from msa2net.data.synapse_files import HU_HIGH, HU_LOW
+from msa2net.data.prepared.splits import SPLITS
 
 
 def open_phantom(data: DataConfig) -> Source:

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.case import Case
-from msa2net.data.guards import sides
+from msa2net.data.formats.file_names import LABELS_FILE
+from msa2net.data.io.readers import exif_orientation, read_image, read_mask
+from msa2net.data.io.validation import sides
 from msa2net.data.labels import IGNORE, white_is_structure
-from msa2net.data.names import LABELS_FILE
-from msa2net.data.readers import exif_orientation, read_image, read_mask
 from msa2net.errors import DataError
 from msa2net.text import listed
 

@@ -17,10 +17,7 @@ from msa2net.data.case import Case
 from msa2net.data.formats.btcv import TRAINING_SLICES, split_training_cases
 from msa2net.data.formats.listing import list_files, raw_folder, strip_ending
 from msa2net.data.formats.source import Source, SourceCase
-from msa2net.data.formats.volumes import split_patients
-from msa2net.data.labels import convert, label_names
-from msa2net.data.splits import splits_of_cases
-from msa2net.data.synapse_files import (
+from msa2net.data.formats.synapse_files import (
     HU_HIGH,
     HU_LOW,
     TEST_ENDING,
@@ -30,6 +27,9 @@ from msa2net.data.synapse_files import (
     read_test_volume,
     read_training_slices,
 )
+from msa2net.data.formats.volumes import split_patients
+from msa2net.data.labels import convert, label_names
+from msa2net.data.prepared.splits import splits_of_cases
 from msa2net.errors import DataError
 from msa2net.text import listed
 

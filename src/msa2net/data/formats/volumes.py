@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from msa2net.data.case import Case
 from msa2net.data.grids import require_same_grid
-from msa2net.data.nifti import read_nifti_label
-from msa2net.data.readers import read_channels
-from msa2net.data.splits import SPLITS, split_by_ratio
+from msa2net.data.io.nifti import read_nifti_label
+from msa2net.data.io.readers import read_channels
+from msa2net.data.prepared.splits import SPLITS, split_by_ratio
 
 SEED = 0  # of every split that is drawn rather than given
 NIFTI_ENDINGS = (".nii.gz", ".nii")

@@ -8,9 +8,9 @@ import numpy as np
 
 from msa2net.data.case import Case
 from msa2net.data.formats import isic2018
+from msa2net.data.io.writers import write_jpeg, write_png
 from msa2net.data.phantom import skin_lesion, volumes
 from msa2net.data.phantom.volumes import Planned
-from msa2net.data.writers import write_jpeg, write_png
 from msa2net.errors import ConfigError
 from msa2net.files import clean_temporaries, contents
 

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from msa2net.data.case import Case
 from msa2net.data.formats.btcv import TEST_CASES, TRAINING_SLICES
+from msa2net.data.formats.synapse_files import write_test_volume, write_training_slices
 from msa2net.data.geometry import Geometry
 from msa2net.data.labels import convert
 from msa2net.data.phantom import ABDOMEN_LABELS, abdomen
 from msa2net.data.phantom.heart import heart
-from msa2net.data.synapse_files import write_test_volume, write_training_slices
 from msa2net.files import atomic_path, write_json, write_text
 
 ABDOMENS, ABDOMEN_SHAPE = 8, (24, 96, 96)

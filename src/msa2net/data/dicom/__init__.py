@@ -1,0 +1,1 @@
+"""DICOM series into volumes, and masks into DICOM segmentations."""

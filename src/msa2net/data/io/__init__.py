@@ -1,0 +1,1 @@
+"""Image, volume and array files: read into cases, and masks written."""

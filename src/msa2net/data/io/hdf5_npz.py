@@ -1,0 +1,257 @@
+"""Named arrays out of HDF5 and NPZ files that somebody else made.
+
+Nothing in a file is executed: no pickle, no reference into other files, no filter plug-in. Shape,
+type and size are checked from the headers before memory is taken.
+"""
+
+import ast
+import re
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from msa2net.data.io.validation import (
+    DEFLATE_RATIO,
+    MAX_BYTES,
+    Readable,
+    check_finite,
+    check_held,
+    declared_bytes,
+    native,
+    read_bytes,
+    readable,
+    reading,
+)
+from msa2net.errors import DataError
+from msa2net.text import listed
+
+_SHOWN_KEYS = 10
+_LARGEST_NPY_HEADER = 4096
+_PLAIN_TYPE = re.compile(r"[<>|=]?[buif][1248]")
+
+_FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
+_LZF_RATIO = 264  # a reference of 3 bytes stands for at most 264
+_CHECKSUM_BYTES = 4
+_UNPACKED_UNSEEN = 256 * 2**20
+"""A packed chunk that cannot expand beyond this is handed to HDF5 without looking into it."""
+_UNPACK_STEP = 2**20
+
+
+def read_hdf5(path: Path, keys: Sequence[str], most: int = MAX_BYTES) -> dict[str, NDArray[Any]]:
+    """Read data sets of an HDF5 file.
+
+    Args:
+        path: the file.
+        keys: names of data sets, such as `image`, `label` or `group/image`.
+        most: bytes of all of them.
+
+    Returns:
+        One array per key, in native byte order: booleans, integers or floats up to 64 bits.
+
+    Raises:
+        DataError: missing or damaged file, a key that is missing (the sentence names those there),
+            a group, a link into another file, values that are no numbers, NaN, an unusual filter,
+            or more than `most` bytes.
+    """
+    with reading(path, "HDF5"):
+        # Locks fail on read-only and network folders; a file in the middle of being written is
+        # found by its checksum or its end.
+        with h5py.File(path, "r", locking="best-effort") as file:
+            data_sets = {key: _data_set(path, file, key) for key in keys}
+            _check_total(path, sum(_check(path, *item) for item in data_sets.items()), most)
+            arrays = {key: _load(data_set) for key, data_set in data_sets.items()}
+        for array in arrays.values():
+            check_finite(path, array)
+        return arrays
+
+
+def read_npz(path: Path, keys: Sequence[str], most: int = MAX_BYTES) -> dict[str, NDArray[Any]]:
+    """Read arrays of an NPZ file.
+
+    Args:
+        path: the file.
+        keys: names of arrays, such as `image` and `label`.
+        most: bytes of all of them.
+
+    Returns:
+        One array per key, in native byte order: booleans, integers or floats up to 64 bits.
+
+    Raises:
+        DataError: missing or damaged file, a key that is missing (the sentence names those there),
+            pickled objects or other values that are no numbers, NaN, or more than `most` bytes.
+    """
+    with reading(path, "NPZ"):
+        with zipfile.ZipFile(path) as archive:
+            members = {name.removesuffix(".npy"): name for name in archive.namelist()}
+            arrays: dict[str, NDArray[Any]] = {}
+            for key in keys:
+                if key not in members:
+                    raise DataError(_missing(path, key, list(members)))
+                done = sum(array.nbytes for array in arrays.values())
+                arrays[key] = _read_member(path, archive, members[key], done, most)
+        return arrays
+
+
+def _missing(path: Path, key: str, known: Sequence[str]) -> str:
+    shown = listed(map(repr, sorted(known)), _SHOWN_KEYS) or "none"
+    return f"{path} holds no array '{key}'; there are {shown}"
+
+
+def _check_total(path: Path, size: int, most: int) -> None:
+    if size > most:
+        raise DataError(
+            f"{path} declares {readable(size)} of arrays; more than {readable(most)} are not read"
+        )
+
+
+# NPZ ----------------------------------------------------------------------------------------------
+
+
+def _read_member(
+    path: Path, archive: zipfile.ZipFile, name: str, done: int, most: int
+) -> NDArray[Any]:
+    """Read one array, after `done` bytes of others."""
+    info = archive.getinfo(name)
+    # Others expand without a bound that could be checked, and NumPy writes only these.
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(f"{path}: array '{name}' is packed in a way that NPZ does not use")
+    with archive.open(info) as stream:
+        shape, fortran_order, dtype = _npy_header(path, name, stream)
+        size = declared_bytes(path, shape, dtype.itemsize)
+        _check_total(path, done + size, most)
+        packed = info.compress_type == zipfile.ZIP_DEFLATED
+        held = min(info.compress_size, path.stat().st_size)
+        check_held(path, size, held, DEFLATE_RATIO if packed else 1)
+        flat = read_bytes(stream, size).view(dtype)
+        if stream.read(1):
+            raise DataError(f"{path}: array '{name}' holds more bytes than it declares")
+    flat = native(flat)
+    check_finite(path, flat)
+    return flat.reshape(shape, order="F" if fortran_order else "C")
+
+
+def _npy_header(
+    path: Path, name: str, stream: Readable
+) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read shape, order and type; NumPy's own reader takes up to 4 GiB before it asks."""
+    start = stream.read(8)
+    if len(start) < 8:
+        raise EOFError
+    if start[:6] != b"\x93NUMPY" or start[6] not in (1, 2, 3):
+        raise DataError(f"{path}: '{name}' is not a NumPy array")
+    length = int.from_bytes(stream.read(2 if start[6] == 1 else 4), "little")
+    if length > _LARGEST_NPY_HEADER:
+        raise DataError(f"{path}: array '{name}' has a header of {readable(length)}; it is damaged")
+    text = stream.read(length)
+    if len(text) < length:
+        raise EOFError
+    content = ast.literal_eval(text.decode("utf-8"))
+    shape, descr = content["shape"], content["descr"]
+    if not isinstance(shape, tuple) or not all(type(side) is int for side in shape):
+        raise DataError(f"{path}: array '{name}' has no valid shape; it is damaged")
+    if not isinstance(descr, str) or not _PLAIN_TYPE.fullmatch(descr):
+        what = "pickled Python objects" if descr == "|O" else f"values of type {descr!r}"
+        raise DataError(f"{path}: array '{name}' holds {what[:80]}; only plain numbers are read")
+    return shape, content["fortran_order"] is True, np.dtype(descr)
+
+
+# HDF5 ---------------------------------------------------------------------------------------------
+
+
+def _data_set(path: Path, file: h5py.File, key: str) -> h5py.Dataset:
+    """Walk to a data set by hard links only, so that no other file is opened on the way."""
+    node: Any = file
+    for part in key.split("/"):
+        names = [str(name) for name in node] if isinstance(node, h5py.Group) else []
+        if part not in names:
+            raise DataError(_missing(path, key, names))
+        if not isinstance(node.get(part, getlink=True), h5py.HardLink):
+            raise DataError(
+                f"{path}: '{key}' is a link to another place or file; store the array itself"
+            )
+        node = node[part]
+    if not isinstance(node, h5py.Dataset):
+        raise DataError(f"{path}: '{key}' is a group; an array is expected there")
+    return node
+
+
+def _check(path: Path, key: str, data_set: h5py.Dataset) -> int:
+    """Refuse what should not be read; return the bytes that it will take."""
+    dtype = data_set.dtype
+    if not _PLAIN_TYPE.fullmatch(dtype.str):
+        what = "text or objects" if dtype.kind in "OSU" else f"values of type {dtype}"
+        raise DataError(f"{path}: array '{key}' holds {what[:80]}; only plain numbers are read")
+    if data_set.shape is None:
+        raise DataError(f"{path}: array '{key}' is empty")
+    size = declared_bytes(path, data_set.shape, dtype.itemsize)
+    properties = data_set.id.get_create_plist()
+    if data_set.is_virtual or properties.get_external_count():
+        raise DataError(f"{path}: array '{key}' lies in other files; store the array itself")
+    if properties.get_layout() == h5py.h5d.CHUNKED:
+        _check_chunks(path, key, data_set, size)
+    elif properties.get_layout() == h5py.h5d.CONTIGUOUS:
+        check_held(path, size, min(data_set.id.get_storage_size(), path.stat().st_size))
+    return size
+
+
+def _load(data_set: h5py.Dataset) -> NDArray[Any]:
+    dtype = data_set.dtype
+    array = np.empty(data_set.shape, np.dtype(f"{dtype.kind}{dtype.itemsize}"))
+    data_set.read_direct(array)
+    return array
+
+
+def _check_chunks(path: Path, key: str, data_set: h5py.Dataset, size: int) -> None:
+    """Refuse chunks that would take more memory than the array itself, and filters never met."""
+    file_size = path.stat().st_size
+    ratio, gzip_at = _filter_ratio(path, key, data_set.id.get_create_plist())
+    stored: list[h5py.h5d.StoreInfo] = []
+    data_set.id.chunk_iter(stored.append)
+    check_held(path, size, min(sum(chunk.size for chunk in stored), file_size), ratio)
+    chunk_bytes = declared_bytes(path, data_set.chunks, data_set.dtype.itemsize)
+    if chunk_bytes > max(size, _UNPACKED_UNSEEN):
+        raise DataError(f"{path}: array '{key}' is stored in pieces larger than itself")
+    for chunk in stored:
+        if chunk.size > file_size:
+            raise DataError(f"{path}: array '{key}' has a piece larger than the file")
+        if chunk.size * ratio <= max(chunk_bytes, _UNPACKED_UNSEEN):
+            continue
+        # HDF5's gzip filter unpacks whatever is there, far beyond the chunk if it is a bomb.
+        if gzip_at is None or chunk.filter_mask & 1 << gzip_at:
+            continue  # lzf expands little, plain data not at all
+        _, packed = data_set.id.read_direct_chunk(chunk.chunk_offset)
+        if _unpacks_beyond(packed, chunk_bytes + _CHECKSUM_BYTES):
+            raise DataError(f"{path}: array '{key}' unpacks to more than it declares")
+
+
+def _filter_ratio(path: Path, key: str, properties: Any) -> tuple[int, int | None]:
+    """Return how far a stored byte can expand, and gzip's place in the row of filters."""
+    codes = [properties.get_filter(place)[0] for place in range(properties.get_nfilters())]
+    names = [_FILTERS.get(code, f"number {code}") for code in codes]
+    # Known ones, each once, packed last: then one look at the packed bytes tells what they become.
+    order = [name for name in ("shuffle", "gzip", "lzf", "fletcher32") if name in names]
+    plain = [name for name in names if name != "fletcher32"]
+    if plain != [name for name in order if name != "fletcher32"] or {"gzip", "lzf"} <= set(names):
+        raise DataError(
+            f"{path}: array '{key}' is packed by the filters {', '.join(names)}; save it with "
+            "gzip or unpacked"
+        )
+    if "gzip" in names:
+        return DEFLATE_RATIO, names.index("gzip")
+    return (_LZF_RATIO if "lzf" in names else 1), None
+
+
+def _unpacks_beyond(packed: bytes, size: int) -> bool:
+    """Tell whether zlib data expand beyond `size`, without keeping what they expand to."""
+    unpacker = zlib.decompressobj()
+    total = 0
+    while packed and not unpacker.eof and total <= size:
+        total += len(unpacker.decompress(packed, _UNPACK_STEP))
+        packed = unpacker.unconsumed_tail
+    return total > size

@@ -1,0 +1,1 @@
+"""Training samples: read at random, augmented, in an epoch's order."""

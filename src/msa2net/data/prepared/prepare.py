@@ -1,0 +1,397 @@
+"""Making a prepared data set from raw files."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from msa2net.config import DataConfig
+from msa2net.data.case import Case
+from msa2net.data.prepared.training_warnings import warn_of_doubts
+from msa2net.data.formats import open_source
+from msa2net.data.formats.source import Source, SourceCase
+from msa2net.data.io.readers import exif_orientation
+from msa2net.data.resampling import nearest_index
+from msa2net.data.prepared.slice_files import clean_slices
+from msa2net.data.prepared.intensity_statistics import count_labels, describe_channels
+from msa2net.data.prepared.store import (
+    CASES,
+    INDEX,
+    ORIENTATION,
+    WHITE,
+    Store,
+    StoredCase,
+    image_path,
+    label_path,
+    only_ignored,
+    open_store,
+    with_splits,
+    write_index,
+)
+from msa2net.data.units import foreign_values
+from msa2net.errors import MORE_MEMORY, ConfigError, DataError, Msa2NetError, memory_guard
+from msa2net.files import atomic_path, clean_temporaries, contents, remove, sha256
+from msa2net.locks import alone_in
+from msa2net.text import listed
+
+Progress = Callable[[Iterable[SourceCase], int], Iterable[SourceCase]]
+
+MAX_NAMED_FAILURES = 3
+WRITE_INDEX_EVERY_S = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+def prepare(
+    data: DataConfig, progress: Progress | None = None, workers: int | None = None
+) -> Store:
+    """Bring a raw data set into the store at `data.prepared`; only what changed is done again.
+
+    Without `data.root`, a data set that was prepared before is used as it is. Cases are read and
+    written side by side; of two processes with the same target, one waits for the other.
+
+    Args:
+        data: format, source folder, target folder, how to split.
+        progress: wraps the cases and their number, to show a bar.
+        workers: cases in work at the same time, each of which needs memory for its arrays; by
+            default one a processor core, at most 8.
+
+    Raises:
+        ConfigError: `data.prepared` holds something else.
+        DataError: files that cannot be used; all are tried, what could be stored is kept, and
+            the store stays marked as unfinished.
+    """
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers is {workers}; it must be 1 or more")
+    drawn = data.format == "phantom"  # has no raw files, and is finished or changed all the same
+    if data.root is None and not drawn and (data.prepared / INDEX).is_file():
+        store = open_prepared(data)
+        warn_of_doubts(store)
+        return store
+    if data.root is not None and data.root.resolve() == data.prepared.resolve():
+        raise ConfigError(f"{data.root} holds the raw data; name another folder to prepare into")
+    source = open_source(data)
+    if not source.cases:
+        raise DataError(f"{data.root} holds no case; are all split lists empty?")
+    _refuse_foreign(data.prepared)
+    with _alone(data.prepared), _Work(data, source, workers) as work:
+        shown = source.cases if progress is None else progress(source.cases, len(source.cases))
+        for case in shown:
+            work.collect(case)
+        work.clean()
+    if work.failures:
+        raise DataError(_failure_sentence([*work.failures.values()], len(source.cases)))
+    warn_of_doubts(work.store())
+    return with_splits(work.store(), data)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that holds something and no prepared data: it would be written beside."""
+    foreign = sorted(set(contents(folder)) - {INDEX, CASES, "slices", ".lock"})
+    if foreign and not (folder / INDEX).is_file():
+        raise ConfigError(
+            f"{folder} holds {listed(foreign)} and no prepared data; name a new or an empty folder "
+            "to prepare into"
+        )
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from preparing into the same folder; they wait their turn.
+
+    What killed processes left is removed. A folder that cannot be written needs no lock: nothing
+    in it can be damaged.
+    """
+    with ExitStack() as stack:
+        with suppress(DataError):  # whatever has to be written will say that it cannot be
+            stack.enter_context(alone_in(folder, wait=True))
+            clean_temporaries(folder, CASES)
+            remove(folder / ".lock")  # of earlier versions
+        yield
+
+
+class _Work:
+    """The cases in work, and the index as it grows; leaving it writes the index.
+
+    Threads do it: unpacking, decoding, hashing and writing all leave the interpreter to others.
+    At any moment the index on disk only names cases whose arrays are whole and as it says: those
+    that are about to change leave it first.
+
+    Attributes:
+        failures: case id → why the case could not be used.
+    """
+
+    def __init__(self, data: DataConfig, source: Source, workers: int | None) -> None:
+        self.data, self.source = data, source
+        self.failures: dict[str, str] = {}
+        self._workers = min(8, os.cpu_count() or 1) if workers is None else workers
+
+    def __enter__(self) -> "_Work":
+        before = _stored_before(self.data, self.source)
+        recipe = _recipe(self.data, self.source, before)
+        self._rows = {
+            case.id: _refreshed(before[case.id], case)
+            for case in self.source.cases
+            if case.id in before and _unchanged(self.data.prepared, before[case.id], case, recipe)
+        }
+        if len(self._rows) < len(self.source.cases):
+            self._write(complete=False)
+        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="prepare")
+        self._jobs = {
+            case.id: self._pool.submit(_store_case, self.data, self.source, case, recipe)
+            for case in self.source.cases
+            if case.id not in self._rows
+        }
+        self._write_next = time.monotonic() + WRITE_INDEX_EVERY_S
+        return self
+
+    def collect(self, case: SourceCase) -> None:
+        """Wait for a case; from time to time, note down what is done in case we are killed."""
+        if case.id not in self._jobs:
+            return
+        remedy = f"lower --workers (workers in Python), or {MORE_MEMORY}"
+        try:
+            with memory_guard(f"preparing case {case.id}", remedy):
+                self._rows[case.id] = self._jobs[case.id].result()
+        except Msa2NetError as error:
+            self.failures[case.id] = str(error)
+        del self._jobs[case.id]
+        if time.monotonic() > self._write_next:
+            self._write(complete=False)
+            self._write_next = time.monotonic() + WRITE_INDEX_EVERY_S
+
+    def clean(self) -> None:
+        """When all is stored, remove slices that no case has any more."""
+        if len(self._rows) == len(self.source.cases):
+            with suppress(OSError):  # a folder that cannot be written
+                clean_slices(self.store())
+
+    def store(self) -> Store:
+        """Describe what is stored so far."""
+        return _describe(
+            self.data,
+            self.source,
+            [self._rows[case.id] for case in self.source.cases if case.id in self._rows],
+        )
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for case_id, job in self._jobs.items():  # interrupted: keep what was done by then
+            if job.done() and not job.cancelled() and job.exception() is None:
+                self._rows[case_id] = job.result()
+        self._write(complete=len(self._rows) == len(self.source.cases))
+
+    def _write(self, *, complete: bool) -> None:
+        store = self.store()
+        if store.cases or self.failures:
+            write_index(store, complete=complete, failures=self.failures)
+        else:
+            (store.root / INDEX).unlink(missing_ok=True)
+
+
+def _refreshed(row: StoredCase, case: SourceCase) -> StoredCase:
+    """Return the row of an unchanged case: split, patient and place of its files may be new."""
+    files = [
+        {**file, "path": str(path.resolve())}
+        for file, path in zip(row.files, case.files, strict=True)
+    ]
+    patient = case.patient or case.id
+    return replace(row, split=case.split, patient=patient, group=case.group, files=files)
+
+
+def open_prepared(data: DataConfig) -> Store:
+    """Open what was prepared at `data.prepared`, split as the settings say.
+
+    Raises:
+        DataError: there is none, it is unfinished, of another format or label encoding.
+    """
+    return with_splits(open_as_stored(data), data)
+
+
+def open_as_stored(data: DataConfig, *, complete: bool = True) -> Store:
+    """Open what was prepared at `data.prepared`, with the splits that are stored there.
+
+    Raises:
+        DataError: there is none, it is of another format or label encoding, or, if it must be
+            complete, unfinished.
+    """
+    store = _of_format(open_store(data.prepared, complete=complete), data)
+    if data.labels not in (None, store.encoding):
+        raise DataError(
+            f"{store.root} was prepared with the label encoding '{store.encoding}', not "
+            f"'{data.labels}'; prepare it anew with msa2net prepare {data.format} SOURCE "
+            f"{store.root} --labels {data.labels}"
+        )
+    return store
+
+
+def _describe(data: DataConfig, source: Source, rows: list[StoredCase]) -> Store:
+    return Store(
+        root=data.prepared,
+        format=data.format,
+        kind=source.kind,
+        label_names=source.label_names,
+        channels=max((row.shape[0] for row in rows), default=1),
+        intensity=source.intensity,
+        low=source.low,
+        high=source.high,
+        cases=tuple(rows),
+        encoding=source.encoding,
+    )
+
+
+def _failure_sentence(failures: list[str], total: int) -> str:
+    if len(failures) == 1:
+        return failures[0]
+    named = "; ".join(failures[:MAX_NAMED_FAILURES])
+    more = len(failures) - MAX_NAMED_FAILURES
+    rest = f"; and {more} more" if more > 0 else ""
+    return f"{len(failures)} of {total} cases cannot be used: {named}{rest}"
+
+
+def _stored_before(data: DataConfig, source: Source) -> dict[str, StoredCase]:
+    if not (data.prepared / INDEX).is_file():
+        return {}
+    before = {
+        case.id: case for case in _of_format(open_store(data.prepared, complete=False), data).cases
+    }
+    if before and not before.keys() & {case.id for case in source.cases}:
+        raise DataError(
+            f"{data.prepared} holds another data set (none of its cases is in {data.root}); name "
+            "another folder as data.prepared"
+        )
+    return before
+
+
+def _of_format(store: Store, data: DataConfig) -> Store:
+    if store.format != data.format:
+        raise DataError(
+            f"{store.root} was prepared from the format '{store.format}', not '{data.format}'; "
+            "name another folder as data.prepared"
+        )
+    return store
+
+
+def _unchanged(root: Path, known: StoredCase, case: SourceCase, recipe: str) -> bool:
+    stamps = [(path.name, *_stamp(path)) for path in case.files]
+    stored = [(Path(f["path"]).name, f["bytes"], f["mtime_ns"]) for f in known.files]
+    present = image_path(root, case.id).is_file() and label_path(root, case.id).is_file()
+    described = bool(known.intensity)  # not by the first version of this package
+    return present and described and known.recipe == recipe and stamps == stored
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _recipe(data: DataConfig, source: Source, before: Mapping[str, StoredCase]) -> str:
+    """Name what the stored arrays depend on besides the source files.
+
+    Where all masks decide what 255 means, they are only read if any changed.
+    """
+    plain = _plain_recipe(data, source)
+    if source.white is None:
+        return plain
+    known = [before[case.id] for case in source.cases if case.id in before]
+    recipes = {row.recipe for row in known}
+    if recipes in ({plain}, {plain + WHITE}) and len(known) == len(source.cases):
+        (recipe,) = recipes
+        cases = zip(known, source.cases, strict=True)
+        unchanged = all(_unchanged(data.prepared, row, case, recipe) for row, case in cases)
+        # An earlier version ignored 255 in any data set.
+        if unchanged and not (recipe == plain and only_ignored(known)):
+            return recipe
+    return plain + WHITE * source.white.is_structure()
+
+
+def _plain_recipe(data: DataConfig, source: Source) -> str:
+    if data.format == "phantom":
+        return f"shape={'x'.join(str(side) for side in data.phantom_shape)}"
+    classes = f"classes={len(source.label_names)}"
+    if source.kind == "photograph":
+        return f"max_side={data.max_side} {classes}"
+    return classes if source.encoding is None else f"{classes} encoding={source.encoding}"
+
+
+def _store_case(
+    data: DataConfig, source: Source, source_case: SourceCase, recipe: str
+) -> StoredCase:
+    case = source_case.read()
+    _check_depth(case, source)
+    if source.kind == "photograph":
+        case = reduce_photograph(case, data.max_side)
+    assert case.label is not None
+    for path, array in (
+        (image_path(data.prepared, case.id), case.image),
+        (label_path(data.prepared, case.id), case.label),
+    ):
+        with atomic_path(path) as temporary:
+            np.save(temporary, array, allow_pickle=False)
+    files = [
+        {
+            "path": str(path.resolve()),
+            **dict(zip(("bytes", "mtime_ns"), _stamp(path), strict=True)),
+            "sha256": sha256(path),
+            **_camera(path, source),
+        }
+        for path in source_case.files
+    ]
+    return StoredCase(
+        id=case.id,
+        split=source_case.split,
+        shape=case.image.shape,
+        geometry=case.geometry.to_json(),
+        files=files,
+        recipe=recipe,
+        patient=source_case.patient or case.id,
+        group=source_case.group,
+        intensity=describe_channels(case.image),
+        voxels={str(value): count for value, count in count_labels(case.label).items()},
+    )
+
+
+def _camera(path: Path, source: Source) -> dict[str, int]:
+    """Note how the camera turned a picture, if it did."""
+    orientation = exif_orientation(path) if source.kind == "photograph" else 1
+    return {} if orientation == 1 else {ORIENTATION: orientation}
+
+
+def _check_depth(case: Case, source: Source) -> None:
+    """Refuse values that the window cannot be for: they would come out all white, or black."""
+    fits, window = case.image.dtype == np.uint8, (source.low, source.high)
+    if source.kind == "photograph" and source.intensity == "fixed" and not fits:
+        raise DataError(
+            f"{case.source} holds {case.image.dtype} values and the data set's first picture is "
+            "8-bit; bring all pictures to the same depth"
+        )
+    if source.intensity == "fixed" and (problem := foreign_values(case.image, *window)):
+        raise DataError(f"{case.source}: {problem}")
+
+
+def reduce_photograph(case: Case, max_side: int) -> Case:
+    """Shrink a picture whose longer side is above `max_side`, and its label with it."""
+    _, _, height, width = case.image.shape
+    factor = max_side / max(height, width)
+    if factor >= 1:
+        return case
+    size = max(1, round(height * factor)), max(1, round(width * factor))
+    image_CHW = np.stack([_reduce(channel, size) for channel in case.image[:, 0]])
+    label = case.label
+    if label is not None:
+        label = label[:, nearest_index(height, size[0])][:, :, nearest_index(width, size[1])]
+    return replace(case, image=image_CHW[:, None], label=label)
+
+
+def _reduce(channel_HW: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    picture = Image.fromarray(channel_HW)
+    return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BOX, reducing_gap=None))

@@ -1,0 +1,1 @@
+"""One table model, and what writes it: Markdown, terminal, LaTeX."""

@@ -1,0 +1,1 @@
+"""Quality control of predictions: confidence, calibration, reference ranges and flags."""

@@ -1,0 +1,106 @@
+"""Confidences beside the truth, slice by slice; needs torch, see `confidence`.
+
+Axes: B slices of a batch (in tables: bins), Z slices of a case, K classes, N pixels; h, w are rows
+and columns of the network's answer, of which every `step`-th is asked.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from msa2net.data.preprocessing import Placement
+from msa2net.metrics.calibration import BINS, COLUMNS, reliability_table
+from msa2net.quality.confidence import (
+    TINY,
+    Answers,
+    agreed,
+    doubt_of,
+    highest,
+    sharpened,
+    shown,
+    to_array,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """What some slices add.
+
+    Attributes:
+        tables: (2, BINS, 3), see `TruthSums`.
+        samples: see there.
+        agreement: with the truth, see `agreed`.
+    """
+
+    tables: NDArray[np.float64]
+    samples: list[tuple[NDArray[np.float32], NDArray[np.uint8]]]
+    agreement: NDArray[np.float64]
+
+
+class TruthSums:
+    """Confidences beside the truth: reliability before and after, and pixels to fit to.
+
+    Attributes:
+        tables_2B3: reliability before (T = 1) and after, see `metrics.calibration`.
+        samples: (log-probabilities (N, K), true classes (N,)) of at most `pixels` a case.
+    """
+
+    def __init__(self, truth_Zhw: NDArray[np.uint8], temperature: float, pixels: int = 0) -> None:
+        self._truth_Zhw = truth_Zhw
+        self._temperature = temperature
+        self._each = math.ceil(pixels / len(truth_Zhw))
+        self.tables_2B3 = np.zeros((2, BINS, COLUMNS))
+        self.samples: list[tuple[NDArray[np.float32], NDArray[np.uint8]]] = []
+        self._agreement_2 = np.zeros(2)
+
+    @property
+    def error(self) -> float | None:
+        """One minus the Dice of the answer with the truth, as a logit; None of nothing."""
+        return doubt_of(self._agreement_2)
+
+    def measure(
+        self, answers: Answers, start: int, end: int, first: int, place: Placement
+    ) -> Compared:
+        """Look at slices `start` to `end` of a batch, from the case's slice `first` on."""
+        rows, columns = shown(place, answers.step)
+        probability_ZKhw = answers.first_BKhw[start:end, :, rows, columns]
+        labels_Zhw = answers.labels[0][start:end, rows, columns]
+        own = self._truth_Zhw[first : first + end - start, :: answers.step, :: answers.step]
+        truth_Zhw = torch.from_numpy(own[:, rows, columns].copy()).to(labels_Zhw.device)
+        known = truth_Zhw < probability_ZKhw.shape[1]
+        right_N = to_array((labels_Zhw == truth_Zhw)[known])
+        tables = [
+            reliability_table(
+                to_array(highest(sharpened(probability_ZKhw, temperature))[known]), right_N
+            )
+            for temperature in (1.0, self._temperature)
+        ]
+        return Compared(
+            np.stack(tables),
+            self._sample(probability_ZKhw, truth_Zhw, known) if self._each else [],
+            agreed([truth_Zhw[known], labels_Zhw[known]]),
+        )
+
+    def add(self, found: Compared) -> None:
+        """Take in what was measured."""
+        self.tables_2B3 += found.tables
+        self.samples += found.samples
+        self._agreement_2 += found.agreement
+
+    def _sample(
+        self, probability_ZKhw: Tensor, truth_Zhw: Tensor, known: Tensor
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
+        samples = []
+        for probability_Khw, truth_hw, known_hw in zip(
+            probability_ZKhw, truth_Zhw, known, strict=True
+        ):
+            truth_N = truth_hw[known_hw]
+            every = max(1, -(-len(truth_N) // self._each))
+            chosen_NK = probability_Khw[:, known_hw].T[::every]
+            log_NK = chosen_NK.clamp_min(TINY).log()
+            samples.append((to_array(log_NK), to_array(truth_N[::every])))
+        return samples

@@ -1,0 +1,204 @@
+"""Which cases to look at first, and why, in plain words."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from msa2net.quality.features import DOUBT, NOTHING, Features, parts_of
+from msa2net.quality.fit_ranges import deviations
+from msa2net.quality.reference_ranges import Range, Usual, criterion
+
+SEPARATOR = "; "
+_NOTHING_FOUND = 0.99  # the suspicion of an empty answer that is not flagged
+_EACH = 2  # features of a criterion that are told, those that are furthest beyond
+_MOST = 99.0  # of a suspicion; beyond it nothing is more suspicious
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be told of one case.
+
+    Attributes:
+        flags: a sentence on each feature that is beyond a criterion, the most unusual first; none
+            if usual.
+        criteria: the names of these criteria.
+        suspicion: to sort cases by. Above 1 if there is a flag; below, how unsure the network is:
+            0 is as usual, less is surer.
+    """
+
+    flags: tuple[str, ...]
+    criteria: tuple[str, ...]
+    suspicion: float
+
+    @property
+    def text(self) -> str:
+        """All flags in one line; "" if there are none."""
+        return SEPARATOR.join(self.flags)
+
+
+def judge(features: Features, usual: Usual) -> Verdict:
+    """Compare a case with what is usual."""
+    beyond: dict[str, list[tuple[float, str]]] = {}
+    for feature, deviation in deviations(features, usual.ranges).items():
+        limit = usual.limits.get(criterion(feature))
+        if limit is not None and deviation > limit:
+            beyond.setdefault(criterion(feature), []).append((deviation / limit, feature))
+    for found in beyond.values():
+        # Of an empty mask nobody asks which structures are missing.
+        found.sort(key=lambda pair: (pair[0], pair[1] == NOTHING), reverse=True)
+        if found[0][1] == NOTHING:
+            del found[1:]
+    ordered = sorted(beyond, key=lambda name: -beyond[name][0][0])
+    words = dict.fromkeys(
+        _words(feature, features, usual.ranges)
+        for name in ordered
+        for _, feature in beyond[name][:_EACH]
+    )
+    # Below every limit only doubt of the whole answer says something of how good it is.
+    own = 0.0
+    if DOUBT in usual.ranges and features.get(NOTHING):
+        own = _NOTHING_FOUND
+    elif DOUBT in usual.ranges and DOUBT in features:
+        own = usual.ranges[DOUBT].signed(features[DOUBT]) / usual.limits["confidence"]
+    suspicion = max([own, *(beyond[name][0][0] for name in ordered)])
+    return Verdict(tuple(words), tuple(ordered), round(min(suspicion, _MOST), 4))
+
+
+def _words(feature: str, features: Features, ranges: Mapping[str, Range]) -> str:
+    name, which, of = parts_of(feature)
+    return _SENTENCES[name](which, of, features[feature], ranges[feature])
+
+
+# Each sentence says what was seen and, after a colon, what to do, and what it may come from. None
+# has a semicolon or a question mark, since several of them may make one line.
+
+
+def _confidence(which: str, of: str, value: float, usual: Range) -> str:
+    if which == "entropy":
+        return "the network is unsure of more than the outlines: look at the whole mask"
+    whom = f"of {of}" if which == "structure" else "of its answer"
+    what = "that structure's mask" if which == "structure" else "the whole mask"
+    expected, typical = (1 - _share(logit) for logit in (value, usual.centre))
+    figures = f"expects a Dice of {expected:.2f}, usually {typical:.2f}"
+    return f"the network is unsure {whom} ({figures}): look at {what}"
+
+
+def _disagreement(which: str, _: str, value: float, usual: Range) -> str:
+    found, typical = (1 - _share(logit) for logit in (value, usual.centre))
+    if which == "networks":
+        seen = f"the networks disagree (Dice {found:.2f} with each other)"
+    else:
+        seen = f"its mirror image is answered otherwise (Dice {found:.2f}, usually {typical:.2f})"
+    return f"{seen}: look at the whole mask"
+
+
+def plain(value: float, digits: int) -> str:
+    """Write a number with so many significant digits, and never as a power of ten."""
+    return f"{float(f'{value:.{digits}g}'):.10f}".rstrip("0").rstrip(".")
+
+
+def _missing(which: str, of: str, _: float, __: Range) -> str:
+    if which == "structure":
+        return f"no {of} was found: look whether the image shows it and the network missed it"
+    return "nothing was found: look whether the image shows any of the structures"
+
+
+def _extent(_: str, of: str, __: float, ___: Range) -> str:
+    return f"{of} fills a whole slice, as in no training image: look whether its mask is right"
+
+
+def _size(which: str, of: str, value: float, usual: Range) -> str:
+    large = "large" if value > usual.centre else "small"
+    doubt = "look whether its mask is right"
+    if which == "mm3":
+        found, typical = (f"{plain(math.exp(x) / 1000, 3)} mL" for x in (value, usual.centre))
+        doubt += ", and the spacing in the file's header"
+    else:
+        shares = (plain(100 * math.exp(x), 2) for x in (value, usual.centre))
+        found, typical = (f"{share} % of the image" for share in shares)
+    return f"{of} is unusually {large} ({found}, usually about {typical}): {doubt}"
+
+
+def _place(which: str, of: str, value: float, usual: Range) -> str:
+    axis, _, among = which.partition(" ")
+    ends = {"slices": ("first", "last"), "rows": ("top", "bottom"), "columns": ("left", "right")}
+    end = ends[axis][value > usual.centre]
+    where = f"{end} slices" if axis == "slices" else f"{end} of the slices"
+    others = " among the structures" if among else ""
+    doubt = "look whether its mask is right, and the image neither turned, mirrored nor cropped"
+    return f"{of} lies unusually far to the {where}{others}: {doubt}"
+
+
+def _intensity(which: str, of: str, value: float, usual: Range) -> str:
+    whose = "its intensities are" if of == "0" else f"intensities of channel {of} are"
+    found = f"{value:.2f}, usually about {usual.centre:.2f}"
+    if which in ("dark", "bright"):
+        shares = [max(0.0, 100 * math.exp(x) - 1) for x in (value, usual.centre)]
+        found = f"{shares[0]:.0f} %, usually about {shares[1]:.0f} %"
+        end = "lowest" if which == "dark" else "highest"
+        what = f"share at the {end} value of the window {found}"
+    else:
+        what = f"{which.removeprefix('q')} % quantile {found} of the window"
+    doubt = "look whether it has another unit, or is of another sequence or kind"
+    return f"{whose} unlike the training images' ({what}): {doubt}"
+
+
+def _noise(_: str, __: str, value: float, usual: Range) -> str:
+    if value > usual.centre:
+        return "it is noisier than the training images: look whether a better image is at hand"
+    doubt = "look whether it was filtered, resampled or compressed"
+    return f"it is smoother than the training images: {doubt}"
+
+
+def _colour(_: str, __: str, value: float, usual: Range) -> str:
+    more = "more" if value > usual.centre else "less"
+    doubt = "look whether it was taken or stored in another way"
+    return f"it is {more} colourful than the training images: {doubt}"
+
+
+def _layout(which: str, _: str, __: float, ___: Range) -> str:
+    if which == "alike":
+        doubt = "look whether it shows another view, or another part of the body"
+        return f"it is laid out unlike the training images: {doubt}"
+    sides = "left to right" if which == "columns" else "top to bottom"
+    doubt = "look whether it was flipped when it was stored"
+    return f"it looks mirrored, {sides}, beside the training images: {doubt}"
+
+
+def _spacing(which: str, _: str, value: float, usual: Range) -> str:
+    found, typical = math.exp(value), math.exp(usual.centre)
+    if which == "depth":
+        seen = f"it has {found:.0f} slice{'s' * (found > 1.5)}, usual are about {typical:.0f}"
+        return f"{seen}: look whether this is all of the scan, and no other"
+    if which == "aspect":
+        seen = f"it is {found:.2g} times as high as wide, usual is about {typical:.2g}"
+        return f"{seen}: look whether it was cropped or turned"
+    seen = f"its {which} are {found:.3g} mm apart, usual are about {typical:.3g} mm"
+    return f"{seen}: look whether the spacing in the file's header is right"
+
+
+def _unknown(which: str, _: str, __: float, ___: Range) -> str:
+    give = "give the original NIfTI or DICOM file if there is one"
+    if which == "spacing":
+        return f"its voxels' size is not known, and that of the training images was: {give}"
+    return f"how it lies in the patient is not known, and of the training images it was: {give}"
+
+
+_SENTENCES = {
+    "confidence": _confidence,
+    "disagreement": _disagreement,
+    "missing": _missing,
+    "extent": _extent,
+    "size": _size,
+    "place": _place,
+    "intensity": _intensity,
+    "noise": _noise,
+    "colour": _colour,
+    "layout": _layout,
+    "spacing": _spacing,
+    "unknown": _unknown,
+}
+
+
+def _share(logit: float) -> float:
+    return 1 / (1 + math.exp(-logit))

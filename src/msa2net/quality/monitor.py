@@ -1,0 +1,172 @@
+"""Looking at cases while they are segmented: how usual each is, and how sure the network of it.
+
+Axes: B slices of a batch, C channels, Z slices, H rows, W columns; h, w are the network's.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msa2net.data.case import Case
+from msa2net.data.orientation import View, view_along
+from msa2net.data.preprocessing import Placement, Preprocessing
+from msa2net.metrics.calibration import BINS, COLUMNS
+from msa2net.quality.confidence import Answers, ConfidenceSums
+from msa2net.quality.features import (
+    SIDE,
+    Features,
+    InputSums,
+    grid_features,
+    layout_features,
+    looked_at,
+    structure_features,
+)
+from msa2net.quality.flags import Verdict, judge
+from msa2net.quality.reference_ranges import Usual
+
+if TYPE_CHECKING:  # it needs torch, and whoever has none compares with no truth
+    from msa2net.quality.calibration import TruthSums
+
+
+class CaseWatch:
+    """What is noted of one case; no slice and no probability is kept.
+
+    Args:
+        case: it.
+        preprocessing: of the network that is asked first.
+        label_names: one per class, background first.
+        temperature: for confidences.
+
+    Attributes:
+        case_id: of the case.
+        truth: confidences beside the case's label; None unless they are asked for.
+        thumbnail: of the input.
+    """
+
+    def __init__(
+        self,
+        case: Case,
+        preprocessing: Preprocessing,
+        label_names: Sequence[str],
+        temperature: float = 1.0,
+    ) -> None:
+        self.case_id = case.id
+        self.truth: TruthSums | None = None
+        self._names = label_names
+        self._view: View = view_along(case.geometry, preprocessing.orientation)
+        self._spacing_mm = self._view.spacing_mm(case.geometry)
+        shape_ZHW = self._view.of(case.image).shape[1:]
+        oriented = case.geometry.affine is not None
+        self._grid = grid_features(shape_ZHW, self._spacing_mm, oriented)
+        self._looked_at = looked_at(shape_ZHW[0])
+        self._input = InputSums(preprocessing.channels)
+        self._sure = ConfidenceSums(len(label_names), temperature)
+        self._heard = False
+
+    @property
+    def thumbnail(self) -> NDArray[np.float64]:
+        """What the input looks like from far away."""
+        return self._input.thumbnail
+
+    def looks_at(self, index: int) -> bool:
+        """Tell whether a slice of the input is measured."""
+        return index in self._looked_at
+
+    def see(self, unit_1Chw: NDArray[np.float32], place: Placement) -> None:
+        """Look at a slice as the network was trained on it."""
+        self._input.add(unit_1Chw[0, :, place.down.filled, place.across.filled])
+
+    def hear(
+        self, answers: Answers, start: int, end: int, first: int, place: Placement
+    ) -> Callable[[], None]:
+        """Measure what was answered to slices from `first` on: `start` to `end` of a batch.
+
+        Returns:
+            What notes it: to be called once it is sure that the batch does not come again.
+        """
+        sure = self._sure.measure(answers, start, end, place)
+        truth = self.truth
+        beside = None if truth is None else truth.measure(answers, start, end, first, place)
+
+        def note() -> None:
+            self._heard = True
+            self._sure.add(sure)
+            if truth is not None and beside is not None:
+                truth.add(beside)
+
+        return note
+
+    def features(
+        self, labels_ZHW: NDArray[np.uint8], thumbnail: NDArray[np.float64] | None
+    ) -> Features:
+        """Return all features.
+
+        Args:
+            labels_ZHW: the structures, in the case's own layout.
+            thumbnail: the training's; None if there is none yet.
+        """
+        found = self._grid | self._input.features()
+        found |= structure_features(self._view.of(labels_ZHW), self._names, self._spacing_mm)
+        if self._heard:
+            found |= self._sure.features(self._names)
+        if thumbnail is not None:
+            found |= layout_features(self.thumbnail, thumbnail)
+        return found
+
+
+class Lookout:
+    """Is told of every case that a `Predictor` segments.
+
+    Args:
+        usual: what cases are judged by; None collects features only.
+        calibration: cases have labels, and confidences are compared with them.
+        pixels: of each case that are kept to fit a temperature to.
+
+    Attributes:
+        verdicts: case id → what is to be told of it.
+        features: case id → its features, where there is nothing to judge by.
+        tables_2B3: reliability of all cases, before and after, see `metrics.calibration`.
+        samples, errors: see `TruthSums`.
+    """
+
+    def __init__(self, usual: Usual | None, *, calibration: bool = False, pixels: int = 0) -> None:
+        self.verdicts: dict[str, Verdict] = {}
+        self.features: dict[str, Features] = {}
+        self.tables_2B3 = np.zeros((2, BINS, COLUMNS))
+        self.samples: list[tuple[NDArray[np.float32], NDArray[np.uint8]]] = []
+        self.errors: list[float] = []
+        self.temperature = 1.0 if usual is None else usual.temperature
+        self.thumbnail: NDArray[np.float64] | None = None
+        if usual is not None and usual.thumbnail:
+            self.thumbnail = np.array(usual.thumbnail).reshape(SIDE, SIDE)
+        self._usual = usual
+        self._calibration = calibration
+        self._pixels = pixels
+
+    def begin(
+        self, case: Case, preprocessing: Preprocessing, label_names: Sequence[str]
+    ) -> CaseWatch:
+        """Begin with a case."""
+        watch = CaseWatch(case, preprocessing, label_names, self.temperature)
+        if self._calibration and case.label is not None:
+            from msa2net.quality.calibration import TruthSums
+
+            view = view_along(case.geometry, preprocessing.orientation)
+            truth_Zhw = preprocessing.label_slices(np.asarray(view.of(case.label)))
+            watch.truth = TruthSums(truth_Zhw, self.temperature, self._pixels)
+        return watch
+
+    def finish(self, watch: CaseWatch, labels_ZHW: NDArray[np.uint8]) -> None:
+        """End with a case, whose structures are known now."""
+        features = watch.features(labels_ZHW, self.thumbnail)
+        if self._usual is None:
+            self.features[watch.case_id] = features
+        else:
+            self.verdicts[watch.case_id] = judge(features, self._usual)
+        if watch.truth is not None:
+            self.tables_2B3 += watch.truth.tables_2B3
+            self.samples += watch.truth.samples
+            error = watch.truth.error
+            self.errors += [] if error is None else [error]
