@@ -73,14 +73,14 @@ def export(run: Path, name: str) -> dict[str, float]:
 
     from msa2net.data.preprocessing import Preprocessing
     from msa2net.export.onnx import export_onnx
-    from msa2net.inference.run_folder import ModelFacts, NetworkFacts, save_run
+    from msa2net.inference.run_folder import ModelMetadata, NetworkMetadata, save_run
     from msa2net.models.registry import create_model, find_model
 
     side = find_model(name).image_size
-    network = NetworkFacts(
+    network = NetworkMetadata(
         name=name, encoder=None, num_classes=9, in_channels=1, image_size=(side, side)
     )
-    facts = ModelFacts(
+    facts = ModelMetadata(
         network=network,
         label_names=("background", *(f"class {k}" for k in range(1, 9))),
         preprocessing=Preprocessing(channels=1, image_size=(side, side)),

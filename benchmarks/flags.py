@@ -26,9 +26,9 @@ from msa2net.evaluation.run import score_cases
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import read_facts
 from msa2net.metrics.calibration import expected_calibration_error
-from msa2net.quality.flags import Verdict
-from msa2net.quality.monitor import Lookout
-from msa2net.training.fit_quality import note_usual
+from msa2net.quality.flags import CaseAssessment
+from msa2net.quality.monitor import QualityMonitor
+from msa2net.training.fit_quality import write_reference_ranges
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def with_limits(
     """Set the limits of a run."""
     started = time.monotonic()
     trained_on = tuple(read_facts(run).training.get("trained_on", ("train",)))
-    note_usual(run, predictor, batch, store, trained_on, again=True)
+    write_reference_ranges(run, predictor, batch, store, trained_on, again=True)
     print(f"limits set in {time.monotonic() - started:.1f} s")
     return Predictor.load(run, options.device, batch)
 
@@ -67,26 +67,28 @@ def clean(predictor: Predictor, store: Store, split: str) -> dict:
     """Score a split as it is."""
     usual, ids = predictor.usual, store.ids(split)
     seconds = {}
-    lookout = Lookout(usual, calibration=True)
-    for name, asked in (("without flags", None), ("with flags", Lookout(usual))):
+    monitor = QualityMonitor(usual, calibration=True)
+    for name, asked in (("without flags", None), ("with flags", QualityMonitor(usual))):
         started = time.process_time()  # of all threads, whatever else the machine does
         for _ in predictor.segment((store.case(one) for one in ids), asked):
             pass
         seconds[name] = round(time.process_time() - started, 2)
-    rows = score_cases(predictor, store, ids, lookout=lookout)
+    rows = score_cases(predictor, store, ids, monitor=monitor)
     dice: dict[str, list[float]] = {}
     for row in rows:
         if row["dice"] is not None:
             dice.setdefault(row["case"], []).append(row["dice"])
     mean = {case: float(np.mean(values)) for case, values in dice.items()}
-    verdicts = lookout.verdicts
-    flagged = [case for case in ids if verdicts[case].flags]
-    order = sorted(mean, key=lambda case: -verdicts[case].suspicion)
+    assessments = monitor.assessments
+    flagged = [case for case in ids if assessments[case].flags]
+    order = sorted(mean, key=lambda case: -assessments[case].suspicion)
     fifth = order[: round(len(order) / 5)]
     rest = order[len(fifth) :]
-    reasons = Counter(name for case in flagged for name in verdicts[case].criteria)
-    correlation = stats.spearmanr([verdicts[c].suspicion for c in order], [mean[c] for c in order])
-    errors = [expected_calibration_error(table) for table in lookout.tables_2B3]
+    reasons = Counter(name for case in flagged for name in assessments[case].criteria)
+    correlation = stats.spearmanr(
+        [assessments[c].suspicion for c in order], [mean[c] for c in order]
+    )
+    errors = [expected_calibration_error(table) for table in monitor.tables_2B3]
     found = {
         "cases": len(ids),
         "flagged": len(flagged),
@@ -104,9 +106,11 @@ def clean(predictor: Predictor, store: Store, split: str) -> dict:
     }
     for name, value in found.items():
         print(f"{name}: {value}")
-    for case in sorted(flagged, key=lambda case: -verdicts[case].suspicion)[:10]:
+    for case in sorted(flagged, key=lambda case: -assessments[case].suspicion)[:10]:
         shown = f"{mean[case]:.3f}" if case in mean else "-"
-        print(f"  {case}  Dice {shown}  {verdicts[case].suspicion:.2f}  {verdicts[case].text}")
+        print(
+            f"  {case}  Dice {shown}  {assessments[case].suspicion:.2f}  {assessments[case].text}"
+        )
     return found
 
 
@@ -120,21 +124,21 @@ def spoilt(predictor: Predictor, store: Store, split: str, count: int) -> dict[s
     """Spoil the first cases in every way; return the share that is flagged."""
     shares = {}
     for way, spoil in SPOILERS.items():
-        verdicts: list[Verdict] = []
+        assessments: list[CaseAssessment] = []
         refused = 0
         for number, case_id in enumerate(store.ids(split)[:count]):
-            lookout = Lookout(predictor.usual)
+            monitor = QualityMonitor(predictor.usual)
             case = spoil(store.case(case_id), np.random.default_rng(number))
             try:
-                next(predictor.segment([case], lookout))
+                next(predictor.segment([case], monitor))
             except Msa2NetError:
                 refused += 1
             else:
-                verdicts += lookout.verdicts.values()
-        noticed = sum(bool(verdict.flags) for verdict in verdicts)
-        shares[way] = (noticed + refused) / max(1, len(verdicts) + refused)
-        example = next((verdict.text for verdict in verdicts if verdict.flags), "")
-        print(f"{way}: {noticed} of {len(verdicts)} flagged, {refused} refused  {example}")
+                assessments += monitor.assessments.values()
+        noticed = sum(bool(assessment.flags) for assessment in assessments)
+        shares[way] = (noticed + refused) / max(1, len(assessments) + refused)
+        example = next((assessment.text for assessment in assessments if assessment.flags), "")
+        print(f"{way}: {noticed} of {len(assessments)} flagged, {refused} refused  {example}")
     return shares
 
 

@@ -77,7 +77,7 @@ def lay_out(kind: Kind, folder: Path, name: str, content: bytes) -> None:
         path.write_bytes(content if other == name else own)
 
 
-def judge(kind: Kind, folder: Path, *, changed: bool) -> tuple[str, str]:
+def assess(kind: Kind, folder: Path, *, changed: bool) -> tuple[str, str]:
     """Read an input and say what became of it, and why."""
     try:
         kind.read(folder)
@@ -107,7 +107,7 @@ def work(kinds: Sequence[Kind], seed: int, numbers: Sequence[int], folder: Path,
         out.send(number)
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak so far
         start = time.process_time()
-        outcome, reason = judge(kind, folder, changed=content != kind.files[name])
+        outcome, reason = assess(kind, folder, changed=content != kind.files[name])
         seconds = time.process_time() - start
         out.send(Result(number, outcome, reason, seconds, held_mb("self", "VmHWM")))
     out.send(None)

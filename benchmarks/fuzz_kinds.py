@@ -47,7 +47,7 @@ from msa2net.inference.onnx_backend import (
     OnnxPredictor,
 )
 from msa2net.inference.predictor import Predictor
-from msa2net.inference.run_folder import ModelFacts, NetworkFacts, save_run
+from msa2net.inference.run_folder import ModelMetadata, NetworkMetadata, save_run
 from msa2net.models.registry import create_model
 from msa2net.models.weights import check_entries, read_state_dict
 from msa2net.prediction.csv_tables import write_tables
@@ -125,9 +125,9 @@ def _settings(folder: Path) -> list[Kind]:
     ]  # fmt: skip
 
 
-def _facts() -> ModelFacts:
-    return ModelFacts(
-        network=NetworkFacts(
+def _facts() -> ModelMetadata:
+    return ModelMetadata(
+        network=NetworkMetadata(
             name="msa2net", encoder="test_maxvit", num_classes=2, in_channels=3, image_size=SIZE
         ),
         label_names=NAMES,

@@ -9,8 +9,8 @@ average), so no epoch was chosen by the score. Trainings that are done are left 
 interrupted ones go on, so the same command can be given again and again until the table is
 complete. A difference is of each patient's mean over cases and the seeds that both have; its
 interval is over patients (BCa), and says nothing of further seeds: their spread stands beside it.
-ACDC's own validation split has ten patients, too few for a verdict, so there half of the training
-and validation patients train and the other half validates.
+ACDC's own validation split has ten patients, too few for a assessment, so there half of the
+training and validation patients train and the other half validates.
 """
 
 import argparse

@@ -7,12 +7,12 @@ import shutil
 
 import numpy as np
 
-from msa2net.evaluation.case_assessments import trust_of
+from msa2net.evaluation.case_assessments import summarise_assessments
 from msa2net.evaluation.published_results import reference_for
 from msa2net.metrics import case_rows, summarise, summarise_groups
 from msa2net.metrics.calibration import reliability_table
-from msa2net.quality.monitor import Lookout
-from msa2net.quality.reference_ranges import Range, Usual
+from msa2net.quality.monitor import QualityMonitor
+from msa2net.quality.reference_ranges import Range, ReferenceRanges
 
 ORGANS = (
     *("background", "aorta", "gallbladder", "left_kidney", "right_kidney"),
@@ -80,25 +80,25 @@ RANGES = {
 
 def usual(**changes):
     facts = {"train_cases": 18, "val_cases": 6, "temperature": 1.5, "ranges": RANGES, "limits": {}}
-    return Usual(**facts | changes)
+    return ReferenceRanges(**facts | changes)
 
 
-def lookout_of(verdicts):
-    lookout = Lookout(usual(), calibration=True)
-    lookout.verdicts = verdicts
+def monitor_of(assessments):
+    monitor = QualityMonitor(usual(), calibration=True)
+    monitor.assessments = assessments
     rng = np.random.default_rng(0)
     confidence = rng.uniform(0.4, 1, 4000)
     right = rng.random(4000) < confidence
     over = np.minimum(1, confidence + 0.1)
-    lookout.tables_2B3 = np.stack(
+    monitor.tables_2B3 = np.stack(
         [reliability_table(over, right), reliability_table(confidence, right)]
     )
-    return lookout
+    return monitor
 
 
-def with_trust(run, folder, lookout):
+def with_trust(run, folder, monitor):
     shutil.copytree(run, folder)
     path = folder / "evaluation" / "summary.json"
-    trust = trust_of(lookout, usual())
+    trust = summarise_assessments(monitor, usual())
     path.write_text(json.dumps(json.loads(path.read_text()) | {"trust": trust}))
     return trust

@@ -7,13 +7,13 @@ import torch
 
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.export.onnx import export_onnx
-from msa2net.inference.run_folder import ModelFacts, NetworkFacts, save_run
+from msa2net.inference.run_folder import ModelMetadata, NetworkMetadata, save_run
 from msa2net.models.registry import create_model
-from msa2net.quality.reference_ranges import Range, Usual
+from msa2net.quality.reference_ranges import Range, ReferenceRanges
 
 SIZE = (64, 64)
 NAMES = ("background", "lesion")
-USUAL = Usual(
+USUAL = ReferenceRanges(
     train_cases=9,
     val_cases=9,
     temperature=1.7,
@@ -33,7 +33,7 @@ def write_run(folder: Path, seed: int = 0) -> Path:
     themselves. So the head weighs its channels by a hundred times as much, and its bias is chosen
     such that half of the pixels of some noise is lesion.
     """
-    network = NetworkFacts(
+    network = NetworkMetadata(
         name="msa2net", encoder="test_maxvit", num_classes=2, in_channels=3, image_size=SIZE
     )
     torch.manual_seed(seed)
@@ -48,7 +48,7 @@ def write_run(folder: Path, seed: int = 0) -> Path:
         channels=3, image_size=SIZE, low=0.0, high=250.0, orientation="LPS", mean=0.4, std=0.6
     )
     training = {"epochs": 0}
-    facts = ModelFacts(
+    facts = ModelMetadata(
         network=network,
         label_names=NAMES,
         preprocessing=preprocessing,

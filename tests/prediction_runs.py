@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.inference.run_folder import ModelFacts, NetworkFacts, save_run
+from msa2net.inference.run_folder import ModelMetadata, NetworkMetadata, save_run
 from msa2net.models.registry import create_model
 
 NAMES = ("background", "liver", "spleen")
@@ -15,7 +15,7 @@ def write_run(
     folder: Path, *, channels: int = 1, names=NAMES, seed: int = 0, scale: float = 30, **facts
 ) -> Path:
     """Write a run folder; a head `scale` times as strong keeps answers far from ties."""
-    network = NetworkFacts(
+    network = NetworkMetadata(
         name="msa2net", encoder="test_maxvit", num_classes=len(names), in_channels=channels,
         image_size=(32, 32),
     )  # fmt: skip
@@ -27,7 +27,7 @@ def write_run(
     save_run(
         folder,
         model,
-        ModelFacts(
+        ModelMetadata(
             network=network,
             label_names=names,
             preprocessing=Preprocessing(channels=channels, image_size=(32, 32), **preprocessing),

@@ -12,7 +12,7 @@ from msa2net.evaluation.examples import example_name, pack_example
 from msa2net.evaluation.published_results import reference_for
 from msa2net.evaluation.summary import build_summary, protocols_of, write_evaluation
 from msa2net.files import sha256
-from msa2net.inference.run_folder import ModelFacts, NetworkFacts, save_run, software_versions
+from msa2net.inference.run_folder import ModelMetadata, NetworkMetadata, save_run, software_versions
 from msa2net.metrics import case_rows
 
 ORGANS = ["aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen"]
@@ -71,7 +71,7 @@ def make_config(data_format, **train):
 
 def make_facts(network, names, **changes):
     """A model.json as training leaves it."""
-    facts = ModelFacts(
+    facts = ModelMetadata(
         network=network,
         label_names=tuple(names),
         preprocessing=Preprocessing(channels=network.in_channels, image_size=network.image_size),
@@ -96,7 +96,7 @@ def make_run(folder, kind, failed_distance="diagonal"):
     folder.mkdir(parents=True)
     config = make_config(FORMATS[kind])
     (folder / "config.yaml").write_text(dump_config(config))
-    network = NetworkFacts(
+    network = NetworkMetadata(
         name=config.model.name,
         encoder=config.model.encoder,
         num_classes=len(names),

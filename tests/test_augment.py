@@ -10,7 +10,14 @@ from torchvision.transforms.v2 import functional as plain
 
 from msa2net.config import AugmentConfig
 from msa2net.data.loading.affine import Affine, sampling_grid, warp
-from msa2net.data.loading.augment import STEPS, Augmentation, Jitter, Move, jitter, move
+from msa2net.data.loading.augment import (
+    STEPS,
+    Augmentation,
+    Jitter,
+    SpatialTransform,
+    jitter,
+    transform_spatially,
+)
 
 EVERYTHING = AugmentConfig(
     horizontal_flip=0.5,
@@ -40,10 +47,10 @@ def sample(channels: int = 1, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor
 def test_one_look_up_equals_one_transform_after_another(seed: int):
     """Flips and the affine map, as torchvision makes them one by one."""
     image, label = sample(channels=1 + seed % 3, seed=seed)
-    how = Augmentation(EVERYTHING.model_copy(update={"affine": 1.0})).draw_move(
+    how = Augmentation(EVERYTHING.model_copy(update={"affine": 1.0})).draw_spatial_transform(
         Generator().manual_seed(seed), SIZE
     )
-    found, found_label = move(image, label, how)
+    found, found_label = transform_spatially(image, label, how)
     expected, expected_label = image, label[None]
     for mirrored, flip in (
         (how.left_right, plain.horizontal_flip),
@@ -69,8 +76,8 @@ def test_one_look_up_equals_one_transform_after_another(seed: int):
 @pytest.mark.parametrize("axes", [(), (-1,), (-2,), (-1, -2)])
 def test_mirrors_are_exact(axes: tuple[int, ...]):
     image, label = sample(channels=2)
-    how = Move(left_right=-1 in axes, top_bottom=-2 in axes, affine=None)
-    found, found_label = move(image, label, how)
+    how = SpatialTransform(left_right=-1 in axes, top_bottom=-2 in axes, affine=None)
+    found, found_label = transform_spatially(image, label, how)
     assert torch.equal(found, image.flip(axes))
     assert torch.equal(found_label, label.flip(axes))
     by_grid, label_by_grid = warp(
@@ -121,12 +128,17 @@ def test_noise_is_gaussian_and_independent_from_pixel_to_pixel():
 
 
 @pytest.fixture(scope="module")
-def draws() -> list[tuple[Move, Jitter]]:
+def draws() -> list[tuple[SpatialTransform, Jitter]]:
     augmentation = Augmentation(EVERYTHING)
     found = []
     for index in range(3000):
         generator = Generator().manual_seed(index)
-        found.append((augmentation.draw_move(generator, SIZE), augmentation.draw_jitter(generator)))
+        found.append(
+            (
+                augmentation.draw_spatial_transform(generator, SIZE),
+                augmentation.draw_jitter(generator),
+            )
+        )
     return found
 
 

@@ -17,7 +17,7 @@ from msa2net.metrics.calibration import (
     reliability_points,
     reliability_table,
 )
-from msa2net.quality.confidence import sharpened
+from msa2net.quality.confidence import temperature_scaled
 
 
 def test_error_by_hand():
@@ -104,9 +104,9 @@ def test_no_answer_changes():
     logits_BKhw = torch.randn(2, 5, 8, 8)
     p_BKhw = logits_BKhw.softmax(1)
     for temperature in (0.3, 1.0, 3.0):
-        mended = sharpened(p_BKhw, temperature)
+        mended = temperature_scaled(p_BKhw, temperature)
         assert torch.equal(mended.argmax(1), p_BKhw.argmax(1))
         torch.testing.assert_close(mended, (logits_BKhw / temperature).softmax(1))
     # Powers of a mean of answers are probabilities as well, and nothing becomes infinite.
     certain = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
-    assert math.isclose(float(sharpened(certain, 10.0).sum()), 1, rel_tol=1e-6)
+    assert math.isclose(float(temperature_scaled(certain, 10.0).sum()), 1, rel_tol=1e-6)

@@ -14,8 +14,8 @@ import pydicom  # noqa: E402
 
 import dicom_files as files  # noqa: E402
 from msa2net import __version__  # noqa: E402
-from msa2net.data.dicom import segmentation as module  # noqa: E402
 from msa2net.data.case import Segmentation  # noqa: E402
+from msa2net.data.dicom import segmentation as module  # noqa: E402
 from msa2net.data.dicom.reader import list_series, load_series, read_series  # noqa: E402
 from msa2net.data.dicom.segmentation import read_back, write_segmentation  # noqa: E402
 from msa2net.data.dicom.series import Series  # noqa: E402

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from msa2net.models.kernels import dilated_depthwise, pays
+from msa2net.models.kernels import dilated_depthwise, plain_convolution_is_faster
 from msa2net.models.lka import DilatedDepthwiseConv2d
 
 
@@ -51,7 +51,7 @@ def test_the_module_takes_it_and_keeps_channels_last():
 )
 def test_it_is_taken_where_it_was_faster(device, dtype, kernel, expected):
     """The table of docs/performance.md."""
-    assert pays(device, dtype, kernel) == expected
+    assert plain_convolution_is_faster(device, dtype, kernel) == expected
 
 
 def test_without_a_bias():

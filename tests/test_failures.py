@@ -23,7 +23,7 @@ import resumed
 from msa2net.config import TrainConfig
 from msa2net.data.loading.augment import Augmentation
 from msa2net.data.phantom.files import write_phantom
-from msa2net.data.prepared.slice_files import SampleError, SliceArrays, naming
+from msa2net.data.prepared.slice_files import SampleError, SliceArrays, error_context
 from msa2net.data.prepared.store import image_path
 from msa2net.errors import ConfigError, DataError, is_out_of_memory, memory_guard
 from msa2net.inference.predictor import Predictor
@@ -142,7 +142,7 @@ def test_a_case_that_cannot_be_resized_is_named(tmp_path: Path, monkeypatch):
 def test_loading_without_memory_says_which_setting():
     with (
         pytest.raises(SampleError, match=r"case c1: not enough memory .* lower train.workers"),
-        naming("c1", Path("f.npy")),
+        error_context("c1", Path("f.npy")),
     ):
         raise MemoryError
 

@@ -15,7 +15,7 @@ from msa2net.config import Config, load_config
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, WeightsError
-from msa2net.inference.run_folder import ModelFacts, NetworkFacts, load_run, save_run
+from msa2net.inference.run_folder import ModelMetadata, NetworkMetadata, load_run, save_run
 from msa2net.models.registry import create_model
 from msa2net.training.finetune import read_source, start_from
 from msa2net.training.run import train
@@ -35,14 +35,14 @@ def network(
 ):
     """Return a network with random weights, and its facts."""
     torch.manual_seed(seed)
-    sizes = NetworkFacts(
+    sizes = NetworkMetadata(
         name="msa2net",
         encoder=encoder,
         num_classes=len(labels),
         in_channels=channels,
         image_size=(32, 32),
     )
-    facts = ModelFacts(
+    facts = ModelMetadata(
         network=sizes,
         label_names=labels,
         preprocessing=Preprocessing(

@@ -16,10 +16,10 @@ from msa2net.data.case import Case, Geometry
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import DataError
 from msa2net.inference.predictor import Predictor
-from msa2net.inference.torch_backend import Group, Member
-from msa2net.quality.confidence import Answers, ConfidenceSums
+from msa2net.inference.torch_backend import EnsembleMember, TorchBackend
+from msa2net.quality.confidence import ConfidenceSums, MemberOutputs
 from msa2net.quality.features import (
-    DOUBT,
+    DICE_ERROR,
     SIDE,
     SLICES,
     InputSums,
@@ -32,14 +32,14 @@ from msa2net.quality.fit_ranges import (
     RATES,
     allowed_flags,
     deviations,
+    fit_reference_ranges,
     largest,
-    learn,
     upper_limit,
 )
-from msa2net.quality.flags import _SENTENCES, judge
-from msa2net.quality.monitor import Lookout
+from msa2net.quality.flags import _SENTENCES, assess
+from msa2net.quality.monitor import QualityMonitor
 from msa2net.quality.reference_ranges import TARGET, Range, criterion
-from msa2net.training.fit_quality import measure
+from msa2net.training.fit_quality import measure_cases
 
 TEST = range(60, 100)
 
@@ -49,15 +49,15 @@ def usual():
     store = torsos(24, 14, 0)
     ids = [row.id for row in store.cases]
     predictor = Predictor(ByValue(), PREPROCESSING, NAMES, 16)
-    return measure(predictor, 16, store, ids[:24], ids[24:], ((-1,),))
+    return measure_cases(predictor, 16, store, ids[:24], ids[24:], ((-1,),))
 
 
-def verdicts_of(cases, usual, **options):
+def assessments_of(cases, usual, **options):
     predictor = Predictor(ByValue(), PREPROCESSING, NAMES, 16, usual=usual, **options)
-    lookout = Lookout(usual)
-    for _ in predictor.segment(cases, lookout):
+    monitor = QualityMonitor(usual)
+    for _ in predictor.segment(cases, monitor):
         pass
-    return list(lookout.verdicts.values())
+    return list(monitor.assessments.values())
 
 
 # What flags say -----------------------------------------------------------------------------------
@@ -66,10 +66,10 @@ def verdicts_of(cases, usual, **options):
 @pytest.mark.parametrize("flips", [(), ((-1,),)])
 def test_clean_cases_go_unflagged(usual, flips):
     cases = TEST[:20] if flips else TEST
-    verdicts = verdicts_of((torso(index) for index in cases), usual, flips=flips)
-    flagged = [verdict.text for verdict in verdicts if verdict.flags]
+    assessments = assessments_of((torso(index) for index in cases), usual, flips=flips)
+    flagged = [assessment.text for assessment in assessments if assessment.flags]
     assert len(flagged) <= TARGET * len(cases), flagged
-    assert all(verdict.suspicion <= 1 for verdict in verdicts if not verdict.flags)
+    assert all(assessment.suspicion <= 1 for assessment in assessments if not assessment.flags)
 
 
 @pytest.mark.parametrize(
@@ -89,19 +89,19 @@ def test_clean_cases_go_unflagged(usual, flips):
 )
 def test_spoilt_cases_are_flagged(usual, spoil, words):
     rng = np.random.default_rng(0)
-    verdicts = verdicts_of((spoil(torso(index), rng) for index in TEST[:3]), usual)
-    assert all(verdict.flags and verdict.suspicion > 1 for verdict in verdicts)
-    said = [words in verdict.text for verdict in verdicts]
-    assert np.mean(said) > 0.6, [verdict.text for verdict in verdicts]
+    assessments = assessments_of((spoil(torso(index), rng) for index in TEST[:3]), usual)
+    assert all(assessment.flags and assessment.suspicion > 1 for assessment in assessments)
+    said = [words in assessment.text for assessment in assessments]
+    assert np.mean(said) > 0.6, [assessment.text for assessment in assessments]
 
 
 def test_pictures_for_a_network_of_hounsfield_units_are_refused(usual):
     grey = photograph(torso(60), np.random.default_rng(0))
     with pytest.raises(DataError, match="8-bit values and the network takes Hounsfield units"):
-        verdicts_of([replace(grey, image=grey.image.astype(np.uint8))], usual)
+        assessments_of([replace(grey, image=grey.image.astype(np.uint8))], usual)
     colour = Case("photo", np.zeros((3, 1, 64, 64), np.uint8))
     with pytest.raises(DataError, match="3 channels and the network takes 1"):
-        verdicts_of([colour], usual)
+        assessments_of([colour], usual)
 
 
 def test_a_foreign_image_is_refused_before_it_is_read(monkeypatch):
@@ -110,7 +110,7 @@ def test_a_foreign_image_is_refused_before_it_is_read(monkeypatch):
 
     monkeypatch.setattr(Preprocessing, "intensity_range", read)
     with pytest.raises(DataError, match="8-bit values"):
-        verdicts_of([Case("photo", np.zeros((1, 1, 64, 64), np.uint8))], None)
+        assessments_of([Case("photo", np.zeros((1, 1, 64, 64), np.uint8))], None)
     monkeypatch.undo()
     for broken in (np.nan, np.inf):  # of which units say nothing
         picture = Case("broken", np.array([0, 200, broken]).reshape(1, 1, 1, 3))
@@ -128,12 +128,12 @@ def test_a_smaller_structure_and_coarser_slices_are_flagged(usual):
     removed = case.label == 1
     removed[4] = False  # a single slice of it stays
     half[0][removed] = -60
-    (small,) = verdicts_of([replace(case, image=half)], usual)
+    (small,) = assessments_of([replace(case, image=half)], usual)
     assert "liver is unusually small" in small.text
     assert " mL, usually about " in small.text
     coarse = replace(case, geometry=Geometry.from_spacing((25.0, 5.0, 5.0)))
-    (verdict,) = verdicts_of([coarse], usual)
-    assert "its slices are 25 mm apart, usual are about " in verdict.text
+    (assessment,) = assessments_of([coarse], usual)
+    assert "its slices are 25 mm apart, usual are about " in assessment.text
 
 
 def test_an_unsure_network_is_flagged(usual):
@@ -141,9 +141,9 @@ def test_an_unsure_network_is_flagged(usual):
     case = torso(60)
     image = np.array(case.image)
     image[0][case.label == 1] += 33
-    (verdict,) = verdicts_of([replace(case, image=image)], usual)
-    assert "the network is unsure of " in verdict.text
-    assert "confidence" in verdict.criteria
+    (assessment,) = assessments_of([replace(case, image=image)], usual)
+    assert "the network is unsure of " in assessment.text
+    assert "confidence" in assessment.criteria
 
 
 def test_networks_that_disagree_are_flagged(usual):
@@ -151,11 +151,13 @@ def test_networks_that_disagree_are_flagged(usual):
         def forward(self, image_BCHW):
             return super().forward(image_BCHW.roll(12, dims=3))
 
-    others = [Member(Shifted(), PREPROCESSING)]
-    (verdict,) = verdicts_of([torso(60)], usual, others=others)
-    assert "the networks disagree" in verdict.text
-    (verdict,) = verdicts_of([torso(60)], usual, others=[Member(ByValue(), PREPROCESSING)])
-    assert not verdict.flags
+    others = [EnsembleMember(Shifted(), PREPROCESSING)]
+    (assessment,) = assessments_of([torso(60)], usual, others=others)
+    assert "the networks disagree" in assessment.text
+    (assessment,) = assessments_of(
+        [torso(60)], usual, others=[EnsembleMember(ByValue(), PREPROCESSING)]
+    )
+    assert not assessment.flags
 
 
 def test_sliding_windows_are_judged_as_resized_slices_are(usual, monkeypatch):
@@ -174,20 +176,22 @@ def test_sliding_windows_are_judged_as_resized_slices_are(usual, monkeypatch):
     )
     found = []
     for mode in ("resize", "sliding"):
-        lookout = Lookout(None)
-        next(Predictor(ByValue(), PREPROCESSING, NAMES, 64, mode=mode).segment([fine], lookout))
-        found.append(lookout.features[fine.id])
+        monitor = QualityMonitor(None)
+        next(Predictor(ByValue(), PREPROCESSING, NAMES, 64, mode=mode).segment([fine], monitor))
+        found.append(monitor.features[fine.id])
     assert seen == 2 * SLICES * [(1, 64, 64)]
     resized, slid = found
     assert not [name for name in slid if criterion(name) in OF_VALIDATION]
     for name in slid:
         if criterion(name) in ("intensity", "noise", "layout", "spacing", "unknown"):
             assert slid[name] == resized[name], name
-    (verdict,) = verdicts_of([case], usual, mode="sliding")
-    assert not verdict.flags
-    assert verdict.suspicion == 0
-    (verdict,) = verdicts_of([without(case, 2, np.random.default_rng(0))], usual, mode="sliding")
-    assert "no spleen was found" in verdict.text
+    (assessment,) = assessments_of([case], usual, mode="sliding")
+    assert not assessment.flags
+    assert assessment.suspicion == 0
+    (assessment,) = assessments_of(
+        [without(case, 2, np.random.default_rng(0))], usual, mode="sliding"
+    )
+    assert "no spleen was found" in assessment.text
 
 
 def test_a_case_turned_in_its_header_is_turned_back(usual):
@@ -202,23 +206,23 @@ def test_a_case_turned_in_its_header_is_turned_back(usual):
         label=np.ascontiguousarray(case.label[..., ::-1]),
         geometry=Geometry(case.geometry.spacing_mm, affine),
     )
-    lookout = Lookout(usual)
+    monitor = QualityMonitor(usual)
     predictor = Predictor(ByValue(), turned, NAMES, 16)
-    next(predictor.segment([other], lookout))
-    assert not lookout.verdicts[case.id].flags
+    next(predictor.segment([other], monitor))
+    assert not monitor.assessments[case.id].flags
     bare = replace(case, geometry=Geometry())
-    next(predictor.segment([bare], lookout))
-    assert "how it lies in the patient is not known" in lookout.verdicts[case.id].text
+    next(predictor.segment([bare], monitor))
+    assert "how it lies in the patient is not known" in monitor.assessments[case.id].text
 
 
 # Where the words come from ------------------------------------------------------------------------
 
 
 def features_of(cases, batch, model=None, preprocessing=PREPROCESSING, **options):
-    lookout = Lookout(None, **options)
+    monitor = QualityMonitor(None, **options)
     predictor = Predictor(model or ByValue(), preprocessing, NAMES, batch)
-    labels = [found.labels for found in predictor.segment(cases, lookout)]
-    return lookout, labels
+    labels = [found.labels for found in predictor.segment(cases, monitor)]
+    return monitor, labels
 
 
 def test_the_batch_does_not_matter_and_nobody_s_labels_change():
@@ -241,7 +245,7 @@ def test_a_batch_that_comes_again_is_heard_once(monkeypatch, fails):
     """Memory runs out in the network, or later, on the way back to the second case's grid."""
     cases = [torso(index) for index in range(2)]
     expected, plain = features_of(cases, 16, calibration=True)
-    own, calls = getattr(Group, fails), []
+    own, calls = getattr(TorchBackend, fails), []
 
     def once(self, *args):
         calls.append(fails)
@@ -249,7 +253,7 @@ def test_a_batch_that_comes_again_is_heard_once(monkeypatch, fails):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return own(self, *args)
 
-    monkeypatch.setattr(Group, fails, once)
+    monkeypatch.setattr(TorchBackend, fails, once)
     found, same = features_of(cases, 16, calibration=True)
     assert len(calls) > 2
     for one, other in zip(plain, same, strict=True):
@@ -276,9 +280,9 @@ def test_confidences_by_hand():
     names = ("background", "one", "two")
     wide = Case("wide", np.zeros((1, 1, 16, 32), np.uint8))  # half of a square input is padding
     preprocessing = Preprocessing(channels=1, image_size=(64, 64))
-    lookout = Lookout(None)
-    next(Predictor(Fixed(), preprocessing, names).segment([wide], lookout))
-    found = lookout.features["wide"]
+    monitor = QualityMonitor(None)
+    next(Predictor(Fixed(), preprocessing, names).segment([wide], monitor))
+    found = monitor.features["wide"]
     one = 1 - 2 * 0.5 * 0.7 / (0.5 * 0.7 + 0.5 * 0.06 + 0.5)
     assert found["confidence:structure:one"] == pytest.approx(np.log(one / (1 - one)), abs=1e-5)
     assert found["confidence:structure:two"] == pytest.approx(
@@ -360,7 +364,7 @@ def test_many_criteria_together_keep_the_target(train, val):
 
     shares = []
     for _ in range(3):
-        usual = learn([draw() for _ in range(train)], [draw() for _ in range(val)])
+        usual = fit_reference_ranges([draw() for _ in range(train)], [draw() for _ in range(val)])
         shares.append(np.mean([bool(judge_bare(draw(), usual)) for _ in range(100)]))
     assert np.mean(shares) <= TARGET, shares
 
@@ -375,7 +379,7 @@ def test_images_of_training_and_validation_say_together_what_is_rare():
         def draw(count, rng=rng):
             return [{image: float(v), answer: float(v)} for v in rng.normal(size=count)]
 
-        usual = learn(draw(50), draw(50))
+        usual = fit_reference_ranges(draw(50), draw(50))
         limits.append((usual.limits["intensity"], usual.limits["place"]))
         flagged += ["intensity" in judge_bare(one, usual) for one in draw(1000)]
     together, apart = np.mean(limits, axis=0)
@@ -403,8 +407,8 @@ def test_a_structure_that_is_often_absent_is_no_reason():
     train = [
         {"missing:structure:a": 0.0, "missing:structure:b": float(n % 10 == 0)} for n in range(40)
     ]
-    usual = learn(train, [])
-    assert judge({"missing:structure:a": 1.0, "missing:structure:b": 1.0}, usual).flags == (
+    usual = fit_reference_ranges(train, [])
+    assert assess({"missing:structure:a": 1.0, "missing:structure:b": 1.0}, usual).flags == (
         "no a was found: look whether the image shows it and the network missed it",
     )
 
@@ -413,11 +417,11 @@ def test_a_structure_that_all_training_cases_have_is_missed_come_what_may():
     """A network that finds it in no validation case is no reason to find that usual."""
     train = [{"missing:structure:a": 0.0, "missing:structure:b": 0.0}] * 40
     val = [{"missing:structure:a": 1.0, "missing:structure:b": 0.0}] * 20
-    usual = learn(train, val)
+    usual = fit_reference_ranges(train, val)
     assert usual.flagged == 20
-    (said,) = judge(val[0], usual).flags
+    (said,) = assess(val[0], usual).flags
     assert said.startswith("no a was found: ")
-    assert not judge(train[0], usual).flags
+    assert not assess(train[0], usual).flags
 
 
 @pytest.mark.parametrize("cases", [6, 60])
@@ -431,15 +435,15 @@ def test_a_mask_of_the_whole_picture_is_flagged(cases):
         return structure_features(label, names, None)
 
     shares = np.exp(rng.uniform(np.log(0.02), np.log(0.9), cases))
-    usual = learn([features(share) for share in shares], [features(0.3)] * 3)
+    usual = fit_reference_ranges([features(share) for share in shares], [features(0.3)] * 3)
     for share in (0.02, 0.9, *shares):
-        assert "extent" not in judge(features(share), usual).criteria
-    verdict = judge(features(1.0), usual)
-    assert "lesion fills a whole slice, as in no training image: look whether" in verdict.text
-    assert verdict.suspicion > 1
+        assert "extent" not in assess(features(share), usual).criteria
+    assessment = assess(features(1.0), usual)
+    assert "lesion fills a whole slice, as in no training image: look whether" in assessment.text
+    assert assessment.suspicion > 1
     # Where training images are like that, it says nothing.
-    close_up = learn([features(1.0)] * 6, [])
-    assert "extent" not in judge(features(1.0), close_up).criteria
+    close_up = fit_reference_ranges([features(1.0)] * 6, [])
+    assert "extent" not in assess(features(1.0), close_up).criteria
 
 
 @pytest.mark.parametrize("cases", [50, 100])
@@ -451,33 +455,35 @@ def test_a_structure_missed_once_silences_no_other(cases):
         found = {f"missing:structure:{name}": float(name in missing) for name in names}
         return found | {"missing:all:": float(set(missing) == set(names)), "unknown:spacing:": 0.0}
 
-    usual = learn([features()] * 40, [features(*"a" * (n == 7)) for n in range(cases)])
-    assert judge(features("c"), usual).text.startswith("no c was found: ")
-    assert judge(features(*names), usual).text.startswith("nothing was found: ")
-    assert judge(features() | {"unknown:spacing:": 1.0}, usual).criteria == ("unknown",)
-    assert judge(features("a"), usual).text.startswith("no a was found: ")
+    usual = fit_reference_ranges(
+        [features()] * 40, [features(*"a" * (n == 7)) for n in range(cases)]
+    )
+    assert assess(features("c"), usual).text.startswith("no c was found: ")
+    assert assess(features(*names), usual).text.startswith("nothing was found: ")
+    assert assess(features() | {"unknown:spacing:": 1.0}, usual).criteria == ("unknown",)
+    assert assess(features("a"), usual).text.startswith("no a was found: ")
     assert usual.flagged == 1
-    assert not judge(features(), usual).flags
+    assert not assess(features(), usual).flags
 
 
 def test_an_empty_mask_is_flagged_however_many_validation_cases_have_one():
     full, empty = ({"missing:structure:a": value, "missing:all:": value} for value in (0.0, 1.0))
-    usual = learn([full] * 40, [empty] * 5 + [full] * 45)
-    assert judge(empty, usual).text.startswith("nothing was found: ")
+    usual = fit_reference_ranges([full] * 40, [empty] * 5 + [full] * 45)
+    assert assess(empty, usual).text.startswith("nothing was found: ")
     assert usual.flagged == 5
     # Where a training holds empty masks of its own, one more says nothing.
-    assert not judge(empty, learn([full, empty] * 20, [full] * 20)).flags
+    assert not assess(empty, fit_reference_ranges([full, empty] * 20, [full] * 20)).flags
 
 
 def test_without_validation_cases_confidences_are_not_judged():
     store = torsos(12, 0, 0)
     predictor = Predictor(ByValue(), PREPROCESSING, NAMES, 16)
-    usual = measure(predictor, 16, store, [row.id for row in store.cases], [], ())
+    usual = measure_cases(predictor, 16, store, [row.id for row in store.cases], [], ())
     assert usual.temperature == 1
     assert usual.calibration_error is None
     assert not [name for name in usual.ranges if name.startswith(("confidence", "disagreement"))]
-    (verdict,) = verdicts_of([without(torso(60), 2, np.random.default_rng(0))], usual)
-    assert "no spleen was found" in verdict.text
+    (assessment,) = assessments_of([without(torso(60), 2, np.random.default_rng(0))], usual)
+    assert "no spleen was found" in assessment.text
 
 
 @pytest.mark.parametrize("value", [-1.0, 1.0])
@@ -512,7 +518,7 @@ def test_classes_may_have_any_name():
     for index in range(1, len(names)):
         label[1:3, index, 1:7] = index
     sums = ConfidenceSums(len(names), 1.0)
-    answers = Answers()
+    answers = MemberOutputs()
     answers.add(np.stack([0.01 + 0.9 * (label == k) for k in range(len(names))], axis=1))
     place = PREPROCESSING.model_copy(update={"image_size": (8, 8)}).placement((8, 8))
     sums.add(sums.measure(answers, 0, 4, place))
@@ -522,23 +528,25 @@ def test_classes_may_have_any_name():
 
     full, bare = features(label), features(label * (label == 2))
     assert len([name for name in full if name.startswith("confidence:")]) == len(names) - 1 + 2
-    usual = learn([full] * 9, [full] * 9)
+    usual = fit_reference_ranges([full] * 9, [full] * 9)
     usual = type(usual).model_validate_json(usual.model_dump_json())
     among = usual.ranges["place:rows among all:left:dark"]
     assert among.high - among.centre == pytest.approx(0.5, abs=1e-4)
-    said = [verdict_of_one(name, bare, usual) for name in names[1:]]
+    said = [assessment_of_one(name, bare, usual) for name in names[1:]]
     seen = [text.partition(": look")[0] for text in said]
     assert seen == ["no a:b was found", "", *(f"no {name} was found" for name in names[3:])]
     for name, value in full.items():  # whatever is beyond its range, there are words for it
         if name in usual.ranges and not name.startswith("size:share:"):  # mm³ count there
-            assert judge({**full, name: value + 100}, usual).flags, name
+            assert assess({**full, name: value + 100}, usual).flags, name
     with pytest.raises(ValidationError, match="'size' names no feature"):
-        type(usual)(train_cases=1, val_cases=0, limits={}, ranges={"size": usual.ranges[DOUBT]})
+        type(usual)(
+            train_cases=1, val_cases=0, limits={}, ranges={"size": usual.ranges[DICE_ERROR]}
+        )
 
 
-def verdict_of_one(name, features, usual):
+def assessment_of_one(name, features, usual):
     feature = f"missing:structure:{name}"
-    return judge({feature: features[feature]}, usual).text
+    return assess({feature: features[feature]}, usual).text
 
 
 def test_it_reads_back_as_it_was(usual):

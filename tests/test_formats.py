@@ -20,7 +20,7 @@ from msa2net.data.case import Case
 from msa2net.data.formats import open_source
 from msa2net.data.formats.btcv import TEST_CASES, TRAINING_SLICES
 from msa2net.data.formats.source import Source
-from msa2net.data.labels import ENCODINGS, IGNORE, convert, label_names, remap
+from msa2net.data.labels import ENCODINGS, IGNORE, apply_label_table, convert, label_names
 from msa2net.data.phantom import ABDOMEN_LABELS, abdomen
 from msa2net.data.phantom.files import LAYOUTS, write_phantom
 from msa2net.data.phantom.heart import HEART_LABELS, heart
@@ -107,7 +107,7 @@ def test_one_look_up_equals_replacing_one_by_one_through_free_numbers(source, ta
 )
 def test_remap_is_a_dictionary(values):
     table = {0: 0, 1: 9, 2: 1, 7: IGNORE, 100: 3}
-    mapped = remap(values, table, origin="x", meaning="y")
+    mapped = apply_label_table(values, table, origin="x", meaning="y")
     assert mapped.dtype == np.uint8
     assert mapped.tolist() == np.vectorize(table.get)(values).tolist()
 

@@ -19,7 +19,7 @@ from PIL import Image
 from rich.console import Console
 
 import resumed
-from msa2net.cli.bar import EpochLines, TrainingBar, as_time, fitting, told
+from msa2net.cli.bar import EpochLines, TrainingBar, as_time, fit_to_width, progress_lines
 from msa2net.cli.console import looks, track, training_progress
 from msa2net.data.case import Case
 from msa2net.data.phantom.files import write_phantom
@@ -294,15 +294,17 @@ def test_in_a_narrow_terminal_the_bar_leaves_out_what_says_least():
         "speed": "12.3 images/s",
         "left": "1:02:03 h left",
     }
-    assert fitting(facts, 200) == " · ".join(facts.values())
+    assert fit_to_width(facts, 200) == " · ".join(facts.values())
     assert (
-        fitting(facts, 70)
+        fit_to_width(facts, 70)
         == "loss 0.1234 · Dice 0.812, best 0.820 · 12.3 images/s · 1:02:03 h left"
     )
-    assert fitting(facts, 55) == "loss 0.1234 · Dice 0.812, best 0.820 · 1:02:03 h left"
+    assert fit_to_width(facts, 55) == "loss 0.1234 · Dice 0.812, best 0.820 · 1:02:03 h left"
     validating = facts | {"doing": "validating 11/12"}
-    assert fitting(validating, 58) == "Dice 0.812, best 0.820 · 1:02:03 h left · validating 11/12"
-    assert fitting(validating, 10) == "1:02:03 h left · validating 11/12"
+    assert (
+        fit_to_width(validating, 58) == "Dice 0.812, best 0.820 · 1:02:03 h left · validating 11/12"
+    )
+    assert fit_to_width(validating, 10) == "1:02:03 h left · validating 11/12"
 
 
 def test_the_bar_of_a_resumed_training_counts_from_where_it_stands(workplace: Path, tmp_path: Path):
@@ -370,7 +372,7 @@ def test_a_terminal_gets_bars_and_a_file_gets_no_empty_lines(terminal: bool, mon
 def test_without_a_terminal_the_end_of_a_training_is_a_line_a_minute(monkeypatch):
     clock, lines = [0.0], []
     monkeypatch.setattr("msa2net.cli.bar.time.monotonic", lambda: clock[0])
-    for _ in told(range(8), 8, "measuring", lines.append):
+    for _ in progress_lines(range(8), 8, "measuring", lines.append):
         clock[0] += 40
     assert lines == [
         "measuring, 8 steps",

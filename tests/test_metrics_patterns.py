@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from msa2net.metrics import case_pattern, case_rows, pattern_sentences, systematic_errors
+from msa2net.metrics import (
+    case_error_pattern,
+    case_rows,
+    describe_systematic_errors,
+    systematic_errors,
+)
 
 NAMES = ("background", "liver", "spleen", "aorta")
 
@@ -23,9 +28,9 @@ def sentences(change, cases: int = 8, **options) -> str:
     for seed in range(cases):
         truth = truth_of(seed, **options)
         prediction = change(truth.copy(), np.random.default_rng(seed))
-        found.append(case_pattern(prediction, truth, len(NAMES)))
+        found.append(case_error_pattern(prediction, truth, len(NAMES)))
         rows += case_rows(str(seed), prediction, truth, NAMES)
-    return " ".join(pattern_sentences(found, rows, NAMES))
+    return " ".join(describe_systematic_errors(found, rows, NAMES))
 
 
 def renamed(*numbers: int):
@@ -35,7 +40,7 @@ def renamed(*numbers: int):
 def test_a_case_by_hand():
     truth = np.array([[1, 1, 0, 2, 255]])
     prediction = np.array([[0, 1, 1, 1, 2]])
-    pattern = case_pattern(prediction, truth, 3)
+    pattern = case_error_pattern(prediction, truth, 3)
     assert pattern.named.tolist() == [[0, 0, 0], [1, 1, 0], [0, 1, 0]]
     assert pattern.offsets.tolist() == [[0, 1.5]]  # from the middle of 0, 1 to that of 1, 2, 3
 
@@ -43,21 +48,23 @@ def test_a_case_by_hand():
 def test_pieces_are_put_together(monkeypatch):
     truth, prediction = truth_of(0), truth_of(1)
     truth[0, 0, :9] = 255
-    whole = case_pattern(prediction, truth, len(NAMES))
+    whole = case_error_pattern(prediction, truth, len(NAMES))
     monkeypatch.setattr(systematic_errors, "_CHUNK", 3 * 24 * 24)
-    for made, expected in zip(case_pattern(prediction, truth, len(NAMES)), whole, strict=True):
+    for made, expected in zip(
+        case_error_pattern(prediction, truth, len(NAMES)), whole, strict=True
+    ):
         np.testing.assert_allclose(made, expected, rtol=1e-12, atol=1e-12)
     assert whole.named.sum() == np.isin(truth, (1, 2, 3)).sum()
 
 
 def test_perfect_masks_and_none():
     assert sentences(renamed(1, 2, 3)) == ""
-    assert pattern_sentences([], [], NAMES) == []
+    assert describe_systematic_errors([], [], NAMES) == []
     nothing = np.zeros((3, 4), np.uint8)
     rows = case_rows("a", nothing, nothing, NAMES)
     assert (
         "Every prediction is empty"
-        in pattern_sentences([case_pattern(nothing, nothing, 4)], rows, NAMES)[0]
+        in describe_systematic_errors([case_error_pattern(nothing, nothing, 4)], rows, NAMES)[0]
     )
 
 

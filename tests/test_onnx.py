@@ -40,9 +40,9 @@ from msa2net.inference.onnx_backend import (
     OnnxPredictor,
 )
 from msa2net.inference.predictor import Predictor
-from msa2net.inference.run_folder import ModelFacts, NetworkFacts, read_facts, save_run
+from msa2net.inference.run_folder import ModelMetadata, NetworkMetadata, read_facts, save_run
 from msa2net.models.registry import MODELS, create_model
-from msa2net.quality.monitor import Lookout
+from msa2net.quality.monitor import QualityMonitor
 from onnx_runs import NAMES, SIZE, USUAL, write_run
 
 PICTURES = "isic2018/ISIC2018_Task1-2_Training_Input"
@@ -142,21 +142,21 @@ def test_what_is_usual_is_judged_alike(exported, eager):
     """All features, those of confidences among them, and the flags they lead to."""
     cases = [abdomen(0, shape=(8, 64, 80)), skin_lesion(0, shape=(90, 120))]
     assert exported.usual == eager.usual == USUAL
-    features, verdicts = [], []
+    features, assessments = [], []
     for apply in (exported, eager):
-        lookouts = Lookout(None), Lookout(apply.usual)
-        lookouts[0].temperature = USUAL.temperature
-        for lookout in lookouts:
-            for _ in apply.segment(cases, lookout):
+        monitors = QualityMonitor(None), QualityMonitor(apply.usual)
+        monitors[0].temperature = USUAL.temperature
+        for monitor in monitors:
+            for _ in apply.segment(cases, monitor):
                 pass
-        features.append(lookouts[0].features)
-        verdicts.append(lookouts[1].verdicts)
+        features.append(monitors[0].features)
+        assessments.append(monitors[1].assessments)
     for case in cases:
         found, expected = features[0][case.id], features[1][case.id]
         assert "confidence:entropy:" in found
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
-        assert verdicts[0][case.id].flags == verdicts[1][case.id].flags
-    flags = verdicts[0][cases[0].id].text
+        assert assessments[0][case.id].flags == assessments[1][case.id].flags
+    flags = assessments[0][cases[0].id].text
     assert "it has 8 slices, usual are about 1" in flags
     assert "the network is unsure of lesion" in flags
 
@@ -501,8 +501,10 @@ def test_no_file_is_one_sentence(tmp_path):
 def test_every_network_can_be_exported(name, tmp_path):
     """Half a minute each; that it answers the same is seen to in exporting."""
     size = (64, 64)
-    network = NetworkFacts(name=name, encoder=None, num_classes=3, in_channels=1, image_size=size)
-    facts = ModelFacts(
+    network = NetworkMetadata(
+        name=name, encoder=None, num_classes=3, in_channels=1, image_size=size
+    )
+    facts = ModelMetadata(
         network=network,
         label_names=("background", "a", "b"),
         preprocessing=Preprocessing(channels=1, image_size=size),
@@ -540,7 +542,7 @@ def test_memory_that_runs_out_halves_the_batch(exported_run, eager):
     assert equal_share([apply(volume_ZHW)], [eager(volume_ZHW)]) >= 0.9999
     assert apply.batch_slices == 1
     with pytest.raises(ConfigError, match="a single slice"):
-        apply._engine.groups[0].smaller_batch(1)
+        apply._engine.groups[0].halved_batch_size(1)
 
 
 def test_a_case_with_other_channels_is_refused(exported, exported_run: Path):

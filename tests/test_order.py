@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from msa2net.config import AugmentConfig, DataConfig
-from msa2net.data.loading.augment import Augmentation, mix
+from msa2net.data.loading.augment import Augmentation, derive_seed
 from msa2net.data.loading.slices import EpochSampler, SliceDataset
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.prepared.prepare import prepare
@@ -138,7 +138,9 @@ def test_shares_are_a_partition(length: int, seed: int, epoch: int, world: int, 
 
 def test_seeds_are_fixed_for_all_time():
     """By an independent BLAKE2b: `printf '1234 0 0' | b2sum -l 64`, lowest byte first."""
-    assert mix(1234, 0, 0) == 8610309683349878882
-    assert mix(1, 23) != mix(12, 3) != mix(1, 2, 3)
-    assert len({mix(a, b, c) for a in range(20) for b in range(20) for c in range(20)}) == 8000
-    assert all(0 <= mix(a, -1) < 2**63 for a in range(50))
+    assert derive_seed(1234, 0, 0) == 8610309683349878882
+    assert derive_seed(1, 23) != derive_seed(12, 3) != derive_seed(1, 2, 3)
+    assert (
+        len({derive_seed(a, b, c) for a in range(20) for b in range(20) for c in range(20)}) == 8000
+    )
+    assert all(0 <= derive_seed(a, -1) < 2**63 for a in range(50))

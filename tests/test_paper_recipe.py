@@ -11,7 +11,7 @@ from torch import nn
 
 from msa2net.config import AugmentConfig, DataConfig, TrainConfig, load_config
 from msa2net.data.loading import paper_augment
-from msa2net.data.loading.native_resolution import NativeSliceDataset
+from msa2net.data.loading.native_resolution import FullResolutionDataset
 from msa2net.data.loading.paper_augment import PaperAugmentation
 from msa2net.data.loading.slices import EpochSampler, sample_key
 from msa2net.data.phantom.files import write_phantom
@@ -21,7 +21,15 @@ from msa2net.errors import ConfigError
 from msa2net.training.task import create_optimizer
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-GEOMETRIC = ("_flip_rows", "_flip_columns", "_scale", "_rotate", "_shear", "_bend", "_translate")
+GEOMETRIC = (
+    "_flip_rows",
+    "_flip_columns",
+    "_scale",
+    "_rotate",
+    "_shear",
+    "_piecewise_affine",
+    "_translate",
+)
 
 
 def disc(size: int = 96) -> tuple[torch.Tensor, torch.Tensor]:
@@ -125,7 +133,7 @@ def test_bending_follows_its_points():
 
 
 @pytest.fixture(scope="module")
-def native(tmp_path_factory) -> NativeSliceDataset:
+def native(tmp_path_factory) -> FullResolutionDataset:
     root = tmp_path_factory.mktemp("paper")
     write_phantom("isic2018", root / "raw", cases=4)
     data = DataConfig(format="isic2018", root=root / "raw", prepared=root / "prepared")
@@ -133,10 +141,10 @@ def native(tmp_path_factory) -> NativeSliceDataset:
     preprocessing = Preprocessing(
         channels=3, image_size=(64, 64), fit="stretch", resampling="spline", clip=False
     )
-    return NativeSliceDataset(store, preprocessing, PaperAugmentation(), 7, ("train",))
+    return FullResolutionDataset(store, preprocessing, PaperAugmentation(), 7, ("train",))
 
 
-def test_samples_depend_on_seed_epoch_and_index_only(native: NativeSliceDataset):
+def test_samples_depend_on_seed_epoch_and_index_only(native: FullResolutionDataset):
     one, again, other = native[0, 1], native[0, 1], native[3, 1]
     assert torch.equal(one["image"], again["image"])
     assert one["image"].shape == (3, 64, 64)
@@ -145,7 +153,7 @@ def test_samples_depend_on_seed_epoch_and_index_only(native: NativeSliceDataset)
     assert not torch.equal(one["image"], other["image"])
 
 
-def test_without_changes_a_sample_is_what_prediction_sees(native: NativeSliceDataset):
+def test_without_changes_a_sample_is_what_prediction_sees(native: FullResolutionDataset):
     """The cubic zoom with its overshoot; labels as SciPy's order 0 takes them."""
     with mock.patch.object(native, "augmentation", lambda image, label, key: (image, label)):
         sample = native[0, 0]

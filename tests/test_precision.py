@@ -11,12 +11,12 @@ import torch
 from msa2net.data.phantom import abdomen
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, DataError
-from msa2net.inference.bfloat16 import computing_in, reduced
+from msa2net.inference.bfloat16 import computing_in, to_bfloat16
 from msa2net.inference.engine import most_probable
-from msa2net.inference.onnx_backend import OnnxNetwork
+from msa2net.inference.onnx_backend import OnnxBackend
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import load_run
-from msa2net.inference.torch_backend import Group, Member
+from msa2net.inference.torch_backend import EnsembleMember, TorchBackend
 from msa2net.models.lka import DilatedDepthwiseConv2d
 from msa2net.models.registry import create_model
 from msa2net.prediction.records import (
@@ -44,8 +44,8 @@ def case():
 def test_labels_are_nearly_those_of_float32(run: Path, case):
     """An untrained network, so answers are close to ties; a trained one's are not."""
     plain = Predictor.load(run, "cpu")(case).labels
-    reduced = Predictor.load(run, "cpu", precision="bfloat16")(case).labels
-    assert (plain == reduced).mean() > 0.97
+    to_bfloat16 = Predictor.load(run, "cpu", precision="bfloat16")(case).labels
+    assert (plain == to_bfloat16).mean() > 0.97
     assert len(np.unique(plain)) > 1
 
 
@@ -55,19 +55,19 @@ def test_reduced_weights_are_what_autocast_makes_of_them():
     image = torch.randn(2, 1, 32, 32)
     with torch.inference_mode(), computing_in("bfloat16", image.device):
         expected = model(image)
-        found = reduced(model)(image)
+        found = to_bfloat16(model)(image)
     assert torch.equal(found, expected)
-    kept = [m for m in reduced(model).modules() if isinstance(m, DilatedDepthwiseConv2d)]
+    kept = [m for m in to_bfloat16(model).modules() if isinstance(m, DilatedDepthwiseConv2d)]
     assert kept
     assert all(module.weight.dtype == torch.float32 for module in kept)
 
 
 def test_the_network_that_is_given_stays_as_it_is(run: Path, case):
-    """Given in memory or loaded, alone or averaged, reduced is a copy, and but one."""
+    """Given in memory or loaded, alone or averaged, to_bfloat16 is a copy, and but one."""
     loaded = Predictor.load([run, run], "cpu", precision="bfloat16")
     ours = load_run(run, "cpu")
     before = copy.deepcopy(ours.model.state_dict())
-    other = Member(ours.model, ours.preprocessing, precision="bfloat16")
+    other = EnsembleMember(ours.model, ours.preprocessing, precision="bfloat16")
     given = Predictor(
         ours.model, ours.preprocessing, ours.label_names, others=[other], precision="bfloat16"
     )
@@ -75,7 +75,7 @@ def test_the_network_that_is_given_stays_as_it_is(run: Path, case):
     for predictor in (loaded, given):
         for member in predictor._engine.groups[0].members:
             assert member.model.head.weight.dtype == torch.bfloat16
-            assert reduced(member.model) is member.model
+            assert to_bfloat16(member.model) is member.model
     assert ours.model.state_dict().keys() == before.keys()
     for name, value in ours.model.state_dict().items():
         assert value.dtype == before[name].dtype
@@ -118,11 +118,11 @@ def test_the_published_way_alone_is_what_both_ways_give(run: Path, case):
 
 
 def test_masks_in_another_precision_are_told_apart(run: Path):
-    plain, reduced = (
+    plain, to_bfloat16 = (
         Maker.of_runs([run], "resize", False, precision) for precision in ("float32", "bfloat16")
     )
-    assert plain.difference(reduced) == "with --bfloat16"
-    assert reduced.difference(plain) == "without --bfloat16"
+    assert plain.difference(to_bfloat16) == "with --bfloat16"
+    assert to_bfloat16.difference(plain) == "without --bfloat16"
     before = plain.model_dump()
     del before["precision"]  # folders written before there was a choice
     assert Maker.model_validate(before) == plain
@@ -148,7 +148,7 @@ def test_records_of_the_first_layout_are_read(tmp_path: Path):
 def test_the_first_of_equals_is_the_most_probable():
     values = torch.randint(0, 4, (3, 6, 40, 41), generator=torch.Generator().manual_seed(1)).float()
     preprocessing = Preprocessing(channels=1, image_size=(64, 64))
-    group = Group([Member(torch.nn.Identity(), preprocessing)])
+    group = TorchBackend([EnsembleMember(torch.nn.Identity(), preprocessing)])
     for layout in (torch.contiguous_format, torch.channels_last):
         laid_out = values.to(memory_format=layout)
         for some in (6, 4, 1):
@@ -156,6 +156,6 @@ def test_the_first_of_equals_is_the_most_probable():
             found = most_probable(group, parts)
             assert found.dtype == np.uint8
             assert np.array_equal(found, values.numpy().argmax(axis=1))
-            exported = most_probable(OnnxNetwork(None, preprocessing), (p.numpy() for p in parts))
+            exported = most_probable(OnnxBackend(None, preprocessing), (p.numpy() for p in parts))
             assert exported.dtype == np.uint8
             assert np.array_equal(found, exported)

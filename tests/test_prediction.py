@@ -293,14 +293,14 @@ def test_images_that_the_network_refuses_do_not_stop_the_others(run, tmp_path: P
     predict_files(run, [tmp_path / "in"], tmp_path / "whole")
     original = Predictor.segment
 
-    def segment(predictor, cases, lookout=None):
+    def segment(predictor, cases, monitor=None):
         def checked():
             for case in cases:
                 if case.id in ("p0001", "p0003"):
                     raise DataError(f"{case.source}: not for this network")
                 yield case
 
-        return original(predictor, checked(), lookout)
+        return original(predictor, checked(), monitor)
 
     monkeypatch.setattr(Predictor, "segment", segment)
     result = predict_files(run, [tmp_path / "in"], tmp_path / "out")

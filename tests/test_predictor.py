@@ -22,12 +22,12 @@ from msa2net.data.io.readers import read_path
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, DataError
 from msa2net.inference.backend import DEFAULT_BATCH
-from msa2net.inference.batch_size import LARGEST, choose_batch, fitting_batch
+from msa2net.inference.batch_size import LARGEST, choose_batch_size, largest_batch_size
 from msa2net.inference.engine import Engine
 from msa2net.inference.predictor import Predictor
-from msa2net.inference.run_folder import ModelFacts, NetworkFacts, save_run
+from msa2net.inference.run_folder import ModelMetadata, NetworkMetadata, save_run
 from msa2net.inference.sharding import World, share_of, world_from_environment
-from msa2net.inference.torch_backend import Member
+from msa2net.inference.torch_backend import EnsembleMember
 from msa2net.models.registry import create_model
 
 NAMES = ("background", "a", "b")
@@ -85,7 +85,7 @@ def picture(seed: int = 0, shape=(40, 50)) -> np.ndarray:
 def test_probabilities_are_averaged_not_votes():
     """By hand: 0.9 and twice 0.4 of class a make 0.567, although two of three say b."""
     sure, unsure = Says(0.05, 0.9, 0.05), Says(0.05, 0.4, 0.55)
-    others = [Member(unsure, PLAIN), Member(unsure, PLAIN)]
+    others = [EnsembleMember(unsure, PLAIN), EnsembleMember(unsure, PLAIN)]
     assert (Predictor(unsure, PLAIN, NAMES)(picture()).labels == 2).all()
     assert (Predictor(sure, PLAIN, NAMES, others=others)(picture()).labels == 1).all()
 
@@ -94,7 +94,7 @@ def test_every_network_counts_once_however_they_are_grouped():
     """Two of three have the same preprocessing: 0.52 for a is the mean of all, not of groups."""
     padded = PLAIN.model_copy(update={"image_size": (64, 32)})
     lone, pair = Says(0.0001, 0.1, 0.9), Says(0.0001, 0.73, 0.27)
-    others = [Member(pair, PLAIN), Member(pair, PLAIN)]
+    others = [EnsembleMember(pair, PLAIN), EnsembleMember(pair, PLAIN)]
     assert (Predictor(lone, padded, NAMES, others=others)(picture()).labels == 1).all()
     fewer = Predictor(lone, padded, NAMES, others=others[:1])
     assert (fewer(picture()).labels == 2).all()
@@ -104,7 +104,7 @@ def test_networks_of_several_sizes_answer_on_the_case_s_own_grid():
     torch.manual_seed(0)
     sizes = [PLAIN.model_copy(update={"image_size": size}) for size in ((32, 32), (64, 96))]
     models = [Mixed().eval(), Mixed().eval()]
-    both = Predictor(models[0], sizes[0], NAMES, others=[Member(models[1], sizes[1])])
+    both = Predictor(models[0], sizes[0], NAMES, others=[EnsembleMember(models[1], sizes[1])])
     expected = 0
     for model, p in zip(models, sizes, strict=True):
         unit = p.unit_slices(picture()[None, None], (0.0, 255.0))
@@ -117,16 +117,16 @@ def test_networks_of_several_sizes_answer_on_the_case_s_own_grid():
         both.segment_both_ways([])
     turned = sizes[1].model_copy(update={"orientation": "LPS"})
     with pytest.raises(ConfigError, match="slices cut as they lie and along LPS"):
-        Predictor(models[0], sizes[0], NAMES, others=[Member(models[1], turned)])
+        Predictor(models[0], sizes[0], NAMES, others=[EnsembleMember(models[1], turned)])
 
 
 def write_run(path: Path, seed: int, names=NAMES, channels=1, **training) -> Path:
     torch.manual_seed(seed)
-    network = NetworkFacts(
+    network = NetworkMetadata(
         name="msa2net_pico", encoder=None, num_classes=len(names), in_channels=channels,
         image_size=SIZE,
     )  # fmt: skip
-    facts = ModelFacts(
+    facts = ModelMetadata(
         network=network,
         label_names=names,
         preprocessing=PLAIN.model_copy(update={"channels": channels}),
@@ -151,7 +151,9 @@ def test_runs_are_loaded_together(runs: list[Path]):
     one, two, lesion, colour = runs
     together = Predictor.load([one, two], "cpu")
     apart = [Predictor.load(run, "cpu") for run in (one, two)]
-    by_hand = Predictor(apart[0].model, PLAIN, NAMES, others=[Member(apart[1].model, PLAIN)])
+    by_hand = Predictor(
+        apart[0].model, PLAIN, NAMES, others=[EnsembleMember(apart[1].model, PLAIN)]
+    )
     found = together(picture()).labels
     assert np.array_equal(found, by_hand(picture()).labels)
     assert not np.array_equal(found, apart[1](picture()).labels)
@@ -231,27 +233,27 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
 
 def test_the_batch_is_chosen_by_what_slices_take():
     """By hand: 100 for the first, 60 for each more; of 1000 free, 800 hold 40 + 12 × 60."""
-    assert fitting_batch(one=100, several=280, free=1000) == 12
-    assert fitting_batch(one=100, several=280, free=0) == 1
-    assert fitting_batch(one=100, several=100, free=10**9) == LARGEST
+    assert largest_batch_size(one=100, several=280, free=1000) == 12
+    assert largest_batch_size(one=100, several=280, free=0) == 1
+    assert largest_batch_size(one=100, several=100, free=10**9) == LARGEST
     cpu, probed = torch.device("cpu"), lambda _: pytest.fail("probed")
-    assert choose_batch(cpu, probed, 9 * 256 * 256 * 4, None) == DEFAULT_BATCH
-    assert choose_batch(cpu, probed, 2**24, None) == 4  # 64 MB of answers
-    assert choose_batch(cpu, probed, 2**40, None) == 1
+    assert choose_batch_size(cpu, probed, 9 * 256 * 256 * 4, None) == DEFAULT_BATCH
+    assert choose_batch_size(cpu, probed, 2**24, None) == 4  # 64 MB of answers
+    assert choose_batch_size(cpu, probed, 2**40, None) == 1
     assert Predictor(Says(0.5, 0.3, 0.2), PLAIN, NAMES).batch_slices == DEFAULT_BATCH
     large = PLAIN.model_copy(update={"image_size": (512, 512)})
     for asked in (None, 16):  # a configuration allows so many, whatever the number of classes
         assert Predictor(Says(0.5, 0.5), large, ("x",) * 144, asked).batch_slices == 1
-    assert choose_batch(cpu, probed, 2**24, most=3) == 3
+    assert choose_batch_size(cpu, probed, 2**24, most=3) == 3
     # A GPU says what is too much.
-    assert choose_batch(torch.device("cuda"), probed, 2**40, most=7) == 7
+    assert choose_batch_size(torch.device("cuda"), probed, 2**40, most=7) == 7
 
 
 @pytest.mark.parametrize("sizes", [(64, 512), (512, 64)])
 def test_the_largest_network_of_an_ensemble_bounds_the_batch(sizes):
     first, second = (PLAIN.model_copy(update={"image_size": (one, one)}) for one in sizes)
     names, model = ("x",) * 36, Says(*[1 / 36] * 36)
-    others = [Member(model, second)]
+    others = [EnsembleMember(model, second)]
     assert Predictor(model, first, names, 16, others=others).batch_slices == 1
 
 

@@ -24,7 +24,7 @@ from msa2net.models.registry import create_model
 from msa2net.training.checkpoint import Checkpoints
 from msa2net.training.datamodule import whole_parts
 from msa2net.training.distributed import check_devices, find_processes, gather_rows, share_to_score
-from msa2net.training.gradient_checkpointing import recompute_blocks
+from msa2net.training.gradient_checkpointing import checkpoint_blocks
 from msa2net.training.stopping import OUT_OF_TIME, StopRequest
 
 CASES = 58  # 40 are trained on, in 10 batches of 4; 6 validate
@@ -152,7 +152,7 @@ def test_computing_blocks_twice_changes_nothing(name: str, encoder: str):
     torch.manual_seed(1)
     plain = create_model(name, 3, 1, encoder, 64, drop_path=0.2).train()
     twice = copy.deepcopy(plain)
-    recompute_blocks(twice)
+    checkpoint_blocks(twice)
     assert twice.state_dict().keys() == plain.state_dict().keys()
     image = torch.randn(2, 1, 64, 64)
     for model in (plain, twice):

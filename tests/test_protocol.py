@@ -290,7 +290,7 @@ def test_what_is_called_often_draws_nothing(monkeypatch):
     def refuse(*_):
         raise AssertionError
 
-    monkeypatch.setattr("msa2net.metrics.summary.intervals_of", refuse)
+    monkeypatch.setattr("msa2net.metrics.summary.class_intervals", refuse)
     assert mean_dice(four_cases()) == 0.5 / 3
     assert summarise(four_cases(), NAMES, "standard", intervals=False)
     assert summarise_groups(four_cases(group="g"), NAMES, "standard", intervals=False)

@@ -17,8 +17,8 @@ from msa2net.errors import DataError, Msa2NetError
 from msa2net.evaluation.examples import RANKS
 from msa2net.evaluation.run import evaluate_run
 from msa2net.files import sha256
-from msa2net.inference.run_folder import NetworkFacts, read_facts, software_versions
-from msa2net.inference.training_facts import TrainingFacts
+from msa2net.inference.run_folder import NetworkMetadata, read_facts, software_versions
+from msa2net.inference.training_facts import TrainingMetadata
 from msa2net.inference.validation_scores import network_warnings
 from msa2net.metrics import read_cases_csv, summarise
 from msa2net.metrics.protocol import FAILED_DISTANCES, PROTOCOLS
@@ -158,7 +158,7 @@ def facts_of(folder, *, config=None, facts=None):
 
 
 def test_precision_is_what_ran_or_nothing(tmp_path):
-    network = NetworkFacts(
+    network = NetworkMetadata(
         name="msa2net", encoder=None, num_classes=2, in_channels=1, image_size=(64, 96)
     )
     known = {"seed": 7, "best_epoch": 3, "warnings": ["nothing useful was learnt: …"]}
@@ -175,7 +175,7 @@ def test_precision_is_what_ran_or_nothing(tmp_path):
 
 
 def test_encoder_is_the_one_in_use(tmp_path):
-    network = NetworkFacts(
+    network = NetworkMetadata(
         name="msa2net", encoder="test_maxvit", num_classes=2, in_channels=1, image_size=(64, 64)
     )
     config = make_config("synapse")
@@ -655,7 +655,7 @@ def test_missing_piece_is_named(runs, tmp_path, kind, missing, sentence):
 
 
 def test_imported_weights_alone_make_a_page(tmp_path):
-    network = NetworkFacts(
+    network = NetworkMetadata(
         name="msa2net_reference", encoder=None, num_classes=9, in_channels=1, image_size=(224, 224)
     )
     origin = {"imported_from": "msa2net.pth", "sha256": "0123456789abcdef" * 4}
@@ -715,7 +715,7 @@ def test_a_real_run_fills_every_row(tmp_path):
         "Versions": versions,
     }
     written = json.loads((run / "model.json").read_text())["training"]
-    assert written.keys() <= TrainingFacts.model_fields.keys()  # nothing is written unread
+    assert written.keys() <= TrainingMetadata.model_fields.keys()  # nothing is written unread
 
 
 def test_no_reference_no_section(runs, tmp_path):

@@ -109,7 +109,10 @@ def test_cut_off_after_the_last_epoch(workplace: Path, tmp_path: Path, whole: Pa
     def die(*_) -> None:
         raise CutOffError
 
-    with mock.patch.object(resumed.training, "note_usual", die), pytest.raises(CutOffError):
+    with (
+        mock.patch.object(resumed.training, "write_reference_ranges", die),
+        pytest.raises(CutOffError),
+    ):
         resumed.train(workplace, run)
     assert json.loads((run / "model.json").read_text())["usual"] is None
     resumed.train(workplace, run, resume=True)
@@ -167,7 +170,7 @@ def test_too_little_memory_after_the_last_epoch_is_explained(
 ):
     failing = mock.Mock(side_effect=MemoryError)
     with (
-        mock.patch("msa2net.training.fit_quality.look_at", failing),
+        mock.patch("msa2net.training.fit_quality.measure_input", failing),
         pytest.raises(ConfigError, match="not enough memory on cpu while validating: .* go on"),
     ):
         resumed.train(workplace, tmp_path / "run")

@@ -17,7 +17,7 @@ from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, DataError
 from msa2net.inference.backend import count_windows
 from msa2net.inference.predictor import Predictor
-from msa2net.inference.torch_backend import Group, Member
+from msa2net.inference.torch_backend import EnsembleMember, TorchBackend
 
 NAMES = ("background", "bright")
 SIZE = (32, 32)
@@ -58,7 +58,7 @@ def starts(length: int, overlap: float) -> list[int]:
 def test_windows_are_averaged_as_a_plain_loop_does(overlap):
     """σ is an eighth of the side; weights fall off with distance from the window's centre."""
     model = Positional()
-    group = Group([Member(model, preprocessing())])
+    group = TorchBackend([EnsembleMember(model, preprocessing())])
     unit_BChw = torch.rand(2, 1, 50, 71)
     found = group.probabilities(unit_BChw, 3, "sliding", overlap)
     distance = (np.arange(32) - 15.5) / (32 / 8)
@@ -78,7 +78,7 @@ def test_windows_are_averaged_as_a_plain_loop_does(overlap):
 @given(st.integers(1, 200), st.integers(1, 200), st.sampled_from([0.0, 0.25, 0.5, 0.9]))
 def test_windows_are_counted_as_they_are_laid(height, width, overlap):
     model = Positional()
-    group = Group([Member(model, preprocessing())])
+    group = TorchBackend([EnsembleMember(model, preprocessing())])
     group.probabilities(torch.zeros(1, 1, height, width), 64, "sliding", overlap)
     assert count_windows((height, width), SIZE, overlap) == model.windows
 

@@ -14,13 +14,13 @@ from rich.console import Console
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 
 from commands import msa2net
-from drawn_summaries import THIRTEEN, lookout_of, random_volumes, usual, with_trust
+from drawn_summaries import THIRTEEN, monitor_of, random_volumes, usual, with_trust
 from msa2net.evaluation.compare import compare_evaluations, console_comparison, write_comparison
 from msa2net.evaluation.model_card import write_card
 from msa2net.evaluation.summary import read_summary
 from msa2net.evaluation.tables.console import console_table, markdown_table
 from msa2net.inference.run_folder import read_facts, write_facts
-from msa2net.quality.flags import Verdict
+from msa2net.quality.flags import CaseAssessment
 from msa2net.report.html import write_report
 from prediction_runs import write_run
 from report_runs import as_schema_1, make_evaluation, make_run
@@ -30,9 +30,9 @@ COMMANDS = (
     *("models", "settings", "benchmark", "phantom", "demo", "import-weights"),
 )
 FLAGGED = {
-    "case-00": Verdict(("no stomach was found", "it is noisier"), ("missing", "noise"), 2.5),
-    "case-01": Verdict(("it is noisier",), ("noise",), 3.0),
-    "case-02": Verdict((), (), 0.2),
+    "case-00": CaseAssessment(("no stomach was found", "it is noisier"), ("missing", "noise"), 2.5),
+    "case-01": CaseAssessment(("it is noisier",), ("noise",), 3.0),
+    "case-02": CaseAssessment((), (), 0.2),
 }
 # What differs between machines and versions, and is no matter of rendering.
 NEUTRAL = (
@@ -62,7 +62,7 @@ def folder(tmp_path_factory):
         make_run(root / kind, kind)
         make_evaluation(root / f"{kind}-masks", kind)
     make_run(root / "infinite", "volume", failed_distance="inf")
-    with_trust(root / "volume", root / "trusted", lookout_of(FLAGGED))
+    with_trust(root / "volume", root / "trusted", monitor_of(FLAGGED))
     facts = read_facts(root / "trusted").model_copy(update={"usual": usual()})
     write_facts(root / "trusted", facts)
     shutil.copytree(root / "volume", root / "schema-1")

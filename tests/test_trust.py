@@ -8,8 +8,8 @@ import shutil
 
 import pytest
 
-from drawn_summaries import lookout_of, usual, with_trust
-from msa2net.evaluation.case_assessments import trust_of
+from drawn_summaries import monitor_of, usual, with_trust
+from msa2net.evaluation.case_assessments import summarise_assessments
 from msa2net.evaluation.model_card import write_card
 from msa2net.inference.run_folder import read_facts
 from msa2net.inference.validation_scores import (
@@ -18,8 +18,8 @@ from msa2net.inference.validation_scores import (
     validation_scores,
     with_scores,
 )
-from msa2net.quality.flags import Verdict
-from msa2net.quality.reference_ranges import FEWEST, Range, words_on_limits
+from msa2net.quality.flags import CaseAssessment
+from msa2net.quality.reference_ranges import FEWEST, Range, describe_limits
 from msa2net.report.html import write_report
 from report_runs import make_run
 from test_report import Page
@@ -31,10 +31,12 @@ def run(tmp_path_factory):
 
 
 def test_flagged_cases_come_first_in_the_report(run, tmp_path):
-    verdicts = {f"case{n}": Verdict((), (), n / 100) for n in range(20)}
-    verdicts["odd"] = Verdict(("no <liver> was found", "it is noisier"), ("missing", "noise"), 2.5)
-    verdicts["odder"] = Verdict(("it is noisier",), ("noise",), 3.0)
-    trust = with_trust(run, tmp_path / "run", lookout_of(verdicts))
+    assessments = {f"case{n}": CaseAssessment((), (), n / 100) for n in range(20)}
+    assessments["odd"] = CaseAssessment(
+        ("no <liver> was found", "it is noisier"), ("missing", "noise"), 2.5
+    )
+    assessments["odder"] = CaseAssessment(("it is noisier",), ("noise",), 3.0)
+    trust = with_trust(run, tmp_path / "run", monitor_of(assessments))
     assert (trust["flagged"], trust["cases"]) == (2, 22)
     assert [one["case"] for one in trust["first"]] == ["odder", "odd"]
     assert trust["reasons"] == {"noise": 2, "missing": 1}
@@ -56,10 +58,10 @@ def test_flagged_cases_come_first_in_the_report(run, tmp_path):
 
 
 def test_a_temperature_that_did_not_help_is_told(run, tmp_path):
-    lookout = lookout_of({"one": Verdict((), (), 0.0)})
-    lookout.tables_2B3 = lookout.tables_2B3[::-1]
+    monitor = monitor_of({"one": CaseAssessment((), (), 0.0)})
+    monitor.tables_2B3 = monitor.tables_2B3[::-1]
     folder = tmp_path / "worse"
-    with_trust(run, folder, lookout)
+    with_trust(run, folder, monitor)
     assert "after: here it made them worse." in Page(write_report(folder).read_text()).text
     facts = read_facts(folder).model_copy(update={"usual": usual()})
     (folder / "model.json").write_text(facts.model_dump_json())
@@ -68,7 +70,9 @@ def test_a_temperature_that_did_not_help_is_told(run, tmp_path):
     reason = "of 1 validation case no temperature is fitted, 5 are needed"
     alone = usual(val_cases=1, temperature=1.0, temperature_reason=reason)
     path = folder / "evaluation" / "summary.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"trust": trust_of(lookout, alone)}))
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"trust": summarise_assessments(monitor, alone)})
+    )
     page = Page(write_report(folder).read_text())
     assert f"not divided by a temperature: {reason}." in page.text
     assert "1 validation case: of so few nothing can be said about the share" in page.text
@@ -83,13 +87,13 @@ def test_a_temperature_that_did_not_help_is_told(run, tmp_path):
 
 def test_enough_validation_cases_keep_the_target():
     assert FEWEST == 59
-    assert "at most 5 % of clean cases are flagged" in words_on_limits(59)
-    assert "nothing can be said" in words_on_limits(58)
-    assert words_on_limits(0).startswith("No validation case")
+    assert "at most 5 % of clean cases are flagged" in describe_limits(59)
+    assert "nothing can be said" in describe_limits(58)
+    assert describe_limits(0).startswith("No validation case")
 
 
 def test_nothing_is_said_where_nothing_is_known(run, tmp_path):
-    assert trust_of(None, None) is None
+    assert summarise_assessments(None, None) is None
     assert "Look at these first" not in write_report(run, tmp_path / "page.html").read_text()
     card = write_card(run).read_text()
     assert "no case is ever flagged" in card
@@ -97,7 +101,7 @@ def test_nothing_is_said_where_nothing_is_known(run, tmp_path):
 
 def test_the_card_says_what_is_known_and_names_nobody(run, tmp_path):
     folder = tmp_path / "run"
-    with_trust(run, folder, lookout_of({"secret-case": Verdict((), (), 0.0)}))
+    with_trust(run, folder, monitor_of({"secret-case": CaseAssessment((), (), 0.0)}))
     facts = read_facts(folder).model_copy(update={"usual": usual()})
     (folder / "model.json").write_text(facts.model_dump_json())
     card = write_card(folder).read_text()

@@ -107,7 +107,7 @@ def clean_temporaries(folder: Path, *below: str) -> None:
         with contextlib.suppress(OSError):
             if lock.path.is_file() and lock.acquire():
                 lock.release()
-        for path in strays(place):
+        for path in leftover_temporaries(place):
             if path.name.startswith(_EARLIER):
                 remove(path)
 
@@ -117,12 +117,12 @@ def contents(folder: Path) -> list[str]:
 
     What killed processes left is left out as well. Of no folder it is nothing.
     """
-    passing = {WRITING, LOCK_FILE, *(path.name for path in strays(folder))}
+    passing = {WRITING, LOCK_FILE, *(path.name for path in leftover_temporaries(folder))}
     found = folder.iterdir() if folder.is_dir() else ()
     return sorted(path.name for path in found if path.name not in passing)
 
 
-def strays(folder: Path) -> list[Path]:
+def leftover_temporaries(folder: Path) -> list[Path]:
     """List what killed processes of earlier versions left in a folder, directly in it.
 
     Names such as `.tmpA5cYww` may be those of other programs where a folder is not ours alone.

@@ -19,7 +19,7 @@ from msa2net.cli.evaluate import evaluate
 from msa2net.cli.export import export
 from msa2net.cli.help import Command, Group
 from msa2net.cli.import_weights import import_weights
-from msa2net.cli.libraries import without_libraries
+from msa2net.cli.libraries import silence_libraries
 from msa2net.cli.models import models
 from msa2net.cli.phantom import phantom
 from msa2net.cli.predict import predict
@@ -79,7 +79,7 @@ def run_command(command: Callable[..., None]) -> None:
 
 def _run(commands: typer.Typer) -> None:
     try:
-        with without_libraries(), memory_guard("doing this"):
+        with silence_libraries(), memory_guard("doing this"):
             commands()
     except Msa2NetError as error:
         print_error(str(error))

@@ -99,7 +99,7 @@ class TrainingBar(ProgressBar):
             description=epoch,
             completed=progress.step,
             total=task.total_steps,
-            facts=fitting(facts, self.bar.console.width - len(f"{epoch}  ") - BAR_WIDTH),
+            facts=fit_to_width(facts, self.bar.console.width - len(f"{epoch}  ") - BAR_WIDTH),
             visible=True,
         )
 
@@ -154,7 +154,7 @@ def _seconds_left(
     return (task.total_steps - progress.step) * seconds / (progress.step - first_step)
 
 
-def told(
+def progress_lines(
     items: Iterable[Item], total: int, doing: str, say: Callable[[str], None]
 ) -> Iterator[Item]:
     """Yield the items, and say how far they are: at the start, and once a minute.
@@ -177,7 +177,7 @@ def told(
         yield item
 
 
-def fitting(facts: Mapping[str, str], width: int) -> str:
+def fit_to_width(facts: Mapping[str, str], width: int) -> str:
     """Join facts; while they are longer than `width`, those of `DISPENSABLE` go, in that order."""
     kept = dict(facts)
     for name in DISPENSABLE:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msa2net.cli.console import console, count_cases, counted, say, track
+from msa2net.cli.console import console, count_cases, count_noun, say, track
 
 if TYPE_CHECKING:
     from msa2net.config import Config
@@ -70,7 +70,7 @@ def check(
     show(findings, None if verbose else NAMED)
     kinds = {(finding.level, finding.what, finding.advice) for finding in findings}
     levels = Counter(level for level, _, _ in kinds)
-    counts = ", ".join(counted(levels[level], level) for level in LEVELS)
+    counts = ", ".join(count_noun(levels[level], level) for level in LEVELS)
     say(f"{counts} in {count_cases([case.patient or case.id for case in store.cases])}")
     if levels["error"]:
         raise typer.Exit(2)

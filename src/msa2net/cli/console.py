@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from msa2net.cli.libraries import hear_libraries
+from msa2net.cli.libraries import show_library_messages
 from msa2net.cli.memory import keep_touched_memory
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def say_flagged(cases: Sequence[tuple[str, str]], flagged: int, everywhere: Path
         say(f"  and at {flagged - SHOWN} more, see {everywhere}")
 
 
-def counted(number: int, word: str) -> str:
+def count_noun(number: int, word: str) -> str:
     """Write `1 case`, `2 cases`."""
     return f"{number} {word}{'' if number == 1 else 's'}"
 
@@ -107,8 +107,8 @@ def count_cases(patients: Collection[str]) -> str:
         patients: of each case.
     """
     cases, different = len(patients), len(set(patients))
-    whose = f" of {counted(different, 'patient')}" if different < cases else ""
-    return counted(cases, "case") + whose
+    whose = f" of {count_noun(different, 'patient')}" if different < cases else ""
+    return count_noun(cases, "case") + whose
 
 
 def print_error(message: str) -> None:
@@ -126,7 +126,7 @@ def set_up(threads: int | None, verbose: bool) -> None:
     """Apply the common options to this process, before anything large is made in it."""
     keep_touched_memory()
     if verbose:
-        hear_libraries()
+        show_library_messages()
     if threads is not None:
         import torch
 
@@ -154,13 +154,13 @@ def track(items: Iterable[Item], total: int, description: str) -> Iterator[Item]
 
 def looks(numbers: Iterable[int], total: int) -> Iterator[int]:
     """Show how far the end of a training is: a bar, or without a terminal a line a minute."""
-    from msa2net.cli.bar import told
+    from msa2net.cli.bar import progress_lines
 
     doing = "measuring what is usual"
     return (
         track(numbers, total, doing)
         if console().is_interactive
-        else told(numbers, total, doing, say)
+        else progress_lines(numbers, total, doing, say)
     )
 
 

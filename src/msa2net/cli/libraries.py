@@ -18,7 +18,7 @@ _levels: dict[str, int] = {}
 
 
 @contextmanager
-def without_libraries() -> Iterator[None]:
+def silence_libraries() -> Iterator[None]:
     """Silence them inside; what msa2net says goes on, and an interpreter's own `-W` holds."""
     own, to_terminal = logging.getLogger("msa2net"), logging.lastResort
     before = os.environ.get(_FOR_WORKERS)
@@ -44,8 +44,8 @@ def without_libraries() -> Iterator[None]:
             _put_back(before)
 
 
-def hear_libraries() -> None:
-    """Let them speak again, inside of `without_libraries`, as --verbose asks.
+def show_library_messages() -> None:
+    """Let them speak again, inside of `silence_libraries`, as --verbose asks.
 
     Not pydicom and highdicom: what they warn of are the values of a header, with names in it.
     """

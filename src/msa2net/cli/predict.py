@@ -14,7 +14,7 @@ from msa2net.cli.console import (
     DeviceOption,
     ThreadsOption,
     VerboseOption,
-    counted,
+    count_noun,
     print_error,
     say,
     say_flagged,
@@ -175,10 +175,10 @@ def _say_left_out(left_out: Sequence[Path]) -> None:
     folders = [path for path in left_out if path.is_dir()]
     if len(folders) < len(left_out):
         files = [path for path in left_out if path not in folders]
-        number = counted(len(files), "file")
+        number = count_noun(len(files), "file")
         say(f"left out, no images of a kind that is read, or copies: {number} ({listed(files)})")
     if folders:
         say(
-            f"not looked into: {counted(len(folders), 'folder')} with images ({listed(folders)}); "
-            "name them, too"
+            f"not looked into: {count_noun(len(folders), 'folder')} with images "
+            f"({listed(folders)}); name them, too"
         )

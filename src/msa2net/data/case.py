@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.geometry import Geometry
-from msa2net.data.io.validation import sides
+from msa2net.data.io.validation import format_shape
 from msa2net.data.io.writers import write_labels
 from msa2net.errors import DataError
 
@@ -50,8 +50,9 @@ class Case:
             )
         if self.label is not None and self.label.shape != self.image.shape[1:]:
             raise DataError(
-                f"case {self.id}: image is {sides(self.image.shape[1:])} but label is "
-                f"{sides(self.label.shape)} (slices × rows × columns); they must be the same grid"
+                f"case {self.id}: image is {format_shape(self.image.shape[1:])} but label is "
+                f"{format_shape(self.label.shape)} (slices × rows × columns); they must be the "
+                "same grid"
             )
 
 

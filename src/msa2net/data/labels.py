@@ -102,10 +102,12 @@ def convert(
     """
     ids = {organ: value for value, organ in _organs(target).items()}
     table = {value: ids.get(organ, 0) for value, organ in _organs(source).items()}
-    return remap(labels, {0: 0, IGNORE: IGNORE} | table, origin=origin, meaning=f"'{source}' ids")
+    return apply_label_table(
+        labels, {0: 0, IGNORE: IGNORE} | table, origin=origin, meaning=f"'{source}' ids"
+    )
 
 
-def remap(
+def apply_label_table(
     labels: NDArray[np.integer[Any]], table: Mapping[int, int], *, origin: str, meaning: str
 ) -> NDArray[np.uint8]:
     """Translate every label value by `table`.

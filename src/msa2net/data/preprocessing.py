@@ -148,7 +148,7 @@ class Preprocessing(BaseModel):
         self,
         image_CZHW: NDArray[Any],
         value_range: ValueRange,
-        placement: "Placement | None" = None,
+        placement: "ResizePad | None" = None,
     ) -> Float:
         """Return (Z, channels, h, w) float32 in [0, 1]: scaled, clipped, resampled; padding is 0.
 
@@ -181,7 +181,7 @@ class Preprocessing(BaseModel):
         self.check_channels(image_CZHW.shape[0])
         return self._repeated(_scaled(image_CZHW, value_range))
 
-    def resize_slices(self, unit_ZCHW: Float, placement: "Placement | None" = None) -> Float:
+    def resize_slices(self, unit_ZCHW: Float, placement: "ResizePad | None" = None) -> Float:
         """Bring slices (Z, C, H, W) to the input's size; see `unit_slices`."""
         unit_ZChw = self._resample(unit_ZCHW, placement)
         if self.clip:
@@ -199,10 +199,10 @@ class Preprocessing(BaseModel):
         """Return (Z, h, w): the label at the input's size, by nearest neighbour; padding is 0."""
         height, width = label_ZHW.shape[1:]
         down, across = self.placement((height, width))
-        rows = nearest_index(height, down.inner)[down.visible]
-        columns = nearest_index(width, across.inner)[across.visible]
+        rows = nearest_index(height, down.resized)[down.visible]
+        columns = nearest_index(width, across.resized)[across.visible]
         placed_Zhw = np.zeros((label_ZHW.shape[0], *self.image_size), dtype=np.uint8)
-        placed_Zhw[:, down.filled, across.filled] = label_ZHW[:, rows][..., columns]
+        placed_Zhw[:, down.paste, across.paste] = label_ZHW[:, rows][..., columns]
         return placed_Zhw
 
     def published_labels(self, label_ZHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -220,7 +220,7 @@ class Preprocessing(BaseModel):
         values_ZKhw: Any,
         size: tuple[int, int],
         convert: Callable[[Float], Any] = lambda matrix: matrix,
-        placement: "Placement | None" = None,
+        placement: "ResizePad | None" = None,
         band: slice = slice(None),
     ) -> Any:
         """Resample values (Z, K, h, w), such as probabilities, to the original `size` (H, W).
@@ -243,7 +243,7 @@ class Preprocessing(BaseModel):
         self,
         labels_Zhw: NDArray[np.uint8],
         size: tuple[int, int],
-        placement: "Placement | None" = None,
+        placement: "ResizePad | None" = None,
     ) -> NDArray[np.uint8]:
         """Bring labels (Z, h, w) to the original `size` (H, W) as the published protocol does.
 
@@ -254,18 +254,18 @@ class Preprocessing(BaseModel):
         placed_ZHW = labels_Zhw
         places = placement or self.placement(size)
         for axis, (length, place) in enumerate(zip(size, places, strict=True), 1):
-            known = np.zeros(place.inner, dtype=np.intp)
-            known[place.visible] = np.arange(place.filled.start, place.filled.stop)
-            shown = np.zeros(place.inner, dtype=bool)
+            known = np.zeros(place.resized, dtype=np.intp)
+            known[place.visible] = np.arange(place.paste.start, place.paste.stop)
+            shown = np.zeros(place.resized, dtype=bool)
             shown[place.visible] = True
-            index = zoom_index(place.inner, length)
+            index = zoom_index(place.resized, length)
             placed_ZHW = placed_ZHW.take(known[index], axis=axis)
             outside = ~shown[index]
             if outside.any():
                 np.moveaxis(placed_ZHW, axis, 0)[outside] = 0
         return placed_ZHW
 
-    def _resample(self, values_ZCHW: Float, placement: "Placement | None") -> Float:
+    def _resample(self, values_ZCHW: Float, placement: "ResizePad | None") -> Float:
         """Bring (Z, C, H, W) to the input's size; what lies outside the image is 0."""
         height, width = values_ZCHW.shape[2:]
         down, across = placement or self.placement((height, width))
@@ -278,7 +278,7 @@ class Preprocessing(BaseModel):
         # torch's for some time after.
         return contract(contract(values_ZCHW, csr_array(rows), axis=2), csr_array(columns), axis=3)
 
-    def placement(self, size: tuple[int, int]) -> "Placement":
+    def placement(self, size: tuple[int, int]) -> "ResizePad":
         """Return where an image's rows and columns (H, W) lie in the network's input."""
         (height, width), (h, w) = size, self.image_size
         if self.fit == "stretch":
@@ -286,11 +286,11 @@ class Preprocessing(BaseModel):
         else:
             factor = min(h / height, w / width) / self.crop
             inner_h, inner_w = max(1, round(height * factor)), max(1, round(width * factor))
-        return Placement(_Place(h, inner_h), _Place(w, inner_w))
+        return ResizePad(_AxisResizePad(h, inner_h), _AxisResizePad(w, inner_w))
 
     def window_placement(
         self, size: tuple[int, int], spacing_mm: tuple[float, float] | None
-    ) -> "Placement":
+    ) -> "ResizePad":
         """Return where an image's rows and columns lie in what windows of the input slide over.
 
         That is the share of the image that the input would show (`crop`), not at the input's size
@@ -314,10 +314,10 @@ class Preprocessing(BaseModel):
             scale = spacing_mm[0] / self.pixel_mm[0], spacing_mm[1] / self.pixel_mm[1]
         places = []
         for length, factor, place in zip(size, scale, self.placement(size), strict=True):
-            shown = (place.visible.stop - place.visible.start) / place.inner
+            shown = (place.visible.stop - place.visible.start) / place.resized
             inner = max(1, round(length * factor))
-            places.append(_Place(max(1, round(inner * shown)), inner))
-        return Placement(*places)
+            places.append(_AxisResizePad(max(1, round(inner * shown)), inner))
+        return ResizePad(*places)
 
     def training_pixel_mm(
         self, slices: Iterable[tuple[tuple[int, int], tuple[float, float] | None]]
@@ -332,7 +332,7 @@ class Preprocessing(BaseModel):
             if spacing_mm is None:
                 return None
             ways = zip(size, spacing_mm, self.placement(size), strict=True)
-            down, across = (math.log(mm * length / place.inner) for length, mm, place in ways)
+            down, across = (math.log(mm * length / place.resized) for length, mm, place in ways)
             logarithms.append((down, across))
         if not logarithms:
             return None
@@ -340,41 +340,41 @@ class Preprocessing(BaseModel):
         return down, across
 
 
-class _Place(NamedTuple):
+class _AxisResizePad(NamedTuple):
     """One axis of an image, resampled to `inner` pixels, and centred on an input of `outer`."""
 
-    outer: int
-    inner: int
+    canvas: int
+    resized: int
 
     @property
     def _start(self) -> int:
-        return (self.outer - self.inner) // 2
+        return (self.canvas - self.resized) // 2
 
     @property
-    def filled(self) -> slice:
+    def paste(self) -> slice:
         """The pixels of the input that hold image."""
-        return slice(max(0, self._start), min(self.outer, self._start + self.inner))
+        return slice(max(0, self._start), min(self.canvas, self._start + self.resized))
 
     @property
     def visible(self) -> slice:
         """The pixels of the resampled image that the input holds."""
-        return slice(self.filled.start - self._start, self.filled.stop - self._start)
+        return slice(self.paste.start - self._start, self.paste.stop - self._start)
 
     def keeps(self, length: int) -> bool:
         """Return whether an axis of `length` pixels stays as it is."""
-        return length == self.inner == self.outer
+        return length == self.resized == self.canvas
 
 
-class Placement(NamedTuple):
+class ResizePad(NamedTuple):
     """Where both axes of an image lie in what a network looks at: rows, then columns."""
 
-    down: _Place
-    across: _Place
+    rows: _AxisResizePad
+    columns: _AxisResizePad
 
     @property
     def size(self) -> tuple[int, int]:
         """Rows and columns of what it looks at."""
-        return self.down.outer, self.across.outer
+        return self.rows.canvas, self.columns.canvas
 
 
 def _scaled(image_CZHW: NDArray[Any], value_range: ValueRange) -> Float:
@@ -388,13 +388,13 @@ def _scaled(image_CZHW: NDArray[Any], value_range: ValueRange) -> Float:
 
 
 @lru_cache(maxsize=32)
-def _embedded(length: int, place: _Place, kind: str, inverse: bool = False) -> Float:
+def _embedded(length: int, place: _AxisResizePad, kind: str, inverse: bool = False) -> Float:
     """Return the matrix of resampling an axis and placing it in the input (or its way back)."""
     if inverse:
-        matrix = np.zeros((length, place.outer), dtype=np.float32)
-        matrix[:, place.filled] = resampling_matrix(place.inner, length, kind)[:, place.visible]
+        matrix = np.zeros((length, place.canvas), dtype=np.float32)
+        matrix[:, place.paste] = resampling_matrix(place.resized, length, kind)[:, place.visible]
     else:
-        matrix = np.zeros((place.outer, length), dtype=np.float32)
-        matrix[place.filled] = resampling_matrix(length, place.inner, kind)[place.visible]
+        matrix = np.zeros((place.canvas, length), dtype=np.float32)
+        matrix[place.paste] = resampling_matrix(length, place.resized, kind)[place.visible]
     matrix.flags.writeable = False  # shared by all callers through the cache
     return matrix

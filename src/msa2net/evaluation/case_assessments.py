@@ -4,14 +4,16 @@ from collections import Counter
 from typing import Any
 
 from msa2net.metrics.calibration import expected_calibration_error, reliability_points
-from msa2net.quality.monitor import Lookout
-from msa2net.quality.reference_ranges import Usual
+from msa2net.quality.monitor import QualityMonitor
+from msa2net.quality.reference_ranges import ReferenceRanges
 
 SHOWN = 10  # flagged cases that are named; all stand in cases.csv
 
 
-def trust_of(lookout: Lookout | None, usual: Usual | None) -> dict[str, Any] | None:
-    """Sum up what a lookout saw of an evaluated split.
+def summarise_assessments(
+    monitor: QualityMonitor | None, usual: ReferenceRanges | None
+) -> dict[str, Any] | None:
+    """Sum up what a monitor saw of an evaluated split.
 
     Returns:
         None of a run that does not know what is usual. Else `flagged` and `cases`, `target` (the
@@ -21,25 +23,29 @@ def trust_of(lookout: Lookout | None, usual: Usual | None) -> dict[str, Any] | N
         `error` (expected calibration error, over all pixels the network was shown) and `points`
         (mean confidence, accuracy and share of the pixels of each bin that holds any).
     """
-    if lookout is None or usual is None:
+    if monitor is None or usual is None:
         return None
     flagged = sorted(
-        ((case, verdict) for case, verdict in lookout.verdicts.items() if verdict.flags),
+        (
+            (case, assessment)
+            for case, assessment in monitor.assessments.items()
+            if assessment.flags
+        ),
         key=lambda pair: (-pair[1].suspicion, pair[0]),
     )
-    reasons = Counter(name for _, verdict in flagged for name in verdict.criteria)
+    reasons = Counter(name for _, assessment in flagged for name in assessment.criteria)
     before, after = (
         {"error": expected_calibration_error(table), "points": reliability_points(table)}
-        for table in lookout.tables_2B3
+        for table in monitor.tables_2B3
     )
     return {
-        "cases": len(lookout.verdicts),
+        "cases": len(monitor.assessments),
         "flagged": len(flagged),
         "target": usual.target,
         "val_cases": usual.val_cases,
         "first": [
-            {"case": case, "suspicion": verdict.suspicion, "flags": verdict.text}
-            for case, verdict in flagged[:SHOWN]
+            {"case": case, "suspicion": assessment.suspicion, "flags": assessment.text}
+            for case, assessment in flagged[:SHOWN]
         ],
         "reasons": dict(reasons.most_common()),
         "temperature": usual.temperature,

@@ -30,7 +30,12 @@ from msa2net.evaluation.examples import (
     pack_example,
     rank_cases,
 )
-from msa2net.evaluation.label_maps import Codings, class_indices, find_codings, read_values
+from msa2net.evaluation.label_maps import (
+    LabelMappings,
+    class_indices,
+    read_values,
+    resolve_label_mappings,
+)
 from msa2net.evaluation.matching import LeftOut, Pair, image_kind, match_files
 from msa2net.evaluation.summary import (
     BOTH,
@@ -47,9 +52,9 @@ from msa2net.metrics import (
     FailedDistance,
     Pattern,
     Protocol,
-    case_pattern,
+    case_error_pattern,
     case_rows,
-    pattern_sentences,
+    describe_systematic_errors,
 )
 from msa2net.metrics.protocol import BACK
 from msa2net.text import listed
@@ -101,7 +106,7 @@ def evaluate(
             in it, as `predict` writes, or nnU-Net's `dataset.json` in it or beside it.
         labels: folder of labels, whose names, found alike, are those of the result. If only one
             folder names classes, that holds for both; if none does, masks must be black and
-            white. What 255 means: see `find_codings`.
+            white. What 255 means: see `resolve_label_mappings`.
         label_names: one name per class, background first, for folders that have none.
         protocol: a name of `msa2net.metrics.PROTOCOLS`, or `both`: standard and published.
         failed_distance: what a distance counts where a class failed, see `standard_protocol`.
@@ -129,7 +134,9 @@ def evaluate(
     )
     kind = image_kind(pairs)
     protocols = [_as_given(p) for p in protocols_of(kind, failed_distance, protocol)]
-    codings = find_codings(predictions, labels, label_names, (pair.label for pair in pairs))
+    codings = resolve_label_mappings(
+        predictions, labels, label_names, (pair.label for pair in pairs)
+    )
     scored = dict(_score_all(pairs, codings, failed_distance, workers, progress))
     rows = [row for case in scored.values() for row in case.rows]
     about = _about(predictions, labels, scored, codings, [p.name for p in protocols], left_out)
@@ -169,7 +176,7 @@ def _check_out(out: Path | None, read: Sequence[Path | None]) -> None:
 
 def _score_all(
     pairs: Sequence[Pair],
-    codings: Codings,
+    codings: LabelMappings,
     failed_distance: FailedDistance,
     workers: int | None,
     progress: NameProgress | None,
@@ -202,7 +209,7 @@ def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _score(pair: Pair, codings: Codings, failed_distance: FailedDistance) -> _Scored:
+def _score(pair: Pair, codings: LabelMappings, failed_distance: FailedDistance) -> _Scored:
     masks = _read_masks(pair, codings)
     rows = case_rows(
         pair.id,
@@ -214,11 +221,11 @@ def _score(pair: Pair, codings: Codings, failed_distance: FailedDistance) -> _Sc
         failed_distance=failed_distance,
     )
     predicted = None if pair.prediction is None else sha256(pair.prediction)
-    pattern = case_pattern(masks.prediction, masks.truth, len(codings.label_names))
+    pattern = case_error_pattern(masks.prediction, masks.truth, len(codings.label_names))
     return _Scored(rows, pattern, predicted, sha256(pair.label))
 
 
-def _read_masks(pair: Pair, codings: Codings) -> _Masks:
+def _read_masks(pair: Pair, codings: LabelMappings) -> _Masks:
     """Read a case's masks.
 
     Raises:
@@ -245,14 +252,14 @@ def _about(
     predictions: Path,
     labels: Path,
     scored: Mapping[str, _Scored],
-    codings: Codings,
+    codings: LabelMappings,
     protocols: Sequence[str],
     left_out: dict[str, LeftOut] | None,
 ) -> About:
     truths = hash_of_files({name: case.label_sha256 for name, case in scored.items()})
     found = {n: case.prediction_sha256 for n, case in scored.items() if case.prediction_sha256}
     missing = [name for name in scored if name not in found]
-    patterns = pattern_sentences(
+    patterns = describe_systematic_errors(
         [case.pattern for case in scored.values()],
         [row for case in scored.values() for row in case.rows if row["case"] not in missing],
         codings.label_names,
@@ -312,7 +319,7 @@ def _note(
 
 
 def _examples(
-    pairs: Sequence[Pair], rows: list[CaseRow], codings: Codings, kind: str
+    pairs: Sequence[Pair], rows: list[CaseRow], codings: LabelMappings, kind: str
 ) -> dict[str, bytes]:
     """Read the cases to look at once more; returns name → content of their files."""
     ranked = rank_cases(rows, PER_RANK[kind])

@@ -23,7 +23,7 @@ from msa2net.data.formats.nnunet import read_description
 from msa2net.data.geometry import Geometry
 from msa2net.data.io.nifti import is_nifti, read_nifti_label
 from msa2net.data.io.readers import read_mask
-from msa2net.data.labels import IGNORE, remap, white_is_structure
+from msa2net.data.labels import IGNORE, apply_label_table, white_is_structure
 from msa2net.errors import ConfigError, DataError
 from msa2net.files import read_json
 from msa2net.text import listed
@@ -52,7 +52,7 @@ class ClassNames:
 
 
 @dataclass(frozen=True)
-class Coding:
+class LabelMapping:
     """What the values of one folder's masks mean.
 
     Attributes:
@@ -70,7 +70,7 @@ class Coding:
 
 
 @dataclass(frozen=True)
-class Codings:
+class LabelMappings:
     """The classes of an evaluation, and what either folder's values mean.
 
     Attributes:
@@ -79,8 +79,8 @@ class Codings:
     """
 
     label_names: tuple[str, ...]
-    predictions: Coding
-    labels: Coding
+    predictions: LabelMapping
+    labels: LabelMapping
     never_predicted: tuple[str, ...]
 
 
@@ -102,9 +102,9 @@ def read_class_names(folder: Path) -> ClassNames | None:
     return None
 
 
-def find_codings(
+def resolve_label_mappings(
     predictions: Path, labels: Path, given: Sequence[str] | None, masks: Iterable[Path]
-) -> Codings:
+) -> LabelMappings:
     """Settle the classes of two folders.
 
     Args:
@@ -130,9 +130,9 @@ def find_codings(
     l_names = named_l or p_names
     unnamed = not (own_p or named_l)
     indices = _indices_by_name(p_names, l_names, predictions)
-    return Codings(
+    return LabelMappings(
         label_names=l_names,
-        predictions=Coding(
+        predictions=LabelMapping(
             names=() if unnamed else p_names,
             table={value: _LACKING if at is None else at for value, at in enumerate(indices)},
             black_and_white=len(p_names) == 2,
@@ -143,14 +143,16 @@ def find_codings(
     )
 
 
-def _labels_coding(names: tuple[str, ...], own: ClassNames | None, masks: Iterable[Path]) -> Coding:
+def _labels_coding(
+    names: tuple[str, ...], own: ClassNames | None, masks: Iterable[Path]
+) -> LabelMapping:
     table = {value: value for value in range(len(names or UNNAMED))}
     black_and_white = len(table) == 2 and (own is None or _drawn(own, masks))
     if not black_and_white:
         table[IGNORE] = IGNORE
     if own is not None and own.ignored is not None:
         table[own.ignored] = IGNORE
-    return Coding(names, table, black_and_white)
+    return LabelMapping(names, table, black_and_white)
 
 
 def _drawn(own: ClassNames, masks: Iterable[Path]) -> bool:
@@ -185,7 +187,7 @@ def read_values(path: Path) -> tuple[NDArray[Any], Geometry]:
 
 
 def class_indices(
-    values: NDArray[Any], coding: Coding, path: Path, known: Sequence[str]
+    values: NDArray[Any], coding: LabelMapping, path: Path, known: Sequence[str]
 ) -> NDArray[np.uint8]:
     """Turn a mask's values into indices of the labels' classes.
 
@@ -207,13 +209,15 @@ def class_indices(
                 f"names the classes; name them with --names background,NAME,… or in a "
                 f"{LABELS_FILE} in its folder"
             )
-        found = remap(values, coding.table, origin=str(path), meaning=_meaning(coding))
+        found = apply_label_table(values, coding.table, origin=str(path), meaning=_meaning(coding))
     if coding.lacking:
         _refuse_lacking(values[found == _LACKING], coding, path, known)
     return found
 
 
-def _refuse_lacking(values: NDArray[Any], coding: Coding, path: Path, known: Sequence[str]) -> None:
+def _refuse_lacking(
+    values: NDArray[Any], coding: LabelMapping, path: Path, known: Sequence[str]
+) -> None:
     if not values.size:
         return
     value, count = int(values[0]), np.count_nonzero(values == values[0])
@@ -234,7 +238,7 @@ def _example(values: NDArray[Any]) -> str:
     return f"the value {wrong[0]} ({np.count_nonzero(wrong == wrong[0])} voxels)"
 
 
-def _meaning(coding: Coding) -> str:
+def _meaning(coding: LabelMapping) -> str:
     named = listed((f"{value} {name}" for value, name in enumerate(coding.names)), NAMED)
     if coding.black_and_white:
         return f"classes ({named}), nor is it {_BLACK_AND_WHITE}"

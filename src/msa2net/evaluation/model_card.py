@@ -22,11 +22,11 @@ from msa2net.evaluation.tables.model import (
 )
 from msa2net.evaluation.tables.rows import score_lines, shown
 from msa2net.files import write_text
-from msa2net.inference.run_folder import CONFIG_FILE, EVALUATIONS, ModelFacts, read_facts
+from msa2net.inference.run_folder import CONFIG_FILE, EVALUATIONS, ModelMetadata, read_facts
 from msa2net.inference.validation_scores import network_warnings, validation_scores, with_scores
 from msa2net.quality.features import name_feature, parts_of
-from msa2net.quality.flags import plain
-from msa2net.quality.reference_ranges import Range, Usual, words_on_limits
+from msa2net.quality.flags import format_number
+from msa2net.quality.reference_ranges import Range, ReferenceRanges, describe_limits
 
 CARD_FILE = "MODEL_CARD.md"
 
@@ -53,7 +53,9 @@ def write_card(run: Path) -> Path:
     return path
 
 
-def model_card(facts: ModelFacts, config: Config | None, summary: Mapping[str, Any] | None) -> str:
+def model_card(
+    facts: ModelMetadata, config: Config | None, summary: Mapping[str, Any] | None
+) -> str:
     """Write the card as Markdown.
 
     Args:
@@ -82,7 +84,7 @@ def _part(title: str, sentences: list[str]) -> list[str]:
     return [f"## {title}", "\n".join(f"- {escaped(sentence)}" for sentence in sentences)]
 
 
-def _network(facts: ModelFacts) -> list[str]:
+def _network(facts: ModelMetadata) -> list[str]:
     network, p = facts.network, facts.preprocessing
     sides = "×".join(map(str, network.image_size))
     scale = f"values from {p.low:g} to {p.high:g}"
@@ -103,12 +105,12 @@ def _network(facts: ModelFacts) -> list[str]:
     ]
 
 
-def _versions(facts: ModelFacts) -> list[str]:
+def _versions(facts: ModelMetadata) -> list[str]:
     listed = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
     return [f"Made with {listed}."] if listed else []
 
 
-def _use(facts: ModelFacts) -> list[str]:
+def _use(facts: ModelMetadata) -> list[str]:
     return [
         "Research on segmentation: comparing methods, preparing outlines that an expert corrects.",
         "Images as those it was trained on: the same kind of device, protocol, part of the body "
@@ -118,7 +120,7 @@ def _use(facts: ModelFacts) -> list[str]:
     ]
 
 
-def _data(facts: ModelFacts, config: Config | None) -> list[str]:
+def _data(facts: ModelMetadata, config: Config | None) -> list[str]:
     if "imported_from" in facts.training:
         return ["The weights were imported; of the data they were trained on nothing is known."]
     found = [f"Format {facts.data.get('format', 'unknown')}."]
@@ -151,7 +153,7 @@ def _split(config: Config) -> str:
     return "The split is the data set's own, or that of its format."
 
 
-def _seen(usual: Usual | None) -> list[str]:
+def _seen(usual: ReferenceRanges | None) -> list[str]:
     """Say what the training's cases are like: middle, and the range that counts as usual."""
     if usual is None:
         return []
@@ -183,13 +185,13 @@ def _between(own: Range, unit: float, *, most: float = math.inf, whole: bool = F
     low, centre, high = (math.exp(x) / unit for x in (ends[0], own.centre, ends[1]))
     if whole:
         return f"about {centre:.0f}, usually {max(1, math.ceil(low))} to {math.floor(high)}"
-    middle, least = plain(min(centre, most), 3), plain(min(low, most), 3)
+    middle, least = format_number(min(centre, most), 3), format_number(min(low, most), 3)
     if high >= most:
         return f"about {middle}, usually {least} or more"
-    return f"about {middle}, usually {least} to {plain(high, 3)}"
+    return f"about {middle}, usually {least} to {format_number(high, 3)}"
 
 
-def _training(facts: ModelFacts, config: Config | None) -> list[str]:
+def _training(facts: ModelMetadata, config: Config | None) -> list[str]:
     known = facts.training
     if "imported_from" in known:
         return ["Not trained here."]
@@ -248,7 +250,7 @@ def _scores(summary: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def _trust(usual: Usual | None, summary: Mapping[str, Any] | None) -> list[str]:
+def _trust(usual: ReferenceRanges | None, summary: Mapping[str, Any] | None) -> list[str]:
     if usual is None:
         return ["What is usual was not noted for these weights, so no case is ever flagged."]
     words = [
@@ -256,7 +258,7 @@ def _trust(usual: Usual | None, summary: Mapping[str, Any] | None) -> list[str]:
         "network is unsure of, are flagged: look at these first. A case without a flag may be "
         "wrong all the same."
     ]
-    words.append(words_on_limits(usual.val_cases, usual.target))
+    words.append(describe_limits(usual.val_cases, usual.target))
     if usual.val_cases:
         words.append(f"Of these validation cases {usual.flagged} are flagged.")
         words.append(_calibration(usual))
@@ -274,13 +276,13 @@ def _trust(usual: Usual | None, summary: Mapping[str, Any] | None) -> list[str]:
     return words
 
 
-def _calibration(usual: Usual) -> str:
+def _calibration(usual: ReferenceRanges) -> str:
     if usual.temperature_reason:
         return f"Confidences are the network's own: {usual.temperature_reason}."
     return f"Confidences are of logits divided by {usual.temperature:.3g}."
 
 
-def _limits(facts: ModelFacts, summary: Mapping[str, Any] | None) -> list[str]:
+def _limits(facts: ModelMetadata, summary: Mapping[str, Any] | None) -> list[str]:
     found = [
         "It sees one slice at a time, reduced to its input's size: what is smaller than a few "
         "of those pixels is easily lost.",

@@ -13,7 +13,7 @@ from msa2net.data.display import display_image
 from msa2net.data.prepared.prepare import open_prepared, prepare
 from msa2net.data.prepared.store import INDEX, Store
 from msa2net.errors import DataError, memory_guard
-from msa2net.evaluation.case_assessments import trust_of
+from msa2net.evaluation.case_assessments import summarise_assessments
 from msa2net.evaluation.examples import (
     PER_RANK,
     example_name,
@@ -45,11 +45,11 @@ from msa2net.metrics import (
     CaseRow,
     FailedDistance,
     Pattern,
-    case_pattern,
+    case_error_pattern,
     case_rows,
-    pattern_sentences,
+    describe_systematic_errors,
 )
-from msa2net.quality.monitor import Lookout
+from msa2net.quality.monitor import QualityMonitor
 
 CaseProgress = Callable[[Iterable[Case], int], Iterable[Case]]
 
@@ -122,12 +122,12 @@ def _evaluate(
     ids = store.ids(split)
     hashes = {"predictions": LabelsHash(), "labels": LabelsHash()}
     patterns: list[Pattern] = []
-    lookout = Lookout(facts.usual, calibration=True) if facts.usual is not None else None
-    rows = score_cases(predictor, store, ids, progress, failed_distance, hashes, patterns, lookout)
+    monitor = QualityMonitor(facts.usual, calibration=True) if facts.usual is not None else None
+    rows = score_cases(predictor, store, ids, progress, failed_distance, hashes, patterns, monitor)
     about = _about_run(run, split, predictor, store, hashes)
-    about["note"] = " ".join(pattern_sentences(patterns, rows, store.label_names)) or None
+    about["note"] = " ".join(describe_systematic_errors(patterns, rows, store.label_names)) or None
     summary = build_summary(rows, store.label_names, store.kind, protocols, failed_distance, about)
-    summary |= {"trust": trust_of(lookout, facts.usual)}
+    summary |= {"trust": summarise_assessments(monitor, facts.usual)}
     write_evaluation(run / EVALUATIONS[split], summary, rows, _examples(predictor, store, rows))
     write_card(run)
     return summary
@@ -208,22 +208,22 @@ def score_cases(
     failed_distance: FailedDistance = "diagonal",
     hashes: Mapping[str, LabelsHash] | None = None,
     patterns: list[Pattern] | None = None,
-    lookout: Lookout | None = None,
+    monitor: QualityMonitor | None = None,
 ) -> list[CaseRow]:
     """Segment cases and score them under every protocol; one row per case and class.
 
     Volumes are brought back to their own grid in both ways, ours and the published one, from one
     pass through the network. `predictions` and `labels` of `hashes` take in every case, and
-    `patterns` what may be the same in all of them; what `lookout` finds stands in the rows.
+    `patterns` what may be the same in all of them; what `monitor` finds stands in the rows.
     """
     cases: Iterable[Case] = (store.case(case_id) for case_id in ids)
     if progress is not None:
         cases = progress(cases, len(ids))
     volumes = store.kind == "volume"
     found = (
-        predictor.segment_both_ways(cases, lookout)
+        predictor.segment_both_ways(cases, monitor)
         if volumes
-        else ((segmentation, None) for segmentation in predictor.segment(cases, lookout))
+        else ((segmentation, None) for segmentation in predictor.segment(cases, monitor))
     )
     rows: list[CaseRow] = []
     for case_id, (segmentation, published) in zip(ids, found, strict=True):
@@ -233,8 +233,8 @@ def score_cases(
             hashes["predictions"].add(case_id, segmentation.labels)
             hashes["labels"].add(case_id, truth)
         if patterns is not None:
-            patterns.append(case_pattern(segmentation.labels, truth, len(store.label_names)))
-        verdict = None if lookout is None else lookout.verdicts[case_id]
+            patterns.append(case_error_pattern(segmentation.labels, truth, len(store.label_names)))
+        assessment = None if monitor is None else monitor.assessments[case_id]
         rows += case_rows(
             case_id,
             segmentation.labels,
@@ -245,8 +245,8 @@ def score_cases(
             distances=volumes,
             failed_distance=failed_distance,
             group=store.row(case_id).group,
-            flags="" if verdict is None else verdict.text,
-            suspicion=None if verdict is None else verdict.suspicion,
+            flags="" if assessment is None else assessment.text,
+            suspicion=None if assessment is None else assessment.suspicion,
         )
     return rows
 

@@ -11,7 +11,7 @@ class _Layout(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
 
-class Figure(_Layout):
+class MetricValue(_Layout):
     """One metric of one class under one protocol; see `msa2net.metrics.summarise`.
 
     What follows `false_positives` came with schema 2; `interval` is that of the mean.
@@ -40,7 +40,7 @@ class ProtocolScores(_Layout):
     title: str
     unit: str
     rules: list[tuple[str, str]]
-    classes: dict[str, dict[str, Figure]]
+    classes: dict[str, dict[str, MetricValue]]
     mean: dict[str, float | None]
     mean_over: dict[str, int]
     mean_interval: dict[str, tuple[float, float] | None] = {}
@@ -153,7 +153,7 @@ class Calibration(_Layout):
     points: list[tuple[float, float, float]]
 
 
-class Trust(_Layout):
+class AssessmentSummary(_Layout):
     """How far answers are to be trusted; see `evaluation.trust`."""
 
     cases: int
@@ -212,7 +212,7 @@ class Summary(_Layout):
     worst: dict[str, list[WorstCase]] = {}
     hashes: Hashes = Hashes()
     note: str | None = None
-    trust: Trust | None = None
+    trust: AssessmentSummary | None = None
 
     @model_validator(mode="after")
     def _every_class_has_every_metric(self) -> "Summary":

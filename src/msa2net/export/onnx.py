@@ -32,7 +32,7 @@ from msa2net.inference.onnx_backend import (
     SCHEMA,
     SCHEMA_KEY,
     WEIGHTS_KEY,
-    OnnxNetwork,
+    OnnxBackend,
     checksum,
     open_session,
     runtime,
@@ -43,7 +43,7 @@ from msa2net.inference.run_folder import (
     EXPORT_FILE,
     MODEL_FILE,
     WEIGHTS_FILE,
-    ModelFacts,
+    ModelMetadata,
     load_run,
     writing_run,
 )
@@ -229,7 +229,7 @@ def _trace(model: nn.Module, example_BChw: Float) -> Any:
     return program.model
 
 
-def _describe(exported: Any, facts: ModelFacts, weights_sha256: str) -> None:
+def _describe(exported: Any, facts: ModelMetadata, weights_sha256: str) -> None:
     """Put what it takes to apply the network into the metadata, and nothing of this machine."""
     for function in (exported.graph, *exported.functions.values()):
         for node in function.all_nodes():
@@ -266,7 +266,7 @@ def _compare(
     file: Path, preprocessing: Preprocessing, images: Sequence[Float], expected: Sequence[Float]
 ) -> tuple[float, float]:
     """Return the share of equal labels and the largest difference of probabilities."""
-    network = OnnxNetwork(open_session(file), preprocessing)
+    network = OnnxBackend(open_session(file), preprocessing)
     equal, difference = [], 0.0
     for image_BChw, expected_BKhw in zip(images, expected, strict=True):
         found_BKhw = network.logits(image_BChw)

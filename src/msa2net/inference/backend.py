@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from msa2net.data.preprocessing import Placement, Preprocessing
+from msa2net.data.preprocessing import Preprocessing, ResizePad
 from msa2net.errors import ConfigError
 
 Mode = Literal["resize", "sliding"]
@@ -29,7 +29,7 @@ ANSWER_BYTES = 64 * 2**20
 """What a network may answer at once there: of many classes, or large inputs, fewer slices."""
 
 
-def usual_batch(slice_bytes: int, most: int | None) -> int:
+def default_batch_size(slice_bytes: int, most: int | None) -> int:
     """Return how many slices go through a network at once in the computer's own memory.
 
     That memory is bounded instead of measured: a program that takes too much of it is killed.
@@ -62,7 +62,7 @@ def require_batch(batch_slices: int | None) -> None:
         raise ConfigError(f"a batch of {batch_slices} slices is none; use 1 or more")
 
 
-class Networks(Protocol):
+class Backend(Protocol):
     """Networks with the same preprocessing, and the arithmetic of what they answer.
 
     Their answers are arrays of their own kind, such as tensors on a GPU: the engine only hands
@@ -89,14 +89,14 @@ class Networks(Protocol):
         """Return the networks' mean class probabilities (B, K, h, w) for slices in [0, 1].
 
         `answers`, if there is one, takes down what each network says of resized slices; see
-        `confidence.Answers`.
+        `confidence.MemberOutputs`.
         """
 
     def on_grid(
         self,
         values_Bkhw: Any,
         size: tuple[int, int],
-        placement: Placement,
+        placement: ResizePad,
         weight: int,
         band: slice,
         /,
@@ -115,7 +115,7 @@ class Networks(Protocol):
     def probe(self, count: int, /) -> None:
         """Send that many slices of nothing through the networks."""
 
-    def choose_batch(
+    def choose_batch_size(
         self, run: Callable[[int], object], slice_bytes: int, most: int | None, /
     ) -> int:
         """Return how many slices may go through all networks at once.
@@ -126,7 +126,7 @@ class Networks(Protocol):
             most: slices that somebody allows.
         """
 
-    def smaller_batch(self, batch: int, /) -> int:
+    def halved_batch_size(self, batch: int, /) -> int:
         """Return what to try after a batch that did not fit into memory.
 
         Raises:

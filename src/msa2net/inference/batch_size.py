@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from msa2net.errors import MORE_MEMORY, ConfigError, is_out_of_memory
-from msa2net.inference.backend import usual_batch
+from msa2net.inference.backend import default_batch_size
 
 LARGEST = 64
 """More gain nothing that could be measured, on any device."""
@@ -14,10 +14,10 @@ _SHARE = 0.8  # of the free memory: what comes after the network needs some too
 _PROBE = 4
 
 
-def choose_batch(
+def choose_batch_size(
     device: torch.device, run: Callable[[int], object], slice_bytes: int, most: int | None
 ) -> int:
-    """Choose a batch size: on CUDA `most`, or by measuring if it is None; else `usual_batch`.
+    """Choose a batch size: on CUDA `most`, or by measuring if None; else `default_batch_size`.
 
     Measuring resets CUDA's record of the highest memory use.
 
@@ -28,7 +28,7 @@ def choose_batch(
         most: slices that somebody allows; CUDA says when they are too many.
     """
     if device.type != "cuda":
-        return usual_batch(slice_bytes, most)
+        return default_batch_size(slice_bytes, most)
     if most is not None:
         return most
     try:
@@ -40,10 +40,10 @@ def choose_batch(
         return 1
     free = torch.cuda.mem_get_info(device)[0]
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return fitting_batch(one, several, free)
+    return largest_batch_size(one, several, free)
 
 
-def fitting_batch(one: int, several: int, free: int) -> int:
+def largest_batch_size(one: int, several: int, free: int) -> int:
     """Return the batch size that uses most of the free memory, from 1 to `LARGEST`.
 
     Args:
@@ -56,7 +56,7 @@ def fitting_batch(one: int, several: int, free: int) -> int:
     return int(min(LARGEST, max(1, (_SHARE * free - fixed) // a_slice)))
 
 
-def smaller_batch(batch: int, device: torch.device) -> int:
+def halved_batch_size(batch: int, device: torch.device) -> int:
     """Return half a batch, after one did not fit into memory.
 
     Raises:

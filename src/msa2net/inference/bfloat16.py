@@ -27,12 +27,12 @@ def check_precision(precision: str, device: torch.device) -> None:
         )
 
 
-def reduced(model: nn.Module) -> nn.Module:
+def to_bfloat16(model: nn.Module) -> nn.Module:
     """Return a copy with the weights of convolutions and linear layers in bfloat16.
 
     Autocast would reduce them anew for every batch, to the same numbers. What autocast leaves in
     float32 stays: norms, scales, and dilated depthwise convolutions (see there). A network that is
-    reduced already is returned itself.
+    to_bfloat16 already is returned itself.
     """
     if all(module.weight.dtype == torch.bfloat16 for module in _reducible(model)):
         return model

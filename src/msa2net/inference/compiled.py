@@ -20,7 +20,7 @@ Answer = Callable[[Tensor], Tensor]
 _one_at_a_time = threading.RLock()
 
 
-def compiled(model: nn.Module, device: torch.device) -> Answer:
+def compile_network(model: nn.Module, device: torch.device) -> Answer:
     """Return the network's forward pass, compiled at its first call for each size of a batch.
 
     On a CPU the weights become constants of the compiled code, laid out as its kernels read them:

@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.case import Case
-from msa2net.data.io.validation import readable
+from msa2net.data.io.validation import format_bytes
 from msa2net.data.orientation import view_along
-from msa2net.data.preprocessing import Placement, ValueRange
+from msa2net.data.preprocessing import ResizePad, ValueRange
 from msa2net.errors import ConfigError, DataError, is_out_of_memory
-from msa2net.inference.backend import Mode, Networks, count_windows, require_batch
-from msa2net.quality.confidence import Answers
-from msa2net.quality.monitor import CaseWatch
+from msa2net.inference.backend import Backend, Mode, count_windows, require_batch
+from msa2net.quality.confidence import MemberOutputs
+from msa2net.quality.monitor import CaseMonitor
 
-WayBack = Literal["probabilities", "labels"]
+Resampling = Literal["probabilities", "labels"]
 """What is resampled to a case's own grid: class probabilities, or only the most probable class."""
 
 _PLANE_BYTES = 2 * 2**30
@@ -52,12 +52,12 @@ class Pending:
     case: Case
     image: NDArray[np.generic]
     ranges: list[ValueRange]
-    placements: list[Placement]
+    placements: list[ResizePad]
     windows: int
-    labels: dict[WayBack, NDArray[np.uint8]]
-    views: dict[WayBack, NDArray[np.uint8]]
+    labels: dict[Resampling, NDArray[np.uint8]]
+    views: dict[Resampling, NDArray[np.uint8]]
     done: int = 0
-    watch: CaseWatch | None = None
+    watch: CaseMonitor | None = None
 
 
 @dataclass(eq=False)
@@ -86,7 +86,7 @@ class Engine:
 
     def __init__(
         self,
-        groups: tuple[Networks, ...],
+        groups: tuple[Backend, ...],
         classes: int,
         batch_slices: int | None = None,
         mode: Mode = "resize",
@@ -124,10 +124,10 @@ class Engine:
             if self._batch is None:
                 pixels = max(math.prod(one.preprocessing.image_size) for one in self.groups)
                 slice_bytes = 4 * self._classes * pixels
-                self._batch = self.groups[0].choose_batch(self._probe, slice_bytes, self._most)
+                self._batch = self.groups[0].choose_batch_size(self._probe, slice_bytes, self._most)
             return self._batch
 
-    def begin(self, case: Case, ways: tuple[WayBack, ...]) -> Pending:
+    def begin(self, case: Case, ways: tuple[Resampling, ...]) -> Pending:
         """Look at the whole image once, before any of it is segmented."""
         try:
             view = view_along(case.geometry, self.groups[0].preprocessing.orientation)
@@ -154,7 +154,7 @@ class Engine:
         return Pending(case, image_CZHW, ranges, placements, windows, labels, views_ZHW)
 
     def _check_plane(
-        self, placement: Placement, size: tuple[int, int], spacing_mm: tuple[float, float] | None
+        self, placement: ResizePad, size: tuple[int, int], spacing_mm: tuple[float, float] | None
     ) -> None:
         """Refuse what windows would have to slide over, before memory is taken for it.
 
@@ -171,7 +171,7 @@ class Engine:
             raise DataError(
                 f"windows would slide over {rows:.6g}×{columns:.6g} pixels"
                 f"{f', since those of the image are {mm} mm apart' if mm else ''}: more than "
-                f"{readable(_PLANE_BYTES)} of answers; correct the spacing if it is wrong, or "
+                f"{format_bytes(_PLANE_BYTES)} of answers; correct the spacing if it is wrong, or "
                 "leave sliding windows"
             )
 
@@ -180,13 +180,13 @@ class Engine:
         image_C1HW = owner.image[:, index : index + 1]
         each = zip(self.groups, owner.ranges, owner.placements, strict=True)
         units = [g.preprocessing.unit_slices(image_C1HW, r, p) for g, r, p in each]
-        if owner.watch is not None and owner.watch.looks_at(index):
+        if owner.watch is not None and owner.watch.measures_slice(index):
             unit_1Chw, place = units[0], owner.placements[0]
             if self.mode == "sliding":  # what is usual is known of slices as they were trained on
                 first = self.groups[0].preprocessing
                 place = first.placement((owner.image.shape[2], owner.image.shape[3]))
                 unit_1Chw = first.unit_slices(image_C1HW, owner.ranges[0], place)
-            owner.watch.see(unit_1Chw, place)
+            owner.watch.observe_input(unit_1Chw, place)
         return Slice(owner, index, units)
 
     def run(self, queue: list[Slice]) -> None:
@@ -207,7 +207,7 @@ class Engine:
                 if self._batch == batch:  # no other thread was faster
                     case = part[0].owner.case
                     try:
-                        self._batch = self.groups[0].smaller_batch(batch)
+                        self._batch = self.groups[0].halved_batch_size(batch)
                     except ConfigError as error:
                         raise ConfigError(f"{case.source or case.id}: {error}") from error
 
@@ -219,7 +219,7 @@ class Engine:
             # Single answers of the first group, if anybody asks for them. Those to windows say
             # nothing, since limits are known of answers to resized slices.
             asked_for = self.mode == "resize" and any(entry.owner.watch for entry in entries)
-            answers = Answers() if asked_for else None
+            answers = MemberOutputs() if asked_for else None
             for number, group in enumerate(self.groups):
                 unit_BChw = np.concatenate([entry.units[number] for entry in entries])
                 asked = None if number else answers
@@ -228,10 +228,11 @@ class Engine:
                 owner, first = entries[start].owner, entries[start].index
                 if owner.watch is not None and answers is not None:
                     place = owner.placements[0]
-                    notes.append(owner.watch.hear(answers, start, end, first, place))
+                    notes.append(owner.watch.observe_output(answers, start, end, first, place))
                 own = [probability_BKhw[start:end] for probability_BKhw in found]
                 finished += [
-                    (owner, first, way, self._back_to_grid(own, owner, way)) for way in owner.labels
+                    (owner, first, way, self._resample_to_native(own, owner, way))
+                    for way in owner.labels
                 ]
         # Nothing is kept before all is there: where memory runs out, the part comes again.
         for note in notes:
@@ -241,8 +242,8 @@ class Engine:
         for entry in part:
             entry.owner.done += 1
 
-    def _back_to_grid(
-        self, found_ZKhw: list[Any], owner: Pending, way: WayBack
+    def _resample_to_native(
+        self, found_ZKhw: list[Any], owner: Pending, way: Resampling
     ) -> NDArray[np.uint8]:
         """Return labels (Z, H, W) of the case's size (H, W)."""
         size, first = (owner.image.shape[2], owner.image.shape[3]), self.groups[0]
@@ -297,7 +298,7 @@ class Engine:
             group.probe(count)
 
 
-def most_probable(networks: Networks, parts_BkHW: Iterable[Any]) -> NDArray[np.uint8]:
+def most_probable(networks: Backend, parts_BkHW: Iterable[Any]) -> NDArray[np.uint8]:
     """Return the classes (B, H, W) with the largest values, the first of equals.
 
     Args:

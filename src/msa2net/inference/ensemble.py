@@ -7,8 +7,14 @@ from msa2net.config import load_config
 from msa2net.errors import ConfigError
 from msa2net.inference.backend import Flip, PredictionPrecision
 from msa2net.inference.bfloat16 import check_precision
-from msa2net.inference.run_folder import CONFIG_FILE, LoadedRun, ModelFacts, choose_device, load_run
-from msa2net.inference.torch_backend import Group, Member
+from msa2net.inference.run_folder import (
+    CONFIG_FILE,
+    LoadedRun,
+    ModelMetadata,
+    choose_device,
+    load_run,
+)
+from msa2net.inference.torch_backend import EnsembleMember, TorchBackend
 
 _AXES = {"horizontal": -1, "vertical": -2}
 
@@ -20,7 +26,7 @@ def load_members(
     precision: PredictionPrecision = "float32",
     *,
     compile: bool = False,
-) -> tuple[list[Member], tuple[str, ...]]:
+) -> tuple[list[EnsembleMember], tuple[str, ...]]:
     """Load runs whose probabilities can be averaged.
 
     Returns:
@@ -43,12 +49,14 @@ def load_members(
         mirrored = trained_flips(run, one.facts) if flips else ()
         usual = one.facts.usual
         members.append(
-            Member(one.model, one.preprocessing, mirrored, usual, precision, compile=compile)
+            EnsembleMember(
+                one.model, one.preprocessing, mirrored, usual, precision, compile=compile
+            )
         )
     return members, loaded[0].label_names
 
 
-def group_members(members: Sequence[Member]) -> tuple[Group, ...]:
+def group_members(members: Sequence[EnsembleMember]) -> tuple[TorchBackend, ...]:
     """Put members with the same preprocessing together; the first member is in the first group.
 
     Raises:
@@ -62,12 +70,12 @@ def group_members(members: Sequence[Member]) -> tuple[Group, ...]:
             f"these networks were trained on slices cut {shown}; their answers cannot be averaged"
         )
     return tuple(
-        Group([member for member in members if member.preprocessing == preprocessing])
+        TorchBackend([member for member in members if member.preprocessing == preprocessing])
         for preprocessing in preprocessings
     )
 
 
-def trained_flips(run: Path, facts: ModelFacts) -> tuple[Flip, ...]:
+def trained_flips(run: Path, facts: ModelMetadata) -> tuple[Flip, ...]:
     """Return the mirrored copies that a network saw in training, all combinations of them.
 
     Its `model.json` says so under training, flips; of older runs the settings in `config.yaml`.

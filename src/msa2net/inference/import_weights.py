@@ -9,8 +9,8 @@ from msa2net.errors import ConfigError, WeightsError
 from msa2net.files import contents, sha256
 from msa2net.inference.run_folder import (
     WEIGHTS_FILE,
-    ModelFacts,
-    NetworkFacts,
+    ModelMetadata,
+    NetworkMetadata,
     save_run,
     software_versions,
     writing_run,
@@ -24,7 +24,7 @@ HEAD = "decoder_0.last_layer.weight"
 SYNAPSE_LABELS = (BACKGROUND, *ENCODINGS["transunet"].values())
 
 
-def import_published(file: Path, out: Path, image_size: int = 224) -> ModelFacts:
+def import_published(file: Path, out: Path, image_size: int = 224) -> ModelMetadata:
     """Turn a published `.pth` into a run folder.
 
     Nine classes are taken for Synapse, with the paper's intensity window and cubic resampling;
@@ -50,7 +50,7 @@ def import_published(file: Path, out: Path, image_size: int = 224) -> ModelFacts
         raise WeightsError(f"{file} has no entry {HEAD}, so its classes cannot be counted")
     num_classes = state[HEAD].shape[0]
     synapse = num_classes == len(SYNAPSE_LABELS)
-    network = NetworkFacts(
+    network = NetworkMetadata(
         name=name,
         encoder=None,
         num_classes=num_classes,
@@ -60,7 +60,7 @@ def import_published(file: Path, out: Path, image_size: int = 224) -> ModelFacts
     model = create_model(**network.model_dump())
     assert isinstance(model, ReferenceNet)
     load_published(model, state, origin=str(file))
-    facts = ModelFacts(
+    facts = ModelMetadata(
         network=network,
         label_names=SYNAPSE_LABELS if synapse else _numbered(num_classes),
         preprocessing=Preprocessing(

@@ -18,17 +18,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msa2net.data.io.validation import sides
-from msa2net.data.preprocessing import Placement, Preprocessing
+from msa2net.data.io.validation import format_shape
+from msa2net.data.preprocessing import Preprocessing, ResizePad
 from msa2net.errors import MORE_MEMORY, ConfigError, DataError, WeightsError, is_out_of_memory
-from msa2net.inference.backend import Mode, usual_batch
+from msa2net.inference.backend import Mode, default_batch_size
 from msa2net.inference.engine import Engine
 from msa2net.inference.onnx_file import OnnxFile, read_onnx
 from msa2net.inference.predictor import Segmenter
-from msa2net.inference.run_folder import ModelFacts, parse_facts
+from msa2net.inference.run_folder import ModelMetadata, parse_facts
 from msa2net.inference.validation_scores import describe_networks
 from msa2net.parsing import parse_json
-from msa2net.quality.confidence import Answers
+from msa2net.quality.confidence import MemberOutputs
 
 Float = NDArray[np.float32]
 
@@ -61,13 +61,13 @@ class OnnxPredictor(Segmenter):
         warnings: see `Segmenter`.
     """
 
-    def __init__(self, session: Any, facts: ModelFacts, batch_slices: int | None = None) -> None:
+    def __init__(self, session: Any, facts: ModelMetadata, batch_slices: int | None = None) -> None:
         """Make a predictor of an open session; `load` makes one of a file.
 
         Raises:
             ConfigError: no slices in a batch.
         """
-        networks = OnnxNetwork(session, facts.preprocessing)
+        networks = OnnxBackend(session, facts.preprocessing)
         engine = Engine((networks,), len(facts.label_names), batch_slices)
         super().__init__(engine, facts.label_names, facts.usual)
         self.facts = facts
@@ -97,8 +97,8 @@ class OnnxPredictor(Segmenter):
         return predictor
 
 
-class OnnxNetwork:
-    """One network in an onnxruntime session, as the engine wants it; see `Networks`."""
+class OnnxBackend:
+    """One network in an onnxruntime session, as the engine wants it; see `Backend`."""
 
     count = 1
 
@@ -125,10 +125,10 @@ class OnnxNetwork:
         _batch: int = 0,
         _mode: Mode = "resize",
         _overlap: float = 0.0,
-        answers: Answers | None = None,
+        answers: MemberOutputs | None = None,
         /,
     ) -> Float:
-        """Return class probabilities (B, K, h, w) for slices in [0, 1]; see `Networks`."""
+        """Return class probabilities (B, K, h, w) for slices in [0, 1]; see `Backend`."""
         found_BKhw = softmax(self.logits(self.preprocessing.standardise(unit_BChw)))
         if answers is not None:
             answers.add(found_BKhw)
@@ -138,7 +138,7 @@ class OnnxNetwork:
         self,
         values_Bkhw: Float,
         size: tuple[int, int],
-        placement: Placement,
+        placement: ResizePad,
         weight: int,
         band: slice = slice(None),
     ) -> Float:
@@ -165,13 +165,13 @@ class OnnxNetwork:
         p = self.preprocessing
         self.probabilities(np.zeros((count, p.channels, *p.image_size), np.float32))
 
-    def choose_batch(
+    def choose_batch_size(
         self, _run: Callable[[int], object], slice_bytes: int, most: int | None
     ) -> int:
-        """Return `usual_batch`: nothing is measured on a CPU."""
-        return usual_batch(slice_bytes, most)
+        """Return `default_batch_size`: nothing is measured on a CPU."""
+        return default_batch_size(slice_bytes, most)
 
-    def smaller_batch(self, batch: int) -> int:
+    def halved_batch_size(self, batch: int) -> int:
         """Return half a batch.
 
         Raises:
@@ -299,7 +299,7 @@ def _check(content: OnnxFile, file: Path) -> None:
         )
 
 
-def _read_facts(metadata: Mapping[str, str], file: Path) -> ModelFacts:
+def _read_facts(metadata: Mapping[str, str], file: Path) -> ModelMetadata:
     """Read what `model.json` of the run folder said."""
     try:
         content = parse_json(metadata.get(MODEL_KEY, "").encode(), f"what {file} says of itself")
@@ -308,7 +308,7 @@ def _read_facts(metadata: Mapping[str, str], file: Path) -> ModelFacts:
     return parse_facts(content, str(file))
 
 
-def _check_shapes(session: Any, facts: ModelFacts, file: Path) -> None:
+def _check_shapes(session: Any, facts: ModelMetadata, file: Path) -> None:
     """Refuse a network that does not take and give what is said of it."""
     network = facts.network
     taken = [network.in_channels, *network.image_size]
@@ -321,6 +321,6 @@ def _check_shapes(session: Any, facts: ModelFacts, file: Path) -> None:
             raise WeightsError(f"{file} {what} something other than '{name}'; export it again")
         if values[0].shape[1:] != shape:
             raise WeightsError(
-                f"{file} {what} {sides(values[0].shape[1:])}, and it says of itself "
-                f"{sides(shape)}; export it again"
+                f"{file} {what} {format_shape(values[0].shape[1:])}, and it says of itself "
+                f"{format_shape(shape)}; export it again"
             )

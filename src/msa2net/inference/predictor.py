@@ -17,16 +17,16 @@ from msa2net.data.orientation import note_on_slices
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, DataError, memory_guard
 from msa2net.inference.backend import Flip, Mode, PredictionPrecision
-from msa2net.inference.engine import Engine, Pending, Slice, WayBack
+from msa2net.inference.engine import Engine, Pending, Resampling, Slice
 from msa2net.inference.run_folder import read_facts
 from msa2net.inference.validation_scores import describe_networks
-from msa2net.quality.monitor import Lookout
-from msa2net.quality.reference_ranges import Usual
+from msa2net.quality.monitor import QualityMonitor
+from msa2net.quality.reference_ranges import ReferenceRanges
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from msa2net.inference.torch_backend import Member
+    from msa2net.inference.torch_backend import EnsembleMember
 
 
 class Segmenter:
@@ -41,7 +41,7 @@ class Segmenter:
     """
 
     def __init__(
-        self, engine: Engine, label_names: tuple[str, ...], usual: Usual | None = None
+        self, engine: Engine, label_names: tuple[str, ...], usual: ReferenceRanges | None = None
     ) -> None:
         self.preprocessing = engine.groups[0].preprocessing
         self.label_names = label_names
@@ -84,7 +84,7 @@ class Segmenter:
         return next(self.segment([case]))
 
     def segment(
-        self, cases: Iterable[Case], lookout: Lookout | None = None
+        self, cases: Iterable[Case], monitor: QualityMonitor | None = None
     ) -> Iterator[Segmentation]:
         """Segment cases one after another, filling batches across their borders.
 
@@ -94,13 +94,13 @@ class Segmenter:
 
         Args:
             cases: them.
-            lookout: is told of every case, before its result comes, how usual it is.
+            monitor: is told of every case, before its result comes, how usual it is.
         """
-        found = self._segment(cases, ("probabilities",), lookout)
+        found = self._segment(cases, ("probabilities",), monitor)
         return (segmentation for (segmentation,) in found)
 
     def segment_both_ways(
-        self, cases: Iterable[Case], lookout: Lookout | None = None
+        self, cases: Iterable[Case], monitor: QualityMonitor | None = None
     ) -> Iterator[tuple[Segmentation, Segmentation]]:
         """Segment cases once, and go back to their grids twice: as `segment`, and as published.
 
@@ -112,7 +112,7 @@ class Segmenter:
                 grid before they are brought back.
         """
         self._require_one_grid()
-        found = self._segment(cases, ("probabilities", "labels"), lookout)
+        found = self._segment(cases, ("probabilities", "labels"), monitor)
         return ((own, published) for own, published in found)
 
     def segment_as_published(self, cases: Iterable[Case]) -> Iterator[Segmentation]:
@@ -136,7 +136,7 @@ class Segmenter:
         return note_on_slices(case.geometry, self.preprocessing.orientation)
 
     def _segment(
-        self, cases: Iterable[Case], ways: tuple[WayBack, ...], lookout: Lookout | None
+        self, cases: Iterable[Case], ways: tuple[Resampling, ...], monitor: QualityMonitor | None
     ) -> Iterator[tuple[Segmentation, ...]]:
         engine = self._engine
         pending: list[Pending] = []
@@ -144,8 +144,8 @@ class Segmenter:
         for case in cases:
             with memory_guard(f"segmenting {case.source or case.id}"):
                 owner = engine.begin(case, ways)
-                if lookout is not None:
-                    owner.watch = lookout.begin(case, self.preprocessing, self.label_names)
+                if monitor is not None:
+                    owner.watch = monitor.begin(case, self.preprocessing, self.label_names)
                 pending.append(owner)
                 depth = owner.image.shape[1]
                 for index in range(depth):
@@ -156,15 +156,15 @@ class Segmenter:
                     engine.run(queue)
             del case, owner  # a volume is not kept while the next is being read
             while pending and pending[0].done == pending[0].image.shape[1]:
-                yield self._finish(pending.pop(0), lookout)
+                yield self._finish(pending.pop(0), monitor)
         engine.run(queue)
-        yield from (self._finish(owner, lookout) for owner in pending)
+        yield from (self._finish(owner, monitor) for owner in pending)
 
-    def _finish(self, pending: Pending, lookout: Lookout | None) -> tuple[Segmentation, ...]:
+    def _finish(self, pending: Pending, monitor: QualityMonitor | None) -> tuple[Segmentation, ...]:
         case = pending.case
-        if lookout is not None and pending.watch is not None:
+        if monitor is not None and pending.watch is not None:
             with memory_guard(f"measuring the structures of {case.source or case.id}"):
-                lookout.finish(pending.watch, next(iter(pending.labels.values())))
+                monitor.finish(pending.watch, next(iter(pending.labels.values())))
         return tuple(
             Segmentation(case.id, labels, self.label_names, case.geometry)
             for labels in pending.labels.values()
@@ -201,10 +201,10 @@ class Predictor(Segmenter):
         batch_slices: int | None = None,
         *,
         flips: tuple[Flip, ...] = (),
-        others: "Sequence[Member]" = (),
+        others: "Sequence[EnsembleMember]" = (),
         mode: Mode = "resize",
         overlap: float = 0.5,
-        usual: Usual | None = None,
+        usual: ReferenceRanges | None = None,
         precision: PredictionPrecision = "float32",
         compile: bool = False,
     ) -> None:
@@ -233,11 +233,11 @@ class Predictor(Segmenter):
                 networks trained in different orientations.
         """
         from msa2net.inference.ensemble import group_members
-        from msa2net.inference.torch_backend import Member, sliding_window_inference
+        from msa2net.inference.torch_backend import EnsembleMember, sliding_window_inference
 
         if mode == "sliding":
             sliding_window_inference()  # missing, it is said before anything is read
-        first = Member(model, preprocessing, flips, usual, precision, compile=compile)
+        first = EnsembleMember(model, preprocessing, flips, usual, precision, compile=compile)
         groups = group_members([first, *others])
         engine = Engine(groups, len(label_names), batch_slices, mode, overlap)
         super().__init__(engine, label_names, usual)

@@ -22,24 +22,24 @@ from pydantic import (
     model_validator,
 )
 
-from msa2net.data.io.validation import sides
+from msa2net.data.io.validation import format_shape
 from msa2net.data.labels import IGNORE
 from msa2net.data.preprocessing import MAX_CHANNELS, Preprocessing, Side
 from msa2net.errors import ConfigError, DataError, WeightsError, is_out_of_memory, memory_guard
 from msa2net.files import (
     clean_temporaries,
+    leftover_temporaries,
     put_in_place,
     read_json,
     remove,
     sha256,
     staging,
-    strays,
     write_text,
 )
-from msa2net.inference.training_facts import TrainingFacts
+from msa2net.inference.training_facts import TrainingMetadata
 from msa2net.locks import alone_in
 from msa2net.parsing import first_mistake
-from msa2net.quality.reference_ranges import Usual
+from msa2net.quality.reference_ranges import ReferenceRanges
 from msa2net.text import listed
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ Name = Annotated[str, Field(min_length=1, max_length=1000)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-class NetworkFacts(BaseModel):
+class NetworkMetadata(BaseModel):
     """The arguments of `create_model` that rebuild the network."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,7 +72,7 @@ class NetworkFacts(BaseModel):
     levels: int = Field(4, ge=4, le=5)
 
 
-class ModelFacts(BaseModel):
+class ModelMetadata(BaseModel):
     """Everything a network needs besides its weights; the content of `model.json`.
 
     Attributes:
@@ -92,19 +92,19 @@ class ModelFacts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     schema_version: int = SCHEMA
-    network: NetworkFacts
+    network: NetworkMetadata
     label_names: tuple[Name, ...]
     preprocessing: Preprocessing
     data: dict[str, str] = {}
     training: dict[str, Any] = {}
-    usual: Usual | None = None
+    usual: ReferenceRanges | None = None
     weights_sha256: tuple[Sha256, ...] = Field((), max_length=2)
     versions: dict[str, str] = {}
 
     @field_validator("training")
     @classmethod
     def _is_known_of_training(cls, training: dict[str, Any]) -> dict[str, Any]:
-        TrainingFacts.model_validate(training)
+        TrainingMetadata.model_validate(training)
         return training
 
     @model_validator(mode="after")
@@ -122,8 +122,8 @@ class ModelFacts(BaseModel):
             )
         if network.image_size != preprocessing.image_size:
             raise ValueError(
-                f"the network takes {sides(network.image_size)} pixels and preprocessing gives it "
-                f"{sides(preprocessing.image_size)}"
+                f"the network takes {format_shape(network.image_size)} pixels and preprocessing "
+                f"gives it {format_shape(preprocessing.image_size)}"
             )
         return self
 
@@ -133,7 +133,7 @@ class LoadedRun:
     """A network from a run folder, on its device, in evaluation mode."""
 
     model: "nn.Module"
-    facts: ModelFacts
+    facts: ModelMetadata
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -161,11 +161,11 @@ def writing_run(run: Path) -> Iterator[None]:
 def clean_run(run: Path) -> None:
     """Remove what killed processes left in a run folder that this one alone writes into."""
     clean_temporaries(run, *WRITTEN_BELOW)
-    for path in strays(run):  # in a folder of ours they are ours
+    for path in leftover_temporaries(run):  # in a folder of ours they are ours
         remove(path)
 
 
-def save_run(run: Path, model: "nn.Module", facts: ModelFacts) -> None:
+def save_run(run: Path, model: "nn.Module", facts: ModelMetadata) -> None:
     """Write `model.safetensors`, then `model.json` with its checksum; each is replaced whole.
 
     A network that was exported here from other weights goes first. A kill in between leaves a
@@ -189,7 +189,7 @@ def save_run(run: Path, model: "nn.Module", facts: ModelFacts) -> None:
     write_facts(run, facts.model_copy(update={"weights_sha256": (digest,)}))
 
 
-def _facts_before(run: Path) -> ModelFacts | None:
+def _facts_before(run: Path) -> ModelMetadata | None:
     """Return what `model.json` says before it is replaced, with the one checksum that holds."""
     try:
         facts = read_facts(run)
@@ -212,12 +212,12 @@ def _remove_exported(run: Path) -> None:
             ) from error
 
 
-def write_facts(run: Path, facts: ModelFacts) -> None:
+def write_facts(run: Path, facts: ModelMetadata) -> None:
     """Write `model.json`, all of it or nothing."""
     write_text(run / MODEL_FILE, facts.model_dump_json(indent=2) + "\n")
 
 
-def read_facts(run: Path) -> ModelFacts:
+def read_facts(run: Path) -> ModelMetadata:
     """Read `model.json`.
 
     Raises:
@@ -236,7 +236,7 @@ def read_facts(run: Path) -> ModelFacts:
     return parse_facts(content, str(path))
 
 
-def parse_facts(content: Any, origin: str) -> ModelFacts:
+def parse_facts(content: Any, origin: str) -> ModelMetadata:
     """Read what `model.json` holds, from wherever it was written to.
 
     Args:
@@ -254,7 +254,7 @@ def parse_facts(content: Any, origin: str) -> ModelFacts:
                 f"{origin} was written by a newer version (schema {written_by}, this one reads up "
                 f"to {SCHEMA}); install a newer msa2net"
             )
-        return ModelFacts.model_validate(content)
+        return ModelMetadata.model_validate(content)
     except ValidationError as error:
         raise WeightsError(
             f"{origin} is damaged: {first_mistake(error)}; restore it, or train again"
@@ -286,7 +286,7 @@ def load_run(run: Path, device: str = "auto") -> LoadedRun:
     return LoadedRun(model.to(target).eval(), facts)
 
 
-def check_weights(run: Path, facts: ModelFacts) -> None:
+def check_weights(run: Path, facts: ModelMetadata) -> None:
     """Compare a run folder's weights with the checksum in `model.json`; older ones have none.
 
     Raises:
@@ -310,7 +310,7 @@ def check_weights(run: Path, facts: ModelFacts) -> None:
         )
 
 
-def _shapes(network: NetworkFacts) -> Mapping[str, "torch.Tensor"]:
+def _shapes(network: NetworkMetadata) -> Mapping[str, "torch.Tensor"]:
     """Return a network's entries without the memory that their numbers would take."""
     import torch
 

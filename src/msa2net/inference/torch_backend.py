@@ -17,21 +17,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from msa2net.data.preprocessing import Placement, Preprocessing
+from msa2net.data.preprocessing import Preprocessing, ResizePad
 from msa2net.errors import ConfigError
 from msa2net.inference.backend import Flip, Mode, PredictionPrecision
-from msa2net.inference.batch_size import choose_batch, smaller_batch
-from msa2net.inference.bfloat16 import check_precision, computing_in, reduced
-from msa2net.inference.compiled import Answer, compiled, in_full_batches
-from msa2net.quality.confidence import Answers
-from msa2net.quality.reference_ranges import Usual
+from msa2net.inference.batch_size import choose_batch_size, halved_batch_size
+from msa2net.inference.bfloat16 import check_precision, computing_in, to_bfloat16
+from msa2net.inference.compiled import Answer, compile_network, in_full_batches
+from msa2net.quality.confidence import MemberOutputs
+from msa2net.quality.reference_ranges import ReferenceRanges
 
 
 @dataclass(frozen=True, eq=False)
-class Member:
+class EnsembleMember:
     """One network of an ensemble.
 
-    In bfloat16 it holds a copy with reduced weights: the network that was given stays as it is.
+    In bfloat16 it holds a copy with to_bfloat16 weights: the network that was given stays as it is.
 
     Attributes:
         model: (B, C, h, w) → logits (B, K, h, w).
@@ -39,7 +39,7 @@ class Member:
         flips: the mirrored copies of an input whose answers are averaged with the plain one's.
         usual: of its training's cases; None if it was not noted.
         precision: what the network computes in.
-        compile: whether it is compiled at its first batch, see `compiled`.
+        compile: whether it is compiled at its first batch, see `compile_network`.
 
     Raises:
         ConfigError: no such precision, or the network's device does not compute in it.
@@ -48,7 +48,7 @@ class Member:
     model: nn.Module
     preprocessing: Preprocessing
     flips: tuple[Flip, ...] = ()
-    usual: Usual | None = None
+    usual: ReferenceRanges | None = None
     precision: PredictionPrecision = "float32"
     compile: bool = False
     _compiled: Answer | None = field(init=False, repr=False, default=None)
@@ -57,9 +57,9 @@ class Member:
         device = device_of(self.model)
         check_precision(self.precision, device)
         if self.precision == "bfloat16":
-            object.__setattr__(self, "model", reduced(self.model))
+            object.__setattr__(self, "model", to_bfloat16(self.model))
         if self.compile:
-            object.__setattr__(self, "_compiled", compiled(self.model, device))
+            object.__setattr__(self, "_compiled", compile_network(self.model, device))
 
     def logits(self, image_BChw: Tensor, batch: int) -> Tensor:
         """Return (B, K, h, w) float32; a compiled network sees batches of `batch` only."""
@@ -71,15 +71,15 @@ class Member:
         return logits_BKhw.float()
 
 
-class Group:
-    """Members with the same preprocessing: their answers lie on one grid. See `Networks`.
+class TorchBackend:
+    """Members with the same preprocessing: their answers lie on one grid. See `Backend`.
 
     Attributes:
         preprocessing: theirs.
         members: at least one.
     """
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(self, members: Sequence[EnsembleMember]) -> None:
         self.preprocessing = members[0].preprocessing
         self.members = tuple(members)
 
@@ -100,7 +100,7 @@ class Group:
         batch: int,
         mode: Mode = "resize",
         overlap: float = 0.5,
-        answers: Answers | None = None,
+        answers: MemberOutputs | None = None,
     ) -> Tensor:
         """Return the members' mean class probabilities (B, K, h, w), on the first one's device.
 
@@ -134,7 +134,7 @@ class Group:
         self,
         values_Bkhw: Tensor,
         size: tuple[int, int],
-        placement: Placement,
+        placement: ResizePad,
         weight: int,
         band: slice = slice(None),
     ) -> Tensor:
@@ -161,20 +161,24 @@ class Group:
         array_BHW: NDArray[np.uint8] = labels_BHW.cpu().numpy()
         return array_BHW
 
-    def choose_batch(self, run: Callable[[int], object], slice_bytes: int, most: int | None) -> int:
+    def choose_batch_size(
+        self, run: Callable[[int], object], slice_bytes: int, most: int | None
+    ) -> int:
         """Return how many slices may go through all networks at once; see `batches`."""
-        return choose_batch(self.device, run, slice_bytes, most)
+        return choose_batch_size(self.device, run, slice_bytes, most)
 
-    def smaller_batch(self, batch: int) -> int:
+    def halved_batch_size(self, batch: int) -> int:
         """Return half a batch; see `batches`."""
-        return smaller_batch(batch, self.device)
+        return halved_batch_size(batch, self.device)
 
     def probe(self, count: int) -> None:
         """Send slices of nothing through the networks, to measure the memory it takes."""
         p = self.preprocessing
         self.probabilities(torch.zeros(count, p.channels, *p.image_size), count)
 
-    def _slide(self, member: Member, image_BChw: Tensor, batch: int, overlap: float) -> Tensor:
+    def _slide(
+        self, member: EnsembleMember, image_BChw: Tensor, batch: int, overlap: float
+    ) -> Tensor:
         """Average windows, each weighted by a Gaussian about its centre; σ is 1/8 of a side."""
         answer: Tensor = sliding_window_inference()(
             image_BChw,
@@ -223,7 +227,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _mirrored_mean(
-    member: Member, image_BChw: Tensor, batch: int, answers: Answers | None = None
+    member: EnsembleMember, image_BChw: Tensor, batch: int, answers: MemberOutputs | None = None
 ) -> Tensor:
     """Return the mean probabilities (B, K, h, w) of images and of their mirrored copies."""
     mean_BKhw = member.logits(image_BChw, batch).softmax(dim=1)

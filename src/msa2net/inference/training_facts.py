@@ -3,8 +3,8 @@
 from pydantic import BaseModel, ConfigDict
 
 
-class TrainingFacts(BaseModel):
-    """`ModelFacts.training`, which `train` writes as a plain dict; what else is there is not read.
+class TrainingMetadata(BaseModel):
+    """`ModelMetadata.training`, which `train` writes as a plain dict; what else is there is left.
 
     Attributes:
         best_epoch: whose weights were kept, counted from 1.

@@ -13,8 +13,8 @@ from typing import Any
 
 from msa2net.errors import DataError
 from msa2net.files import read_json, sha256
-from msa2net.inference.run_folder import EVALUATIONS, MODEL_FILE, WEIGHTS_FILE, ModelFacts
-from msa2net.inference.training_facts import TrainingFacts
+from msa2net.inference.run_folder import EVALUATIONS, MODEL_FILE, WEIGHTS_FILE, ModelMetadata
+from msa2net.inference.training_facts import TrainingMetadata
 from msa2net.text import listed
 
 HARDLY_FOUND = 0.2
@@ -61,14 +61,14 @@ class ValidationScores:
         )
 
 
-def validation_scores(facts: ModelFacts, run: Path | None = None) -> ValidationScores | None:
+def validation_scores(facts: ModelMetadata, run: Path | None = None) -> ValidationScores | None:
     """Return how a network did in validation; None if nobody noted it.
 
     Args:
         facts: the content of `model.json`.
         run: the run folder, for what older ones do not say there.
     """
-    training = TrainingFacts.model_validate(facts.training)
+    training = TrainingMetadata.model_validate(facts.training)
     known = {
         "val": (training.val_dice, training.val_dice_by_class),
         "test": (training.test_dice, training.test_dice_by_class),
@@ -83,9 +83,9 @@ def validation_scores(facts: ModelFacts, run: Path | None = None) -> ValidationS
     return None if run is None else _from_evaluation(run, facts)
 
 
-def is_unfinished(facts: ModelFacts) -> bool:
+def is_unfinished(facts: ModelMetadata) -> bool:
     """Tell whether weights come of a training that is under way or was broken off."""
-    training = TrainingFacts.model_validate(facts.training)
+    training = TrainingMetadata.model_validate(facts.training)
     if training.finished is not None:
         return not training.finished
     # Older trainings noted at their end what is usual, and still older ones did not.
@@ -93,14 +93,14 @@ def is_unfinished(facts: ModelFacts) -> bool:
     return facts.usual is None and done is not None and planned is not None and done < planned
 
 
-def network_warnings(facts: ModelFacts, run: Path | None = None) -> tuple[str, ...]:
+def network_warnings(facts: ModelMetadata, run: Path | None = None) -> tuple[str, ...]:
     """Return sentences that speak against a network: read them before its masks.
 
     Args:
         facts: the content of `model.json`.
         run: the run folder; None of an exported network.
     """
-    warnings, training = [], TrainingFacts.model_validate(facts.training)
+    warnings, training = [], TrainingMetadata.model_validate(facts.training)
     if is_unfinished(facts):
         warnings.append(
             f"its training is unfinished ({training.epochs_run} of {training.epochs} epochs): "
@@ -125,7 +125,7 @@ def network_warnings(facts: ModelFacts, run: Path | None = None) -> tuple[str, .
 
 
 def describe_networks(
-    networks: Sequence[tuple[Path, ModelFacts]],
+    networks: Sequence[tuple[Path, ModelMetadata]],
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return a line on each network's validation, and all warnings.
 
@@ -144,7 +144,7 @@ def describe_networks(
     return tuple(lines), tuple(warnings)
 
 
-def with_scores(facts: ModelFacts, run: Path) -> ModelFacts:
+def with_scores(facts: ModelMetadata, run: Path) -> ModelMetadata:
     """Return facts that hold the validation scores which an older run folder has elsewhere."""
     scores = validation_scores(facts, run)
     if scores is None:
@@ -155,7 +155,7 @@ def with_scores(facts: ModelFacts, run: Path) -> ModelFacts:
 
 
 def _from_metrics(
-    path: Path, split: str, label_names: Sequence[str], training: TrainingFacts
+    path: Path, split: str, label_names: Sequence[str], training: TrainingMetadata
 ) -> dict[str, float | None]:
     """Return the classes' Dice in the row of the kept weights; {} if it is not there."""
     average, epoch = "average_" if training.averaged else "", training.best_epoch
@@ -169,7 +169,7 @@ def _from_metrics(
     return _by_class(found if None not in found.values() else {}, label_names)
 
 
-def _from_evaluation(run: Path, facts: ModelFacts) -> ValidationScores | None:
+def _from_evaluation(run: Path, facts: ModelMetadata) -> ValidationScores | None:
     """Return the scores of the validation split, if these very weights were evaluated on it."""
     for folder in (EVALUATIONS["val"], EVALUATIONS["test"]):  # older versions had only the latter
         path = run / folder / "summary.json"

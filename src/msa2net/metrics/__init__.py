@@ -69,7 +69,11 @@ from msa2net.metrics.surface import (
     surface_scores,
     surface_voxels,
 )
-from msa2net.metrics.systematic_errors import Pattern, case_pattern, pattern_sentences
+from msa2net.metrics.systematic_errors import (
+    Pattern,
+    case_error_pattern,
+    describe_systematic_errors,
+)
 
 __all__ = [
     "FAILED_DISTANCES",
@@ -91,11 +95,12 @@ __all__ = [
     "accuracy",
     "assd",
     "both_directions",
-    "case_pattern",
+    "case_error_pattern",
     "case_rows",
     "class_surfaces",
     "confusion_counts",
     "describe",
+    "describe_systematic_errors",
     "diagonal",
     "dice",
     "differing_rules",
@@ -111,7 +116,6 @@ __all__ = [
     "mean_interval",
     "outcome",
     "overlap_metrics",
-    "pattern_sentences",
     "precision",
     "read_cases_csv",
     "sensitivity",

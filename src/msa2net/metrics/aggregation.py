@@ -24,7 +24,7 @@ Figures: TypeAlias = dict[str, dict[str, Any]]  # metric → figure
 _COUNTS = ("tp", "fp", "fn", "tn")
 
 
-def class_figures(by_class: Rows, protocol: Protocol) -> dict[str, Figures]:
+def class_metrics(by_class: Rows, protocol: Protocol) -> dict[str, Figures]:
     """Return class → metric → figure, as `summarise` describes it, but for the intervals."""
     pooled = protocol.aggregation == "pooled"
     return {
@@ -33,7 +33,7 @@ def class_figures(by_class: Rows, protocol: Protocol) -> dict[str, Figures]:
     }
 
 
-def intervals_of(
+def class_intervals(
     by_class: Rows, protocol: Protocol, seed: int
 ) -> tuple[dict[str, dict[str, Interval]], dict[str, Interval]]:
     """Return class → metric → interval, and metric → interval of the mean over classes.

@@ -11,7 +11,7 @@ from typing import Any, TypedDict, cast
 
 from msa2net.errors import DataError
 from msa2net.files import write_text
-from msa2net.metrics.aggregation import class_figures, intervals_of
+from msa2net.metrics.aggregation import class_intervals, class_metrics
 from msa2net.metrics.bootstrap import LEVEL, METHOD, RESAMPLES, Ends
 from msa2net.metrics.hypothesis_tests import WORST, worst_cases
 from msa2net.metrics.protocol import (
@@ -283,7 +283,7 @@ def _failed_distance(value: float | None) -> FailedDistance:
 
 def _entry(by_class: dict[str, list[CaseRow]], protocol: Protocol) -> dict[str, Any]:
     """Return what `summarise` does, but for the intervals."""
-    classes = class_figures(by_class, protocol)
+    classes = class_metrics(by_class, protocol)
     means = {
         metric: [
             figure[metric]["mean"]
@@ -312,7 +312,7 @@ def _entry(by_class: dict[str, list[CaseRow]], protocol: Protocol) -> dict[str, 
 def _add_intervals(
     entry: dict[str, Any], by_class: dict[str, list[CaseRow]], protocol: Protocol, seed: int
 ) -> None:
-    of_classes, of_means = intervals_of(by_class, protocol, seed)
+    of_classes, of_means = class_intervals(by_class, protocol, seed)
     for label, found in of_classes.items():
         for metric, (ends, warning) in found.items():
             entry["classes"][label][metric] |= {"interval": _listed(ends), "warning": warning}

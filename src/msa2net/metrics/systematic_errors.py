@@ -49,7 +49,7 @@ class Pattern(NamedTuple):
     offsets: NDArray[np.float64]
 
 
-def case_pattern(prediction: LabelArray, truth: LabelArray, num_classes: int) -> Pattern:
+def case_error_pattern(prediction: LabelArray, truth: LabelArray, num_classes: int) -> Pattern:
     """Look at a case: only at voxels in a class of either mask, which are few.
 
     Args:
@@ -78,7 +78,7 @@ def case_pattern(prediction: LabelArray, truth: LabelArray, num_classes: int) ->
     return Pattern(named.reshape(num_classes, num_classes), centres[0] - centres[1])
 
 
-def pattern_sentences(
+def describe_systematic_errors(
     patterns: Sequence[Pattern], rows: Sequence[CaseRow], label_names: Sequence[str]
 ) -> list[str]:
     """Say what is the same in all cases; nothing where nothing is.

@@ -48,10 +48,12 @@ def prefers_plain_convolution(x_BCHW: Tensor, kernel_size: int) -> bool:
     """
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     looked_at = tracing or torch.compiler.is_exporting()
-    return not looked_at and pays(x_BCHW.device.type, x_BCHW.dtype, kernel_size)
+    return not looked_at and plain_convolution_is_faster(
+        x_BCHW.device.type, x_BCHW.dtype, kernel_size
+    )
 
 
-def pays(device: str, dtype: torch.dtype, kernel_size: int) -> bool:
+def plain_convolution_is_faster(device: str, dtype: torch.dtype, kernel_size: int) -> bool:
     """Tell whether `dilated_depthwise` is faster there, as far as it was measured."""
     if device == "cuda":
         return dtype == torch.bfloat16 and kernel_size >= LEAST_KERNEL_ON_GPU

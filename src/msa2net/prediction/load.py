@@ -10,7 +10,7 @@ from msa2net.errors import ConfigError
 from msa2net.inference.backend import Mode, PredictionPrecision, require_batch, require_precision
 from msa2net.inference.onnx_backend import OnnxPredictor
 from msa2net.inference.predictor import Predictor, Segmenter
-from msa2net.inference.run_folder import CONFIG_FILE, ModelFacts, read_facts
+from msa2net.inference.run_folder import CONFIG_FILE, ModelMetadata, read_facts
 from msa2net.inference.validation_scores import describe_networks
 from msa2net.prediction.records import Maker
 
@@ -27,7 +27,7 @@ class Source:
         warnings: see `Segmenter`.
     """
 
-    facts: ModelFacts
+    facts: ModelMetadata
     maker: Maker
     load: Callable[[], Segmenter]
     performance: tuple[str, ...]

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from msa2net.errors import DataError, WeightsError
 from msa2net.files import read_json, sha256, write_text
 from msa2net.inference.backend import Mode, PredictionPrecision
-from msa2net.inference.run_folder import WEIGHTS_FILE, ModelFacts, read_facts
+from msa2net.inference.run_folder import WEIGHTS_FILE, ModelMetadata, read_facts
 from msa2net.parsing import first_mistake
 
 FOLDER = "records"
@@ -65,7 +65,7 @@ class Maker(BaseModel):
         )
 
     @classmethod
-    def of_exported(cls, file: Path, facts: ModelFacts) -> "Maker":
+    def of_exported(cls, file: Path, facts: ModelMetadata) -> "Maker":
         """Describe an exported network; its file holds the weights and what it says of them."""
         return cls(
             weights=(sha256(file),), networks=(_hash_facts(facts),), mode="resize", flips=False
@@ -201,7 +201,7 @@ def _hash_weights(run: Path) -> str:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _hash_facts(facts: ModelFacts) -> str:
+def _hash_facts(facts: ModelMetadata) -> str:
     content: dict[str, Any] = facts.model_dump(mode="json")
     deciding = {key: content[key] for key in ("network", "label_names", "preprocessing")}
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()

@@ -43,7 +43,7 @@ from msa2net.prediction.jobs import (
 from msa2net.prediction.load import Source, open_source
 from msa2net.prediction.records import FOLDER as RECORDS
 from msa2net.prediction.records import Record, hash_outputs, write_record
-from msa2net.quality.monitor import Lookout
+from msa2net.quality.monitor import QualityMonitor
 from msa2net.report.overlay import overlay
 
 _LARGEST_PICTURE = 2**25  # pixels; more than any screen shows take gigabytes to draw
@@ -175,7 +175,7 @@ class _Work:
         self._failures: list[Failure] = []
         self._notes: list[str] = []
         self._flagged: list[tuple[float, str, str]] = []
-        self._lookout: Lookout | None = None
+        self._monitor: QualityMonitor | None = None
         self._out = out
         self._source = source
         self._dicom_seg = dicom_seg
@@ -188,7 +188,7 @@ class _Work:
         predictor = self._source.load()
         _make_folder(self._out)
         if predictor.usual is not None:
-            self._lookout = Lookout(predictor.usual)
+            self._monitor = QualityMonitor(predictor.usual)
         todo = iter(jobs if progress is None else progress(jobs, len(jobs)))
         for job, case, segmentation in self._segmented(predictor, todo):
             try:
@@ -232,7 +232,7 @@ class _Work:
         waiting: deque[tuple[Job, Case]] = deque()
         while True:
             try:
-                for segmentation in predictor.segment(self._read(jobs, waiting), self._lookout):
+                for segmentation in predictor.segment(self._read(jobs, waiting), self._monitor):
                     yield *waiting.popleft(), segmentation
                     del segmentation
                 return
@@ -241,7 +241,7 @@ class _Work:
             while waiting:
                 job, case = waiting.popleft()
                 try:
-                    segmentation = next(predictor.segment([case], self._lookout))
+                    segmentation = next(predictor.segment([case], self._monitor))
                 except Msa2NetError as error:
                     self._fail(job, error)
                 else:
@@ -282,25 +282,25 @@ class _Work:
                     kind=cast("Kind", self._dicom_seg.upper()),
                     colours=[class_color(k) for k in range(len(segmentation.label_names))],
                 )
-            verdict = None
-            if self._lookout is not None:
-                verdict = self._lookout.verdicts.pop(case.id)
-            text = verdict.text if verdict is not None else ""
+            assessment = None
+            if self._monitor is not None:
+                assessment = self._monitor.assessments.pop(case.id)
+            text = assessment.text if assessment is not None else ""
             record = self._record(
                 job,
                 outputs=hash_outputs(paths),
                 dicom_seg=self._dicom_seg,
                 structures=structure_rows(segmentation),
                 flags=text,
-                suspicion=None if verdict is None else verdict.suspicion,
+                suspicion=None if assessment is None else assessment.suspicion,
             )
             job.remove(out)
             write_record(out, job.name, record)
             for name, path in paths.items():
                 (out / name).parent.mkdir(exist_ok=True)
                 put_in_place(path, out / name)
-        if verdict is not None and verdict.flags:
-            self._flagged.append((-verdict.suspicion, job.name, text))
+        if assessment is not None and assessment.flags:
+            self._flagged.append((-assessment.suspicion, job.name, text))
 
     def _fail(self, job: Job, error: Msa2NetError) -> None:
         """Note a failure, and leave nothing that could pass for its result."""

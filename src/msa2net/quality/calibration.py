@@ -12,28 +12,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from msa2net.data.preprocessing import Placement
+from msa2net.data.preprocessing import ResizePad
 from msa2net.metrics.calibration import BINS, COLUMNS, reliability_table
 from msa2net.quality.confidence import (
     TINY,
-    Answers,
-    agreed,
-    doubt_of,
+    MemberOutputs,
+    dice_error_logit,
     highest,
-    sharpened,
-    shown,
+    overlap_counts,
+    temperature_scaled,
     to_array,
+    visible_pixels,
 )
 
 
 @dataclass(frozen=True, eq=False)
-class Compared:
+class CalibrationMeasurement:
     """What some slices add.
 
     Attributes:
-        tables: (2, BINS, 3), see `TruthSums`.
+        tables: (2, BINS, 3), see `CalibrationAccumulator`.
         samples: see there.
-        agreement: with the truth, see `agreed`.
+        agreement: with the truth, see `overlap_counts`.
     """
 
     tables: NDArray[np.float64]
@@ -41,7 +41,7 @@ class Compared:
     agreement: NDArray[np.float64]
 
 
-class TruthSums:
+class CalibrationAccumulator:
     """Confidences beside the truth: reliability before and after, and pixels to fit to.
 
     Attributes:
@@ -60,13 +60,13 @@ class TruthSums:
     @property
     def error(self) -> float | None:
         """One minus the Dice of the answer with the truth, as a logit; None of nothing."""
-        return doubt_of(self._agreement_2)
+        return dice_error_logit(self._agreement_2)
 
     def measure(
-        self, answers: Answers, start: int, end: int, first: int, place: Placement
-    ) -> Compared:
+        self, answers: MemberOutputs, start: int, end: int, first: int, place: ResizePad
+    ) -> CalibrationMeasurement:
         """Look at slices `start` to `end` of a batch, from the case's slice `first` on."""
-        rows, columns = shown(place, answers.step)
+        rows, columns = visible_pixels(place, answers.step)
         probability_ZKhw = answers.first_BKhw[start:end, :, rows, columns]
         labels_Zhw = answers.labels[0][start:end, rows, columns]
         own = self._truth_Zhw[first : first + end - start, :: answers.step, :: answers.step]
@@ -75,17 +75,17 @@ class TruthSums:
         right_N = to_array((labels_Zhw == truth_Zhw)[known])
         tables = [
             reliability_table(
-                to_array(highest(sharpened(probability_ZKhw, temperature))[known]), right_N
+                to_array(highest(temperature_scaled(probability_ZKhw, temperature))[known]), right_N
             )
             for temperature in (1.0, self._temperature)
         ]
-        return Compared(
+        return CalibrationMeasurement(
             np.stack(tables),
             self._sample(probability_ZKhw, truth_Zhw, known) if self._each else [],
-            agreed([truth_Zhw[known], labels_Zhw[known]]),
+            overlap_counts([truth_Zhw[known], labels_Zhw[known]]),
         )
 
-    def add(self, found: Compared) -> None:
+    def add(self, found: CalibrationMeasurement) -> None:
         """Take in what was measured."""
         self.tables_2B3 += found.tables
         self.samples += found.samples

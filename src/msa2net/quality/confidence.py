@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msa2net.data.preprocessing import Placement
-from msa2net.quality.features import DOUBT, Features, name_feature
+from msa2net.data.preprocessing import ResizePad
+from msa2net.quality.features import DICE_ERROR, Features, name_feature
 
 TINY = 1e-12
 """Stands for a probability of zero, which has no logarithm."""
@@ -29,7 +29,7 @@ _FINE = 64  # rows and columns of an answer that are asked, at least
 _LEAST = 1e-3  # of an image's pixels: less of a structure to be expected is none
 
 
-class Answers:
+class MemberOutputs:
     """The single answers to one batch, noted while they are averaged.
 
     Attributes:
@@ -55,14 +55,14 @@ class Answers:
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class ConfidenceMeasurement:
     """What confidences of some slices add up to.
 
     Attributes:
         sums: (K, 3), probability within a class's own pixels, in the whole image, and pixels.
         entropy: of all pixels.
         pixels: how many.
-        agreement: see `agreed`.
+        agreement: see `overlap_counts`.
         among: what the further answers are of, `flips` or `networks`.
     """
 
@@ -89,10 +89,12 @@ class ConfidenceSums:
         self._agreement_2 = np.zeros(2)
         self._among = "flips"
 
-    def measure(self, answers: Answers, start: int, end: int, place: Placement) -> Measured:
+    def measure(
+        self, answers: MemberOutputs, start: int, end: int, place: ResizePad
+    ) -> ConfidenceMeasurement:
         """Look at slices `start` to `end` of a batch, without what surrounds the image."""
-        rows, columns = shown(place, answers.step)
-        probability_ZKhw = sharpened(
+        rows, columns = visible_pixels(place, answers.step)
+        probability_ZKhw = temperature_scaled(
             answers.first_BKhw[start:end, :, rows, columns], self.temperature
         )
         labels = [labels_Bhw[start:end, rows, columns] for labels_Bhw in answers.labels]
@@ -104,15 +106,15 @@ class ConfidenceSums:
             _joined([inside.sum() for inside in of_each]),
         )
         entropy = -(probability_ZKhw * _log(probability_ZKhw.clip(TINY))).sum()
-        return Measured(
+        return ConfidenceMeasurement(
             np.stack(sums_3K, axis=1).astype(np.float64),
             float(entropy),
             math.prod(top_Zhw.shape),
-            agreed(labels),
+            overlap_counts(labels),
             "flips" if answers.networks == 1 else "networks",
         )
 
-    def add(self, found: Measured) -> None:
+    def add(self, found: ConfidenceMeasurement) -> None:
         """Take in what was measured."""
         self._sums_K3 += found.sums
         self._entropy += found.entropy
@@ -143,15 +145,15 @@ class ConfidenceSums:
         }
         expected = float(self._sums_K3[1:, 1].sum())
         entropy = self._entropy / (expected + _LEAST * self._pixels + 1)
-        found[DOUBT] = _logit(mean)
+        found[DICE_ERROR] = _logit(mean)
         found[name_feature("confidence", "entropy")] = math.log(entropy + _LEAST)
-        doubt = doubt_of(self._agreement_2)
+        doubt = dice_error_logit(self._agreement_2)
         return (
             found if doubt is None else found | {name_feature("disagreement", self._among): doubt}
         )
 
 
-def sharpened(probability_BKhw: Any, temperature: float) -> Any:
+def temperature_scaled(probability_BKhw: Any, temperature: float) -> Any:
     """Return the probabilities that logits divided by a temperature have."""
     if temperature == 1:
         return probability_BKhw
@@ -159,15 +161,15 @@ def sharpened(probability_BKhw: Any, temperature: float) -> Any:
     return power_BKhw / power_BKhw.sum(1)[:, None]
 
 
-def shown(place: Placement, step: int) -> tuple[slice, slice]:
+def visible_pixels(place: ResizePad, step: int) -> tuple[slice, slice]:
     """Return the rows and columns of an answer, `step` apart, that lie within the image."""
     rows, columns = (
-        slice(-(-axis.filled.start // step), -(-axis.filled.stop // step)) for axis in place
+        slice(-(-axis.paste.start // step), -(-axis.paste.stop // step)) for axis in place
     )
     return rows, columns
 
 
-def agreed(labels: Sequence[Any]) -> NDArray[np.float64]:
+def overlap_counts(labels: Sequence[Any]) -> NDArray[np.float64]:
     """Return the pixels of structures that answers have in common with the first, and all sizes."""
     first, same, sizes = labels[0], 0, 0
     for other in labels[1:]:
@@ -176,7 +178,7 @@ def agreed(labels: Sequence[Any]) -> NDArray[np.float64]:
     return np.array([same, sizes], np.float64)
 
 
-def doubt_of(agreement_2: NDArray[np.float64]) -> float | None:
+def dice_error_logit(agreement_2: NDArray[np.float64]) -> float | None:
     """Return one minus the Dice, as a logit; None of nothing."""
     same, sizes = agreement_2.tolist()
     return _logit(1 - 2 * same / sizes) if sizes else None

@@ -45,11 +45,11 @@ NOTHING = name_feature("missing", "all")
 FULL = 0.99
 """The share of a slice from which on a structure fills it: of 600 lesions of ISIC 2018 one does."""
 
-DOUBT = name_feature("confidence", "all")
+DICE_ERROR = name_feature("confidence", "all")
 """One minus the expected Dice, of all structures together."""
 
 
-def looked_at(depth: int) -> frozenset[int]:
+def measured_slices(depth: int) -> frozenset[int]:
     """Return the slices of a case whose input is measured."""
     if depth <= SLICES:
         return frozenset(range(depth))

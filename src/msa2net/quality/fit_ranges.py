@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.quality.features import AXES, Features, name_feature, parts_of
-from msa2net.quality.reference_ranges import CONFIDENCE, TARGET, Range, Usual, criterion
+from msa2net.quality.reference_ranges import CONFIDENCE, TARGET, Range, ReferenceRanges, criterion
 
 RATES = {
     "confidence": 0.010,
@@ -101,16 +101,17 @@ def upper_limit(values: Sequence[float] | NDArray[np.float64], rate: float) -> f
     return max(tail, float(ordered[-1])) if count < _FEW else tail
 
 
-def learn(
+def fit_reference_ranges(
     train: Sequence[Features], val: Sequence[Features], errors: Sequence[float] = ()
-) -> Usual:
+) -> ReferenceRanges:
     """Learn ranges and limits.
 
     Args:
         train: the features of training cases, structures by their labels; at least one.
         val: of validation cases, structures by the network's answers. Without any, what is about
             answers is not judged.
-        errors: of the network's answers to them, see `TruthSums.error`: networks that differ from
+        errors: of the network's answers to them, see `CalibrationAccumulator.error`: networks that
+        differ from
             each other by more than one usually does from the truth disagree.
     """
     ranges = _ranges(train, val)
@@ -130,7 +131,7 @@ def learn(
     flagged = _keep_target(val_deviations, limits, ranges)
     if errors:
         ranges[_NETWORKS] = _range(_NETWORKS, errors)
-    return Usual(
+    return ReferenceRanges(
         train_cases=len(train),
         val_cases=len(val),
         flagged=flagged,

@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from msa2net.quality.features import DOUBT, NOTHING, Features, parts_of
+from msa2net.quality.features import DICE_ERROR, NOTHING, Features, parts_of
 from msa2net.quality.fit_ranges import deviations
-from msa2net.quality.reference_ranges import Range, Usual, criterion
+from msa2net.quality.reference_ranges import Range, ReferenceRanges, criterion
 
 SEPARATOR = "; "
 _NOTHING_FOUND = 0.99  # the suspicion of an empty answer that is not flagged
@@ -15,7 +15,7 @@ _MOST = 99.0  # of a suspicion; beyond it nothing is more suspicious
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CaseAssessment:
     """What is to be told of one case.
 
     Attributes:
@@ -36,7 +36,7 @@ class Verdict:
         return SEPARATOR.join(self.flags)
 
 
-def judge(features: Features, usual: Usual) -> Verdict:
+def assess(features: Features, usual: ReferenceRanges) -> CaseAssessment:
     """Compare a case with what is usual."""
     beyond: dict[str, list[tuple[float, str]]] = {}
     for feature, deviation in deviations(features, usual.ranges).items():
@@ -56,12 +56,12 @@ def judge(features: Features, usual: Usual) -> Verdict:
     )
     # Below every limit only doubt of the whole answer says something of how good it is.
     own = 0.0
-    if DOUBT in usual.ranges and features.get(NOTHING):
+    if DICE_ERROR in usual.ranges and features.get(NOTHING):
         own = _NOTHING_FOUND
-    elif DOUBT in usual.ranges and DOUBT in features:
-        own = usual.ranges[DOUBT].signed(features[DOUBT]) / usual.limits["confidence"]
+    elif DICE_ERROR in usual.ranges and DICE_ERROR in features:
+        own = usual.ranges[DICE_ERROR].signed(features[DICE_ERROR]) / usual.limits["confidence"]
     suspicion = max([own, *(beyond[name][0][0] for name in ordered)])
-    return Verdict(tuple(words), tuple(ordered), round(min(suspicion, _MOST), 4))
+    return CaseAssessment(tuple(words), tuple(ordered), round(min(suspicion, _MOST), 4))
 
 
 def _words(feature: str, features: Features, ranges: Mapping[str, Range]) -> str:
@@ -92,7 +92,7 @@ def _disagreement(which: str, _: str, value: float, usual: Range) -> str:
     return f"{seen}: look at the whole mask"
 
 
-def plain(value: float, digits: int) -> str:
+def format_number(value: float, digits: int) -> str:
     """Write a number with so many significant digits, and never as a power of ten."""
     return f"{float(f'{value:.{digits}g}'):.10f}".rstrip("0").rstrip(".")
 
@@ -111,10 +111,12 @@ def _size(which: str, of: str, value: float, usual: Range) -> str:
     large = "large" if value > usual.centre else "small"
     doubt = "look whether its mask is right"
     if which == "mm3":
-        found, typical = (f"{plain(math.exp(x) / 1000, 3)} mL" for x in (value, usual.centre))
+        found, typical = (
+            f"{format_number(math.exp(x) / 1000, 3)} mL" for x in (value, usual.centre)
+        )
         doubt += ", and the spacing in the file's header"
     else:
-        shares = (plain(100 * math.exp(x), 2) for x in (value, usual.centre))
+        shares = (format_number(100 * math.exp(x), 2) for x in (value, usual.centre))
         found, typical = (f"{share} % of the image" for share in shares)
     return f"{of} is unusually {large} ({found}, usually about {typical}): {doubt}"
 

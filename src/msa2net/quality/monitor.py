@@ -11,26 +11,26 @@ from numpy.typing import NDArray
 
 from msa2net.data.case import Case
 from msa2net.data.orientation import View, view_along
-from msa2net.data.preprocessing import Placement, Preprocessing
+from msa2net.data.preprocessing import Preprocessing, ResizePad
 from msa2net.metrics.calibration import BINS, COLUMNS
-from msa2net.quality.confidence import Answers, ConfidenceSums
+from msa2net.quality.confidence import ConfidenceSums, MemberOutputs
 from msa2net.quality.features import (
     SIDE,
     Features,
     InputSums,
     grid_features,
     layout_features,
-    looked_at,
+    measured_slices,
     structure_features,
 )
-from msa2net.quality.flags import Verdict, judge
-from msa2net.quality.reference_ranges import Usual
+from msa2net.quality.flags import CaseAssessment, assess
+from msa2net.quality.reference_ranges import ReferenceRanges
 
 if TYPE_CHECKING:  # it needs torch, and whoever has none compares with no truth
-    from msa2net.quality.calibration import TruthSums
+    from msa2net.quality.calibration import CalibrationAccumulator
 
 
-class CaseWatch:
+class CaseMonitor:
     """What is noted of one case; no slice and no probability is kept.
 
     Args:
@@ -53,14 +53,14 @@ class CaseWatch:
         temperature: float = 1.0,
     ) -> None:
         self.case_id = case.id
-        self.truth: TruthSums | None = None
+        self.truth: CalibrationAccumulator | None = None
         self._names = label_names
         self._view: View = view_along(case.geometry, preprocessing.orientation)
         self._spacing_mm = self._view.spacing_mm(case.geometry)
         shape_ZHW = self._view.of(case.image).shape[1:]
         oriented = case.geometry.affine is not None
         self._grid = grid_features(shape_ZHW, self._spacing_mm, oriented)
-        self._looked_at = looked_at(shape_ZHW[0])
+        self._looked_at = measured_slices(shape_ZHW[0])
         self._input = InputSums(preprocessing.channels)
         self._sure = ConfidenceSums(len(label_names), temperature)
         self._heard = False
@@ -70,16 +70,16 @@ class CaseWatch:
         """What the input looks like from far away."""
         return self._input.thumbnail
 
-    def looks_at(self, index: int) -> bool:
+    def measures_slice(self, index: int) -> bool:
         """Tell whether a slice of the input is measured."""
         return index in self._looked_at
 
-    def see(self, unit_1Chw: NDArray[np.float32], place: Placement) -> None:
+    def observe_input(self, unit_1Chw: NDArray[np.float32], place: ResizePad) -> None:
         """Look at a slice as the network was trained on it."""
-        self._input.add(unit_1Chw[0, :, place.down.filled, place.across.filled])
+        self._input.add(unit_1Chw[0, :, place.rows.paste, place.columns.paste])
 
-    def hear(
-        self, answers: Answers, start: int, end: int, first: int, place: Placement
+    def observe_output(
+        self, answers: MemberOutputs, start: int, end: int, first: int, place: ResizePad
     ) -> Callable[[], None]:
         """Measure what was answered to slices from `first` on: `start` to `end` of a batch.
 
@@ -116,7 +116,7 @@ class CaseWatch:
         return found
 
 
-class Lookout:
+class QualityMonitor:
     """Is told of every case that a `Predictor` segments.
 
     Args:
@@ -125,14 +125,16 @@ class Lookout:
         pixels: of each case that are kept to fit a temperature to.
 
     Attributes:
-        verdicts: case id → what is to be told of it.
-        features: case id → its features, where there is nothing to judge by.
+        assessments: case id → what is to be told of it.
+        features: case id → its features, where there is nothing to assess by.
         tables_2B3: reliability of all cases, before and after, see `metrics.calibration`.
-        samples, errors: see `TruthSums`.
+        samples, errors: see `CalibrationAccumulator`.
     """
 
-    def __init__(self, usual: Usual | None, *, calibration: bool = False, pixels: int = 0) -> None:
-        self.verdicts: dict[str, Verdict] = {}
+    def __init__(
+        self, usual: ReferenceRanges | None, *, calibration: bool = False, pixels: int = 0
+    ) -> None:
+        self.assessments: dict[str, CaseAssessment] = {}
         self.features: dict[str, Features] = {}
         self.tables_2B3 = np.zeros((2, BINS, COLUMNS))
         self.samples: list[tuple[NDArray[np.float32], NDArray[np.uint8]]] = []
@@ -147,24 +149,24 @@ class Lookout:
 
     def begin(
         self, case: Case, preprocessing: Preprocessing, label_names: Sequence[str]
-    ) -> CaseWatch:
+    ) -> CaseMonitor:
         """Begin with a case."""
-        watch = CaseWatch(case, preprocessing, label_names, self.temperature)
+        watch = CaseMonitor(case, preprocessing, label_names, self.temperature)
         if self._calibration and case.label is not None:
-            from msa2net.quality.calibration import TruthSums
+            from msa2net.quality.calibration import CalibrationAccumulator
 
             view = view_along(case.geometry, preprocessing.orientation)
             truth_Zhw = preprocessing.label_slices(np.asarray(view.of(case.label)))
-            watch.truth = TruthSums(truth_Zhw, self.temperature, self._pixels)
+            watch.truth = CalibrationAccumulator(truth_Zhw, self.temperature, self._pixels)
         return watch
 
-    def finish(self, watch: CaseWatch, labels_ZHW: NDArray[np.uint8]) -> None:
+    def finish(self, watch: CaseMonitor, labels_ZHW: NDArray[np.uint8]) -> None:
         """End with a case, whose structures are known now."""
         features = watch.features(labels_ZHW, self.thumbnail)
         if self._usual is None:
             self.features[watch.case_id] = features
         else:
-            self.verdicts[watch.case_id] = judge(features, self._usual)
+            self.assessments[watch.case_id] = assess(features, self._usual)
         if watch.truth is not None:
             self.tables_2B3 += watch.truth.tables_2B3
             self.samples += watch.truth.samples

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from msa2net.metrics.calibration import HIGHEST, LOWEST
-from msa2net.quality.features import DOUBT, SIDE, parts_of
+from msa2net.quality.features import DICE_ERROR, SIDE, parts_of
 
 TARGET = 0.05
 """The share of clean cases that may be flagged, at most."""
@@ -55,8 +55,8 @@ class Range(BaseModel):
         return 0.0 if end is None else (value - self.centre) / abs(end - self.centre)
 
 
-class Usual(BaseModel):
-    """What is usual, for `flags.judge`.
+class ReferenceRanges(BaseModel):
+    """What is usual, for `flags.assess`.
 
     Attributes:
         target: the share of clean cases that may be flagged.
@@ -96,12 +96,12 @@ class Usual(BaseModel):
         for feature in self.ranges:
             if feature.count(":") < 2:
                 raise ValueError(f"'{feature}' names no feature; train again")
-        if DOUBT in self.ranges and criterion(DOUBT) not in self.limits:
-            raise ValueError(f"'{DOUBT}' has a range and no limit")
+        if DICE_ERROR in self.ranges and criterion(DICE_ERROR) not in self.limits:
+            raise ValueError(f"'{DICE_ERROR}' has a range and no limit")
         return self
 
 
-def words_on_limits(val_cases: int, target: float = TARGET) -> str:
+def describe_limits(val_cases: int, target: float = TARGET) -> str:
     """Say how far it is known which share of clean cases is flagged."""
     if not val_cases:
         return "No validation case was held out, so the network's doubts are not judged."

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from msa2net.evaluation.schema import Trust
-from msa2net.quality.reference_ranges import words_on_limits
+from msa2net.evaluation.schema import AssessmentSummary
+from msa2net.quality.reference_ranges import describe_limits
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _PLOT = 358, 340, 62, 12, 280
 
@@ -44,14 +44,14 @@ def reliability_chart(before: Sequence[Point], after: Sequence[Point], *, title:
     return ElementTree.tostring(svg, encoding="unicode")
 
 
-def trust_part(trust: Trust | None) -> dict[str, object] | None:
+def calibration_part(trust: AssessmentSummary | None) -> dict[str, object] | None:
     """Return what the page shows of confidences and flags; None of a run that knows nothing."""
     if trust is None:
         return None
     before, after = trust.before, trust.after
     return {
         "flagged": f"{trust.flagged} of {trust.cases} cases",
-        "limits": words_on_limits(trust.val_cases, trust.target),
+        "limits": describe_limits(trust.val_cases, trust.target),
         "reasons": ", ".join(f"{name} {count}" for name, count in trust.reasons.items()),
         "first": trust.first,
         "more": trust.flagged - len(trust.first),
@@ -64,7 +64,7 @@ def trust_part(trust: Trust | None) -> dict[str, object] | None:
     }
 
 
-def _calibration(trust: Trust) -> str:
+def _calibration(trust: AssessmentSummary) -> str:
     """Say what the chart shows; "" if there is nothing in it."""
     before, after = trust.before.error, trust.after.error
     if before is None or after is None:

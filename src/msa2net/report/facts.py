@@ -6,7 +6,7 @@ from msa2net.evaluation.tables.model import shown_protocols
 from msa2net.inference.validation_scores import network_warnings
 from msa2net.models.registry import MODELS
 from msa2net.report.load import RunContent
-from msa2net.report.scores import distance_of_failure, interval_text, number
+from msa2net.report.scores import distance_of_failure, format_interval, number
 
 
 def headline_tiles(run: RunContent) -> list[tuple[str, str, str]]:
@@ -36,7 +36,7 @@ def _score_tiles(summary: Summary) -> list[tuple[str, str, str]]:
     if scores is None or mean is None:
         return []
     failures = f"missed: {scores.missed:,}, false positives: {scores.false_positives:,}"
-    interval = interval_text("dice", scores.mean_interval.get("dice"))
+    interval = format_interval("dice", scores.mean_interval.get("dice"))
     between = f"95 % interval {interval}; " if interval else ""
     tiles = [(f"{mean:.3f}", "mean Dice", f"standard protocol; {between}{failures}")]
     for metric, unit in (("hd95_mm", "mm"), ("hd95_voxels", "vox")):

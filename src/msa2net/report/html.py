@@ -20,7 +20,7 @@ from msa2net.evaluation.tables.model import reference_rows, selection_note, subs
 from msa2net.files import write_text
 from msa2net.inference.run_folder import EVALUATIONS
 from msa2net.metrics.protocol import CaseRow
-from msa2net.report.calibration_chart import trust_part
+from msa2net.report.calibration_chart import calibration_part
 from msa2net.report.facts import headline_tiles, run_facts
 from msa2net.report.load import Example, RunContent, read_example, read_run
 from msa2net.report.overlay import (
@@ -82,7 +82,7 @@ def write_report(run: Path, out: Path | None = None, *, split: str = "test") -> 
         selection=_selection(content.summary),
         subset=subset_note(content.summary.model_dump()) if content.summary else "",
         scores=score_tables(content.summary) if content.summary else None,
-        trust=trust_part(content.summary.trust) if content.summary else None,
+        trust=calibration_part(content.summary.trust) if content.summary else None,
         worst=worst_tables(content.summary),
         strips=_strips(content),
         examples=_cards([read_example(path) for path in content.examples], content),

@@ -25,11 +25,11 @@ from msa2net.inference.run_folder import (
     CONFIG_FILE,
     EVALUATIONS,
     MODEL_FILE,
-    ModelFacts,
-    NetworkFacts,
+    ModelMetadata,
+    NetworkMetadata,
     read_facts,
 )
-from msa2net.inference.training_facts import TrainingFacts
+from msa2net.inference.training_facts import TrainingMetadata
 from msa2net.metrics import mean_dice
 from msa2net.metrics.protocol import CaseRow
 from msa2net.metrics.summary import read_cases_csv
@@ -84,8 +84,8 @@ class RunContent:
     labels: tuple[str, ...]
     config_text: str
     config: Config | None
-    model: ModelFacts | None
-    training: TrainingFacts
+    model: ModelMetadata | None
+    training: TrainingMetadata
     epochs: list[dict[str, float | None]]
     summary: Summary | None
     cases: list[CaseRow]
@@ -93,7 +93,7 @@ class RunContent:
     evaluation: str
 
     @property
-    def network(self) -> NetworkFacts | ModelConfig | None:
+    def network(self) -> NetworkMetadata | ModelConfig | None:
         """The network as it was built, or as the configuration asks for it."""
         if self.model is not None:
             return self.model.network
@@ -136,7 +136,7 @@ def read_run(run: Path, split: str = "test") -> RunContent:
         config_text=dump_config(_without_paths(config)) if config else "",
         config=config,
         model=model,
-        training=TrainingFacts.model_validate(model.training if model else {}),
+        training=TrainingMetadata.model_validate(model.training if model else {}),
         epochs=epochs,
         summary=summary,
         cases=rows,
@@ -198,7 +198,7 @@ def _rank(path: Path) -> str:
 
 
 def _labels(
-    summary: Summary | None, model: ModelFacts | None, epochs: list[dict[str, float | None]]
+    summary: Summary | None, model: ModelMetadata | None, epochs: list[dict[str, float | None]]
 ) -> tuple[str, ...]:
     if summary is not None:
         return summary.label_names

@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from msa2net.evaluation.schema import Figure, ProtocolScores, Summary
+from msa2net.evaluation.schema import MetricValue, ProtocolScores, Summary
 from msa2net.evaluation.tables.model import (
     DISTANCES,
-    figure_text,
+    format_metric,
     partial_means,
     shown_metrics,
     shown_protocols,
@@ -60,7 +60,7 @@ def number(value: float, digits: int) -> str:
     return "∞" if math.isinf(value) else f"{value:.{digits}f}"
 
 
-def interval_text(metric: str, ends: Sequence[float | None] | None) -> str:
+def format_interval(metric: str, ends: Sequence[float | None] | None) -> str:
     """Write an interval, or a pair of quartiles; "" where there is none."""
     if ends is None:
         return ""
@@ -154,10 +154,10 @@ def _main_table(scores: ProtocolScores, metrics: list[str], *, median: bool) -> 
     headings = ["Dice", *(["Median"] if median else []), *(METRICS[name] for name in distances)]
     headings += ["n", "N/A", "Missed", "False pos."]
 
-    def cells(figures: dict[str, Figure]) -> list[Cell]:
+    def cells(figures: dict[str, MetricValue]) -> list[Cell]:
         dice = figures["dice"]
         quartiles = (dice.lower_quartile, dice.upper_quartile)
-        middle = (figure_text("dice", dice.median), interval_text("dice", quartiles))
+        middle = (format_metric("dice", dice.median), format_interval("dice", quartiles))
         return [
             _mean_cell("dice", dice, dice.n),
             *([middle] if median else []),
@@ -238,7 +238,7 @@ def _plain_table(scores: ProtocolScores, columns: Mapping[str, str]) -> dict[str
     }
 
 
-def _mean_cell(metric: str, figure: Figure, n: int) -> Cell:
+def _mean_cell(metric: str, figure: MetricValue, n: int) -> Cell:
     """A mean over its interval and, where they are other cases than the line's, their number."""
     return _cell(metric, figure.mean, figure.interval, figure.n, n)
 
@@ -255,10 +255,10 @@ def _mean_row(scores: ProtocolScores, metrics: list[str]) -> list[Cell]:
 def _cell(
     metric: str, mean: float | None, ends: Sequence[float | None] | None, own_n: int, n: int
 ) -> Cell:
-    small = [interval_text(metric, ends)]
+    small = [format_interval(metric, ends)]
     if mean is not None and own_n != n:
         small.append(f"n {own_n:,}")
-    return figure_text(metric, mean), ", ".join(filter(None, small))
+    return format_metric(metric, mean), ", ".join(filter(None, small))
 
 
 def _sum_of_n(scores: ProtocolScores, metric: str) -> int:

@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader, Dataset
 from msa2net.config import Config
 from msa2net.data.case import Case
 from msa2net.data.loading.augment import Augmentation
-from msa2net.data.loading.native_resolution import NativeSliceDataset
+from msa2net.data.loading.native_resolution import FullResolutionDataset
 from msa2net.data.loading.paper_augment import PaperAugmentation
-from msa2net.data.loading.slices import EpochSampler, SliceDataset, holders_of_classes
-from msa2net.data.prepared.slice_files import build_slices, naming
+from msa2net.data.loading.slices import EpochSampler, SliceDataset, slices_by_class
+from msa2net.data.prepared.slice_files import build_slices, error_context
 from msa2net.data.prepared.store import Store, image_path
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError
@@ -36,7 +36,7 @@ class CaseDataset(Dataset[Case]):
 
     def __getitem__(self, index: int) -> Case:
         case_id = self.ids[index]
-        with naming(case_id, image_path(self.store.root, case_id)):
+        with error_context(case_id, image_path(self.store.root, case_id)):
             return self.store.case(case_id)
 
 
@@ -72,9 +72,9 @@ class SegmentationData(L.LightningDataModule):
         self._repeats = "streams" in config.augment.paper_defects
         self.holders = []
         if config.train.balance:
-            self.holders = holders_of_classes(self.dataset.labels(), len(store.label_names))
+            self.holders = slices_by_class(self.dataset.labels(), len(store.label_names))
 
-    def count_holders(self) -> dict[str, int]:
+    def count_slices_by_class(self) -> dict[str, int]:
         """Return how many slices hold each class, for classes that `train.balance` draws for."""
         names = self.store.label_names[1:]
         return {name: len(held) for name, held in zip(names, self.holders, strict=True)}
@@ -83,7 +83,9 @@ class SegmentationData(L.LightningDataModule):
         """Say what `train.balance` does to this data."""
         if not self.holders:
             return []
-        counts = ", ".join(f"{name} in {count}" for name, count in self.count_holders().items())
+        counts = ", ".join(
+            f"{name} in {count}" for name, count in self.count_slices_by_class().items()
+        )
         return [
             f"train.balance: {self.config.train.balance:.0%} of the samples are drawn for a class, "
             f"each class as often as every other; of {len(self.dataset)} slices {counts}"
@@ -154,12 +156,12 @@ class SegmentationData(L.LightningDataModule):
 
 def create_dataset(
     config: Config, store: Store, preprocessing: Preprocessing, splits: Sequence[str]
-) -> SliceDataset | NativeSliceDataset:
+) -> SliceDataset | FullResolutionDataset:
     """Choose where samples are augmented: at the network's size, or at the image's own."""
     augment, seed = config.augment, config.train.seed
     if augment.recipe == "paper":
         changes = PaperAugmentation(augment.paper_defects)
-        return NativeSliceDataset(store, preprocessing, changes, seed, splits)
+        return FullResolutionDataset(store, preprocessing, changes, seed, splits)
     arrays = build_slices(store, preprocessing, splits)
     return SliceDataset(arrays, preprocessing, Augmentation(augment), seed)
 

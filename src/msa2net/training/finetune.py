@@ -14,7 +14,7 @@ from msa2net.inference.import_weights import HEAD, SYNAPSE_LABELS
 from msa2net.inference.run_folder import (
     MODEL_FILE,
     WEIGHTS_FILE,
-    ModelFacts,
+    ModelMetadata,
     check_weights,
     read_facts,
 )
@@ -45,7 +45,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class StartReport:
+class FineTuneReport:
     """What became of each entry of a network that started from another.
 
     Attributes:
@@ -129,7 +129,7 @@ def read_source(path: Path) -> Source:
 
 
 @torch.no_grad()
-def start_from(model: nn.Module, facts: ModelFacts, path: Path) -> StartReport:
+def start_from(model: nn.Module, facts: ModelMetadata, path: Path) -> FineTuneReport:
     """Take over from another network what fits; its classes and channels may be others.
 
     Entries of the same name and shape are copied. Of the head, the rows of classes that both
@@ -148,7 +148,7 @@ def start_from(model: nn.Module, facts: ModelFacts, path: Path) -> StartReport:
     source = read_source(path)
     check_finite(source.state.items(), origin=str(source.file))
     own = model.state_dict()  # shares the model's memory
-    report = StartReport(str(source.file), sha256(source.file))
+    report = FineTuneReport(str(source.file), sha256(source.file))
     first = _first_convolution(own)
     for name, target in own.items():
         given = source.state.get(name)
@@ -178,7 +178,7 @@ def start_from(model: nn.Module, facts: ModelFacts, path: Path) -> StartReport:
             f"have other names or shapes ({listed(list(report.left))}); is model.name or "
             "model.encoder another?"
         )
-    return StartReport(**asdict(report) | {"share": share})
+    return FineTuneReport(**asdict(report) | {"share": share})
 
 
 def _take_classes(
@@ -187,7 +187,7 @@ def _take_classes(
     given: Tensor,
     old: Sequence[str] | None,
     new: Sequence[str],
-    report: StartReport,
+    report: FineTuneReport,
 ) -> None:
     """Copy the rows of the head whose classes both networks know by name."""
     if given.shape[1:] != target.shape[1:]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from msa2net.data.case import Case
 from msa2net.data.orientation import view_along
-from msa2net.data.prepared.slice_files import naming
+from msa2net.data.prepared.slice_files import error_context
 from msa2net.data.prepared.splits import SPLITS
 from msa2net.data.prepared.store import Store, image_path
 from msa2net.data.preprocessing import Preprocessing
@@ -22,10 +22,10 @@ from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import WEIGHTS_FILE, check_weights, read_facts, write_facts
 from msa2net.metrics.calibration import calibrate, expected_calibration_error
 from msa2net.models.weights import load_weights
-from msa2net.quality.features import Features, looked_at, mean_thumbnail
-from msa2net.quality.fit_ranges import learn
-from msa2net.quality.monitor import CaseWatch, Lookout
-from msa2net.quality.reference_ranges import Usual
+from msa2net.quality.features import Features, mean_thumbnail, measured_slices
+from msa2net.quality.fit_ranges import fit_reference_ranges
+from msa2net.quality.monitor import CaseMonitor, QualityMonitor
+from msa2net.quality.reference_ranges import ReferenceRanges
 from msa2net.training.stopping import Looks
 
 TRAIN_CASES = 200  # that ranges are learnt from, evenly chosen; more say the same
@@ -34,7 +34,7 @@ FITTED_CASES = 64  # that the temperature is fitted to
 PIXELS = 200_000  # of all these together: their probabilities are the memory it takes
 
 
-def note_usual(
+def write_reference_ranges(
     run: Path,
     predictor: Predictor,
     batch_slices: int,
@@ -64,13 +64,13 @@ def note_usual(
     load_weights(predictor.model, run / WEIGHTS_FILE)
     flips = trained_flips(run, facts) if facts.training.get("flips") else ()
     ids = {split: [row.id for row in store.cases if row.split == split] for split in SPLITS}
-    val = [] if "val" in trained_on else few(ids["val"], VAL_CASES)
-    train = few([one for split in trained_on for one in ids[split]], TRAIN_CASES)
-    usual = measure(predictor, batch_slices, store, train, val, flips, looks)
+    val = [] if "val" in trained_on else evenly_chosen(ids["val"], VAL_CASES)
+    train = evenly_chosen([one for split in trained_on for one in ids[split]], TRAIN_CASES)
+    usual = measure_cases(predictor, batch_slices, store, train, val, flips, looks)
     write_facts(run, facts.model_copy(update={"usual": usual}))
 
 
-def measure(
+def measure_cases(
     predictor: Predictor,
     batch_slices: int,
     store: Store,
@@ -78,30 +78,30 @@ def measure(
     val: list[str],
     flips: tuple[Flip, ...],
     looks: Looks | None = None,
-) -> Usual:
-    """Look at cases of a training and return what is usual of them; `looks` as for `note_usual`."""
+) -> ReferenceRanges:
+    """Return what is usual of cases of a training; `looks` as for `write_reference_ranges`."""
     preprocessing, names = predictor.preprocessing, predictor.label_names
-    fitted = few(val, FITTED_CASES)
+    fitted = evenly_chosen(val, FITTED_CASES)
     total = 2 * len(train) + len(fitted) + len(val)
     numbers = iter(range(total) if looks is None else looks(range(total), total))
-    watches = [look_at(case, preprocessing, names) for case in _cases(store, train, numbers)]
+    watches = [measure_input(case, preprocessing, names) for case in _cases(store, train, numbers)]
     thumbnail = mean_thumbnail(watch.thumbnail for watch in watches).round(4)
     train_features: list[Features] = []
     for watch, case in zip(watches, _cases(store, train, numbers), strict=True):
         assert case.label is not None
         train_features.append(watch.features(np.asarray(case.label), thumbnail))
     if not val:
-        usual = learn(train_features, [])
+        usual = fit_reference_ranges(train_features, [])
         return usual.model_copy(update={"thumbnail": thumbnail.ravel().tolist()})
     temperature, reason = _fit(predictor, _cases(store, fitted, numbers))
     mirrored = Predictor(predictor.model, preprocessing, names, batch_slices, flips=flips)
-    lookout = Lookout(None, calibration=True)
-    lookout.temperature, lookout.thumbnail = temperature, thumbnail
-    for _ in mirrored.segment(_cases(store, val, numbers), lookout):
+    monitor = QualityMonitor(None, calibration=True)
+    monitor.temperature, monitor.thumbnail = temperature, thumbnail
+    for _ in mirrored.segment(_cases(store, val, numbers), monitor):
         pass
     next(numbers, None)  # the last one is done: a bar goes
-    usual = learn(train_features, list(lookout.features.values()), lookout.errors)
-    before, after = (expected_calibration_error(table) or 0.0 for table in lookout.tables_2B3)
+    usual = fit_reference_ranges(train_features, list(monitor.features.values()), monitor.errors)
+    before, after = (expected_calibration_error(table) or 0.0 for table in monitor.tables_2B3)
     return usual.model_copy(
         update={
             "temperature": temperature,
@@ -112,19 +112,21 @@ def measure(
     )
 
 
-def look_at(case: Case, preprocessing: Preprocessing, label_names: tuple[str, ...]) -> CaseWatch:
+def measure_input(
+    case: Case, preprocessing: Preprocessing, label_names: tuple[str, ...]
+) -> CaseMonitor:
     """Measure a case's input without any network."""
-    watch = CaseWatch(case, preprocessing, label_names)
+    watch = CaseMonitor(case, preprocessing, label_names)
     image_CZHW = view_along(case.geometry, preprocessing.orientation).of(case.image)
     value_range = preprocessing.intensity_range(image_CZHW)
     place = preprocessing.placement((image_CZHW.shape[2], image_CZHW.shape[3]))
-    for index in sorted(looked_at(image_CZHW.shape[1])):
+    for index in sorted(measured_slices(image_CZHW.shape[1])):
         image_C1HW = image_CZHW[:, index : index + 1]
-        watch.see(preprocessing.unit_slices(image_C1HW, value_range, place), place)
+        watch.observe_input(preprocessing.unit_slices(image_C1HW, value_range, place), place)
     return watch
 
 
-def few(ids: list[str], count: int) -> list[str]:
+def evenly_chosen(ids: list[str], count: int) -> list[str]:
     """Return at most `count` of them, evenly chosen."""
     if len(ids) <= count:
         return ids
@@ -133,12 +135,12 @@ def few(ids: list[str], count: int) -> list[str]:
 
 def _fit(predictor: Predictor, cases: Iterable[Case]) -> tuple[float, str]:
     """Fit the temperature to pixels of validation cases; see `calibrate`."""
-    lookout = Lookout(None, calibration=True, pixels=PIXELS // FITTED_CASES)
+    monitor = QualityMonitor(None, calibration=True, pixels=PIXELS // FITTED_CASES)
     sampled: list[tuple[NDArray[np.float32], NDArray[np.uint8]]] = []
-    for _ in predictor.segment(cases, lookout):  # all slices of a case are there when it comes
-        scores, truth = zip(*lookout.samples, strict=True)
+    for _ in predictor.segment(cases, monitor):  # all slices of a case are there when it comes
+        scores, truth = zip(*monitor.samples, strict=True)
         sampled.append((np.concatenate(scores), np.concatenate(truth)))
-        lookout.samples.clear()
+        monitor.samples.clear()
     temperature, reason = calibrate(sampled)
     return round(temperature, 4), reason
 
@@ -146,6 +148,6 @@ def _fit(predictor: Predictor, cases: Iterable[Case]) -> tuple[float, str]:
 def _cases(store: Store, ids: list[str], numbers: Iterator[int]) -> Iterable[Case]:
     for case_id in ids:
         next(numbers, None)
-        with naming(case_id, image_path(store.root, case_id)):
+        with error_context(case_id, image_path(store.root, case_id)):
             case = store.case(case_id)
         yield case

@@ -24,7 +24,7 @@ Context = AbstractContextManager[None]
 WRAPPED = "_checkpoint_wrapped_module."  # in the names of modules, not in those of weights
 
 
-def recompute_blocks(model: nn.Module) -> None:
+def checkpoint_blocks(model: nn.Module) -> None:
     """Let every block of a network be computed twice, in place; names of weights stay."""
     encoder = model.get_submodule("encoder")
     places = [

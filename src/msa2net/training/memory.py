@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from msa2net.config import Config, TrainConfig
-from msa2net.data.loading.native_resolution import NativeSliceDataset
+from msa2net.data.loading.native_resolution import FullResolutionDataset
 from msa2net.data.loading.slices import SliceDataset
 from msa2net.errors import ConfigError, is_out_of_memory
 from msa2net.training.gradient_checkpointing import WRAPPED, recomputed_blocks
@@ -26,7 +26,7 @@ KILLED_WORKER = "DataLoader worker"
 def explain(
     error: Exception,
     task: SegmentationTask,
-    dataset: SliceDataset | NativeSliceDataset,
+    dataset: SliceDataset | FullResolutionDataset,
     parts: tuple[int, int],
     config: Config,
     device: torch.device,

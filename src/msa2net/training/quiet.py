@@ -16,7 +16,7 @@ OWN_MISTAKE = r"`isinstance\(treespec, LeafSpec\)` is deprecated"  # of Lightnin
 
 
 @contextmanager
-def without_noise() -> Iterator[None]:
+def suppress_lightning_messages() -> Iterator[None]:
     """Leave such messages out inside; other messages and warnings are as they were."""
     loggers = [logging.getLogger(name) for name in LOGGERS]
     for logger in loggers:

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from msa2net.config import TrainConfig
-from msa2net.data.loading.augment import mix
+from msa2net.data.loading.augment import derive_seed
 from msa2net.metrics import CaseRow, summarise
 from msa2net.training.checkpoint import Checkpoints
 from msa2net.training.distributed import agree
@@ -125,7 +125,7 @@ class Recorder(L.Callback):
         progress = self.progress
         progress.waiting_seconds += time.monotonic() - self._ready
         part = progress.step * self.config.accumulate + self._part
-        seed = mix(self.config.seed, STEP_STREAM, part, trainer.global_rank)
+        seed = derive_seed(self.config.seed, STEP_STREAM, part, trainer.global_rank)
         pl_module.at = Step(progress.epoch + 1, progress.step + 1, seed, batch)
         torch.manual_seed(seed)
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from msa2net.training.finetune import StartReport
+from msa2net.training.finetune import FineTuneReport
 
 
 @dataclass(frozen=True)
@@ -33,5 +33,5 @@ class TrainingResult:
     finished: bool
     stopped_early: bool = False
     waiting_share: float | None = None
-    start: StartReport | None = None
+    start: FineTuneReport | None = None
     warnings: tuple[str, ...] = ()

@@ -27,15 +27,15 @@ from msa2net.training.datamodule import SegmentationData
 from msa2net.training.distributed import check_devices, find_processes
 from msa2net.training.ema import WeightAverage
 from msa2net.training.finetune import REPORT as START_REPORT
-from msa2net.training.finetune import StartReport, check_source, start_from
-from msa2net.training.fit_quality import note_usual
+from msa2net.training.finetune import FineTuneReport, check_source, start_from
+from msa2net.training.fit_quality import write_reference_ranges
 from msa2net.training.memory import explain
 from msa2net.training.nonfinite import REPORT as NONFINITE_REPORT
 from msa2net.training.nonfinite import LossWatch
 from msa2net.training.outcome import learning_warnings, note_outcome
 from msa2net.training.output_folder import check_run_folder, prepare_run_folder
 from msa2net.training.plan import Plan
-from msa2net.training.quiet import without_noise
+from msa2net.training.quiet import suppress_lightning_messages
 from msa2net.training.recorder import LAST, EpochListener, Recorder, kept_model, set_loader_reuse
 from msa2net.training.result import TrainingResult
 from msa2net.training.setup import (
@@ -79,7 +79,7 @@ def train(
             interrupted, what another network brought, a log that failed.
         callbacks: Lightning callbacks besides our own, for example a progress bar.
         looks: wraps numbers of the cases that are looked at when the last epoch is done, and how
-            many there are, to show a bar; see `note_usual`.
+            many there are, to show a bar; see `write_reference_ranges`.
 
     Raises:
         ConfigError: the folder holds a run already, a setting does not work or was changed, the
@@ -125,7 +125,7 @@ def _train(
         session.write_start()
     for note in notes:
         plan.tell(note)
-    with without_noise():
+    with suppress_lightning_messages():
         return session.run_all()
 
 
@@ -159,7 +159,7 @@ class _Session:
         model, self.model_facts = create_network(
             config, store, preprocessing, pretrained=saved is None
         )
-        self.start: StartReport | None = None
+        self.start: FineTuneReport | None = None
         if saved is None and config.model.start_from is not None:
             self.start = start_from(model, self.model_facts, config.model.start_from)
         if config.train.sync_batch_norm and plan.processes.size > 1 and plan.target.type == "cuda":
@@ -232,7 +232,7 @@ class _Session:
             "flips": config.augment.flips,
         }
         if self.data.holders:
-            training["slices_with_class"] = self.data.count_holders()
+            training["slices_with_class"] = self.data.count_slices_by_class()
         save_run(self.run, model, self.model_facts.model_copy(update={"training": training}))
         sync_folder(self.run)
 
@@ -306,7 +306,7 @@ class _Session:
         predictor.model.to(self.target)  # Lightning took it off the device
         looks = self.plan.stop.between(self.looks)
         try:
-            note_usual(self.run, predictor, slices, self.data.store, self.splits, looks)
+            write_reference_ranges(self.run, predictor, slices, self.data.store, self.splits, looks)
         except StopTraining:
             return False
         except Exception as error:

@@ -11,17 +11,17 @@ from torch import nn
 
 from msa2net.config import Config, TrainConfig
 from msa2net.data.geometry import Geometry
-from msa2net.data.loading.augment import mix
+from msa2net.data.loading.augment import derive_seed
 from msa2net.data.orientation import common_orientation
 from msa2net.data.prepared.splits import SPLITS
 from msa2net.data.prepared.store import Store
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.inference.run_folder import ModelFacts, NetworkFacts, software_versions
+from msa2net.inference.run_folder import ModelMetadata, NetworkMetadata, software_versions
 from msa2net.losses.deep_supervision import SupervisedLoss
 from msa2net.models.auxiliary_heads import SupervisedNetwork
 from msa2net.models.registry import create_model, find_model
 from msa2net.training.distributed import Processes, create_strategy
-from msa2net.training.gradient_checkpointing import recompute_blocks
+from msa2net.training.gradient_checkpointing import checkpoint_blocks
 from msa2net.training.progress import Progress
 from msa2net.training.task import choose_precision
 
@@ -75,13 +75,13 @@ def create_preprocessing(config: Config, store: Store) -> Preprocessing:
 
 def create_network(
     config: Config, store: Store, preprocessing: Preprocessing, *, pretrained: bool = True
-) -> tuple[nn.Module, ModelFacts]:
+) -> tuple[nn.Module, ModelMetadata]:
     """Build the network for a data set, its first weights drawn from `train.seed`.
 
     Pre-trained weights are not asked for where `pretrained` is off: a training that goes on has
     better ones.
     """
-    network = NetworkFacts(
+    network = NetworkMetadata(
         name=config.model.name,
         encoder=config.model.encoder,
         num_classes=len(store.label_names),
@@ -99,7 +99,7 @@ def create_network(
             layer_scale=config.model.layer_scale,
             depthwise_init=config.model.depthwise_init,
         )
-    facts = ModelFacts(
+    facts = ModelMetadata(
         network=network,
         label_names=store.label_names,
         preprocessing=preprocessing,
@@ -121,13 +121,13 @@ def supervise(
     and without them.
     """
     if config.gradient_checkpointing:
-        recompute_blocks(model)
+        checkpoint_blocks(model)
     if config.freeze_encoder:
         model.get_submodule("encoder").requires_grad_(False)
     if config.supervision == "none":
         return model, loss
     with torch.random.fork_rng():
-        torch.manual_seed(mix(config.seed, HEAD_STREAM))
+        torch.manual_seed(derive_seed(config.seed, HEAD_STREAM))
         network = SupervisedNetwork(model, num_classes)
     return network, SupervisedLoss(loss, mutation=config.supervision == "mutation")
 

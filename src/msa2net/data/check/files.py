@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from msa2net.data.check.findings import WHOLE, Finding, Level
-from msa2net.data.io.validation import readable, sides
+from msa2net.data.io.validation import format_bytes, format_shape
 from msa2net.data.prepared.slice_files import sliced
 from msa2net.data.prepared.store import Store, StoredCase, image_path, label_path, map_array
 from msa2net.errors import DataError
@@ -45,7 +45,7 @@ def _array_faults(
     if array.shape != shape:
         yield (
             f"the stored {name} has another shape than dataset.json says",
-            f"{sides(array.shape)}, not {sides(shape)}",
+            f"{format_shape(array.shape)}, not {format_shape(shape)}",
         )
     if array.dtype.kind not in kinds or (name == "label" and array.dtype != np.uint8):
         yield f"the stored {name} has a type that is not used", str(array.dtype)
@@ -151,12 +151,12 @@ def check_room(
     needed = (missing or total) * (2 * store.channels + 1) * math.prod(image_size)
     free = shutil.disk_usage(store.root).free
     folds = f" in {len(trainings)} folds" if len(trainings) > 1 else ""
-    detail = f"{readable(needed)} for {missing} slices{folds}, {readable(free)} are free"
-    size = sides(image_size)
+    detail = f"{format_bytes(needed)} for {missing} slices{folds}, {format_bytes(free)} are free"
+    size = format_shape(image_size)
     findings = []
     if total and not missing:
         what = f"the training slices at {size} are beside the prepared data already"
-        findings.append(Finding("note", WHOLE, what, "nothing to do", readable(needed)))
+        findings.append(Finding("note", WHOLE, what, "nothing to do", format_bytes(needed)))
     elif needed > free:
         what = f"the disk has no room for training slices at {size}"
         advice = "free some space, or move the prepared data to a larger disk"
@@ -170,7 +170,7 @@ def check_room(
         largest = max(held, key=lambda case_id: held[case_id])
         what = "this case needs the most memory, for image and label together"
         advice = "have several times that free for evaluation and prediction"
-        findings.append(Finding("note", largest, what, advice, readable(held[largest])))
+        findings.append(Finding("note", largest, what, advice, format_bytes(held[largest])))
     return findings
 
 

@@ -12,7 +12,7 @@ from msa2net.data.formats.synapse_files import HU_HIGH, HU_LOW
 from msa2net.data.labels import IGNORE
 from msa2net.data.prepared.intensity_statistics import ChannelStatistics
 from msa2net.data.prepared.splits import SPLITS
-from msa2net.data.prepared.store import Store, StoredCase, is_white, only_ignored
+from msa2net.data.prepared.store import Store, StoredCase, has_white_structure, only_ignored
 
 FULL = 0.95
 """Foreground that fills more of a case than this is probably an inverted mask."""
@@ -78,7 +78,7 @@ def check_organ_volumes(store: Store, row: StoredCase) -> list[Finding]:
 
 def check_white(store: Store, rows: Sequence[StoredCase]) -> list[Finding]:
     """Say what 255 was taken for, where all labels had to tell; an error if nothing is left."""
-    if is_white(rows):
+    if has_white_structure(rows):
         what = f"no label holds a 1, so {IGNORE} was taken for '{store.label_names[1]}'"
         advice = f"if {IGNORE} should be ignored, the labels lack the class itself, as 1"
         return [Finding("note", WHOLE, what, advice)]

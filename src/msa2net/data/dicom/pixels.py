@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from msa2net.data.dicom.pydicom_io import parsing, read_pixels, require
 from msa2net.data.dicom.slice_geometry import Slice
-from msa2net.data.io.validation import check_finite, check_held, sides
+from msa2net.data.io.validation import check_finite, check_held, format_shape
 from msa2net.errors import DataError
 
 MAX_PIXELS = 2**26
@@ -50,7 +50,7 @@ def check_sizes(slices: Sequence[Slice], whole_bytes: int) -> None:
     for slice_ in slices:
         if slice_.shape[0] * slice_.shape[1] > MAX_PIXELS:
             raise DataError(
-                f"{slice_.path} declares {sides(slice_.shape)} pixels in a slice; more than "
+                f"{slice_.path} declares {format_shape(slice_.shape)} pixels in a slice; more than "
                 f"{MAX_PIXELS:,} are not read"
             )
     if whole_bytes > _TRUSTED:
@@ -155,8 +155,8 @@ def _jpeg_shape(frame: bytes) -> tuple[int, int] | None:
 
 def _other_size(slice_: Slice, held: tuple[int, ...]) -> DataError:
     return DataError(
-        f"{slice_.path} declares {sides(slice_.shape)} pixels and holds {sides(held)}; it is "
-        "damaged"
+        f"{slice_.path} declares {format_shape(slice_.shape)} pixels and holds "
+        f"{format_shape(held)}; it is damaged"
     )
 
 

@@ -18,7 +18,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from msa2net.data.io.validation import readable, reading
+from msa2net.data.io.validation import file_errors, format_bytes
 from msa2net.errors import DataError
 
 HEADER_BYTES = 16 * 2**20
@@ -69,7 +69,7 @@ def parsing(path: Path) -> Iterator[None]:
         DataError: the block raised; Ctrl-C and the like pass unchanged.
     """
     require()
-    with reading(path, "DICOM"), silent():
+    with file_errors(path, "DICOM"), silent():
         try:
             yield
         except (DataError, MemoryError, EOFError):
@@ -115,7 +115,7 @@ def tag_name(tag: int) -> str:
 
 def has_preamble(path: Path) -> bool:
     """Tell whether a file begins as DICOM files do since 1993."""
-    with reading(path, "DICOM"), path.open("rb") as file:
+    with file_errors(path, "DICOM"), path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
 
 
@@ -231,8 +231,8 @@ class _Bounded:
 
     def too_large(self) -> DataError:
         return DataError(
-            f"{self._path} holds more than {readable(self._limit)} or millions of elements, far "
-            "more than its image needs; it is damaged or no image"
+            f"{self._path} holds more than {format_bytes(self._limit)} or millions of elements, "
+            "far more than its image needs; it is damaged or no image"
         )
 
     def _inflated(self) -> bytes:

@@ -25,7 +25,7 @@ from msa2net.data.dicom.headers import (
 from msa2net.data.dicom.pydicom_io import is_uid, parsing, read_identifiers, require
 from msa2net.data.dicom.slice_geometry import Slice, stack
 from msa2net.data.geometry import Geometry
-from msa2net.data.io.validation import sides
+from msa2net.data.io.validation import format_shape
 from msa2net.errors import DataError
 
 _MODALITIES = (
@@ -72,7 +72,9 @@ class Series:
 
     def __str__(self) -> str:
         number = "without number" if self.number is None else f"number {self.number}"
-        return f"{number}, {self.modality}, {self.slices} × {sides(self.shape)}{self._below()}"
+        return (
+            f"{number}, {self.modality}, {self.slices} × {format_shape(self.shape)}{self._below()}"
+        )
 
     def _below(self) -> str:
         """Say in which of the folders that it was looked for in."""

@@ -32,8 +32,8 @@ from msa2net.data.formats.volumes import (
     split_patients,
 )
 from msa2net.data.io.hdf5_npz import read_hdf5
-from msa2net.data.io.validation import whole_labels
-from msa2net.data.labels import IGNORE, remap
+from msa2net.data.io.validation import as_integer_labels
+from msa2net.data.labels import IGNORE, apply_label_table
 from msa2net.data.prepared.splits import SPLITS, refuse_parted_patients, splits_of_cases
 from msa2net.errors import DataError
 
@@ -119,7 +119,7 @@ def _read_hdf5(case_id: str, path: Path) -> Case:
             raise DataError(
                 f"{path}: '{name}' has {array.ndim} axes, expected 3 (slices, rows, columns)"
             )
-    label_ZHW = _to_classes(whole_labels(path, arrays["label"]), str(path))
+    label_ZHW = _to_classes(as_integer_labels(path, arrays["label"]), str(path))
     return Case(case_id, arrays["image"][None], label_ZHW, source=path)
 
 
@@ -247,4 +247,4 @@ def _split_training(patients: list[str], *, has_test: bool) -> dict[str, str]:
 
 def _to_classes(values: NDArray[Any], origin: str) -> NDArray[np.uint8]:
     table = {value: value for value in (*range(len(LABEL_NAMES)), IGNORE)}
-    return remap(values, table, origin=origin, meaning="ACDC's")
+    return apply_label_table(values, table, origin=origin, meaning="ACDC's")

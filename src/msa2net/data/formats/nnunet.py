@@ -38,7 +38,7 @@ from msa2net.data.formats.volumes import (
     split_patients,
 )
 from msa2net.data.io.nifti import read_nifti_label
-from msa2net.data.labels import IGNORE, remap
+from msa2net.data.labels import IGNORE, apply_label_table
 from msa2net.data.prepared.splits import (
     check_splits,
     patient_of,
@@ -272,4 +272,4 @@ def _to_classes(
         table[description.ignored] = IGNORE
     if white is not None and white.is_structure():
         table[IGNORE] = 1
-    return remap(values, table, origin=origin, meaning="declared in dataset.json")
+    return apply_label_table(values, table, origin=origin, meaning="declared in dataset.json")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from msa2net.data.case import Case
 from msa2net.data.formats.file_names import LABELS_FILE
 from msa2net.data.io.readers import exif_orientation, read_image, read_mask
-from msa2net.data.io.validation import sides
+from msa2net.data.io.validation import format_shape
 from msa2net.data.labels import IGNORE, white_is_structure
 from msa2net.errors import DataError
 from msa2net.text import listed
@@ -141,13 +141,14 @@ def read_pair(
         if values_HW.shape == case.image.shape[:1:-1] and exif_orientation(image) > 4:
             raise DataError(
                 f"case {case_id}: the camera turned {image}, so that viewers show "
-                f"{sides(case.image.shape[2:])} (rows × columns; EXIF orientation "
+                f"{format_shape(case.image.shape[2:])} (rows × columns; EXIF orientation "
                 f"{exif_orientation(image)}), and its mask {mask} is drawn on the stored "
-                f"{sides(values_HW.shape)}; turn the mask alike, or remove the EXIF orientation"
+                f"{format_shape(values_HW.shape)}; turn the mask alike, or remove the EXIF "
+                "orientation"
             )
         raise DataError(
-            f"case {case_id}: {image} is {sides(case.image.shape[2:])} and its mask {mask} is "
-            f"{sides(values_HW.shape)} (rows × columns); they must be the same"
+            f"case {case_id}: {image} is {format_shape(case.image.shape[2:])} and its mask {mask} "
+            f"is {format_shape(values_HW.shape)} (rows × columns); they must be the same"
         )
     drawn = binary or (white is not None and white.is_structure())
     label_HW = class_indices(values_HW, num_classes, binary=drawn, origin=str(mask))

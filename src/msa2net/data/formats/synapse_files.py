@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from msa2net.data.case import Case
 from msa2net.data.geometry import Geometry
 from msa2net.data.io.hdf5_npz import read_hdf5, read_npz
-from msa2net.data.io.validation import reading, sides, whole_labels
+from msa2net.data.io.validation import as_integer_labels, file_errors, format_shape
 from msa2net.errors import DataError
 from msa2net.files import atomic_path
 
@@ -52,8 +52,9 @@ def read_training_slices(paths: Sequence[Path]) -> Volume:
             image_ZHW = np.empty((len(paths), *image_HW.shape), np.float32)
         if image_HW.shape != image_ZHW.shape[1:]:
             raise DataError(
-                f"{path} is {sides(image_HW.shape)} but {paths[0].name} is "
-                f"{sides(image_ZHW.shape[1:])} (rows × columns); slices of a case are one size"
+                f"{path} is {format_shape(image_HW.shape)} but {paths[0].name} is "
+                f"{format_shape(image_ZHW.shape[1:])} (rows × columns); slices of a case are one "
+                "size"
             )
         image_ZHW[z] = image_HW
         labels.append(label_HW)
@@ -124,8 +125,8 @@ def _checked(
     """Return image as float16 or float32 and label as integers."""
     if image.ndim != axes or image.shape != label.shape:
         raise DataError(
-            f"{path}: image is {sides(image.shape)} and label is {sides(label.shape)}; both must "
-            f"have the same {axes} axes"
+            f"{path}: image is {format_shape(image.shape)} and label is "
+            f"{format_shape(label.shape)}; both must have the same {axes} axes"
         )
     low, high = float(image.min()), float(image.max())
     if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):
@@ -135,17 +136,17 @@ def _checked(
         )
     if image.dtype not in (np.float16, np.float32):
         image = image.astype(np.float32)
-    return image, whole_labels(path, label)
+    return image, as_integer_labels(path, label)
 
 
 def _npz_geometry(path: Path) -> Geometry:
-    with reading(path, "NPZ"), ZipFile(path) as archive:
+    with file_errors(path, "NPZ"), ZipFile(path) as archive:
         has_affine = "affine.npy" in archive.namelist()
     return _geometry(path, read_npz(path, ("affine",))["affine"]) if has_affine else Geometry()
 
 
 def _hdf5_geometry(path: Path) -> Geometry:
-    with reading(path, "HDF5"), h5py.File(path, "r", locking="best-effort") as file:
+    with file_errors(path, "HDF5"), h5py.File(path, "r", locking="best-effort") as file:
         if "affine" not in file.attrs:
             return Geometry()
         if file.attrs.get_id("affine").shape != (4, 4):  # before anything is read

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from msa2net.data.io.validation import (
     DEFLATE_RATIO,
     MAX_BYTES,
-    Readable,
+    ByteStream,
     check_finite,
     check_held,
     declared_bytes,
-    native,
+    file_errors,
+    format_bytes,
     read_bytes,
-    readable,
-    reading,
+    to_native_byte_order,
 )
 from msa2net.errors import DataError
 from msa2net.text import listed
@@ -59,7 +59,7 @@ def read_hdf5(path: Path, keys: Sequence[str], most: int = MAX_BYTES) -> dict[st
             a group, a link into another file, values that are no numbers, NaN, an unusual filter,
             or more than `most` bytes.
     """
-    with reading(path, "HDF5"):
+    with file_errors(path, "HDF5"):
         # Locks fail on read-only and network folders; a file in the middle of being written is
         # found by its checksum or its end.
         with h5py.File(path, "r", locking="best-effort") as file:
@@ -86,7 +86,7 @@ def read_npz(path: Path, keys: Sequence[str], most: int = MAX_BYTES) -> dict[str
         DataError: missing or damaged file, a key that is missing (the sentence names those there),
             pickled objects or other values that are no numbers, NaN, or more than `most` bytes.
     """
-    with reading(path, "NPZ"):
+    with file_errors(path, "NPZ"):
         with zipfile.ZipFile(path) as archive:
             members = {name.removesuffix(".npy"): name for name in archive.namelist()}
             arrays: dict[str, NDArray[Any]] = {}
@@ -106,7 +106,8 @@ def _missing(path: Path, key: str, known: Sequence[str]) -> str:
 def _check_total(path: Path, size: int, most: int) -> None:
     if size > most:
         raise DataError(
-            f"{path} declares {readable(size)} of arrays; more than {readable(most)} are not read"
+            f"{path} declares {format_bytes(size)} of arrays; more than {format_bytes(most)} are "
+            "not read"
         )
 
 
@@ -131,13 +132,13 @@ def _read_member(
         flat = read_bytes(stream, size).view(dtype)
         if stream.read(1):
             raise DataError(f"{path}: array '{name}' holds more bytes than it declares")
-    flat = native(flat)
+    flat = to_native_byte_order(flat)
     check_finite(path, flat)
     return flat.reshape(shape, order="F" if fortran_order else "C")
 
 
 def _npy_header(
-    path: Path, name: str, stream: Readable
+    path: Path, name: str, stream: ByteStream
 ) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Read shape, order and type; NumPy's own reader takes up to 4 GiB before it asks."""
     start = stream.read(8)
@@ -147,7 +148,9 @@ def _npy_header(
         raise DataError(f"{path}: '{name}' is not a NumPy array")
     length = int.from_bytes(stream.read(2 if start[6] == 1 else 4), "little")
     if length > _LARGEST_NPY_HEADER:
-        raise DataError(f"{path}: array '{name}' has a header of {readable(length)}; it is damaged")
+        raise DataError(
+            f"{path}: array '{name}' has a header of {format_bytes(length)}; it is damaged"
+        )
     text = stream.read(length)
     if len(text) < length:
         raise EOFError

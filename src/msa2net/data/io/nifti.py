@@ -27,17 +27,17 @@ from msa2net.data.geometry import (
 )
 from msa2net.data.io.validation import (
     DEFLATE_RATIO,
-    Readable,
+    ByteStream,
+    as_integer_labels,
     blocks,
     check_end,
     check_finite,
     check_held,
     declared_bytes,
-    native,
+    file_errors,
+    format_shape,
     read_bytes,
-    reading,
-    sides,
-    whole_labels,
+    to_native_byte_order,
 )
 from msa2net.errors import DataError
 from msa2net.files import atomic_path
@@ -100,7 +100,7 @@ def read_nifti_image(path: Path) -> tuple[NDArray[Any], Geometry]:
         DataError: missing, damaged, too large, not 3-D or 4-D, of complex or colour values, without
             a usable position, or with NaN or infinities.
     """
-    with reading(path, "NIfTI"):
+    with file_errors(path, "NIfTI"):
         header, flat = _read(path)
         file_XYZC = flat.reshape(header.shape, order="F")
         image_CZHW = to_training(file_XYZC.transpose(3, 0, 1, 2), header.layout.orientation)
@@ -116,14 +116,14 @@ def read_nifti_label(path: Path) -> tuple[NDArray[Any], Geometry]:
     Raises:
         DataError: as `read_nifti_image`, or several volumes, or values that are not whole.
     """
-    with reading(path, "NIfTI"):
+    with file_errors(path, "NIfTI"):
         header, flat = _read(path)
         if header.shape[3] != 1:
             raise DataError(
                 f"{path} holds {header.shape[3]} volumes; a label holds one, with one class index "
                 "per voxel"
             )
-        labels = whole_labels(path, flat)
+        labels = as_integer_labels(path, flat)
         file_XYZ = labels.reshape(header.shape[:3], order="F")
         labels_ZHW = to_training(file_XYZ, header.layout.orientation)
         return np.ascontiguousarray(labels_ZHW), Geometry.from_layout(header.layout)
@@ -157,8 +157,8 @@ def write_nifti_labels(path: Path, labels_ZHW: NDArray[Any], geometry: Geometry)
         file_XYZ = to_file(labels_ZHW, layout.orientation).astype(dtype)
         if file_XYZ.shape != layout.shape:
             raise DataError(
-                f"{path}: the mask is {sides(file_XYZ.shape)} and the scan it belongs to "
-                f"{sides(layout.shape)} voxels; they must be the same grid"
+                f"{path}: the mask is {format_shape(file_XYZ.shape)} and the scan it belongs to "
+                f"{format_shape(layout.shape)} voxels; they must be the same grid"
             )
         image_class = _image_class(layout.shape, layout.version)
         image = image_class(file_XYZ, None, _mask_header(image_class.header_class(), layout, dtype))
@@ -216,7 +216,7 @@ def _read(path: Path) -> tuple[_Header, NDArray[Any]]:
         flat = read_bytes(stream, size).view(header.dtype)
         # A packed stream's checksum is compared only at its end.
         check_end(path, stream)
-    flat = native(flat)
+    flat = to_native_byte_order(flat)
     if header.scaled:
         flat = _scale(flat, header.slope, header.intercept)
     check_finite(path, flat)
@@ -231,7 +231,7 @@ def _scale(flat: NDArray[Any], slope: float, intercept: float) -> NDArray[np.flo
     return scaled
 
 
-def _read_header(path: Path, stream: Readable) -> _Header:
+def _read_header(path: Path, stream: ByteStream) -> _Header:
     raw = _parse_header(path, stream)
     version = 2 if isinstance(raw, nibabel.Nifti2Header) else 1
     code = int(raw["datatype"])
@@ -261,7 +261,7 @@ def _read_header(path: Path, stream: Readable) -> _Header:
     )
 
 
-def _parse_header(path: Path, stream: Readable) -> Any:
+def _parse_header(path: Path, stream: ByteStream) -> Any:
     """Return nibabel's header, of version 1 or 2; its contents are not checked yet."""
     start = stream.read(nibabel.Nifti2Header.sizeof_hdr)
     if not start:
@@ -294,8 +294,8 @@ def _shape(path: Path, raw: Any) -> tuple[int, int, int, int]:
         shape.pop()
     if len(shape) not in (3, 4):
         raise DataError(
-            f"{path} has {len(shape)} dimensions ({sides(shape)}); a volume has 3, or 4 with one "
-            "channel per volume"
+            f"{path} has {len(shape)} dimensions ({format_shape(shape)}); a volume has 3, or 4 "
+            "with one channel per volume"
         )
     x, y, z, channels = (*shape, 1)[:4]
     return x, y, z, channels

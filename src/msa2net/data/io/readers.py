@@ -16,7 +16,7 @@ from msa2net.data.dicom.headers import DICOM_SUFFIXES, is_dicom
 from msa2net.data.dicom.reader import read_series
 from msa2net.data.grids import require_same_grid
 from msa2net.data.io.nifti import NIFTI_SUFFIXES, is_nifti, read_nifti_image
-from msa2net.data.io.validation import check_finite, whole_labels
+from msa2net.data.io.validation import as_integer_labels, check_finite
 from msa2net.errors import DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -82,7 +82,7 @@ def read_mask(path: Path) -> NDArray[Any]:
             )
         array = array[..., 0]
     check_finite(path, array)
-    return whole_labels(path, array)
+    return as_integer_labels(path, array)
 
 
 def exif_orientation(path: Path) -> int:

@@ -30,7 +30,7 @@ _LARGEST_LABEL = 2**31 - 1
 _LABEL_TOLERANCE = 1e-3  # from a whole number
 
 
-class Readable(Protocol):
+class ByteStream(Protocol):
     """A stream of bytes, of a plain file or of one that is unpacked on the way."""
 
     def read(self, size: int, /) -> bytes:
@@ -55,7 +55,7 @@ _PARSER_ERRORS = (
 
 
 @contextmanager
-def reading(path: Path, kind: str) -> Iterator[None]:
+def file_errors(path: Path, kind: str) -> Iterator[None]:
     """Turn whatever a parser stumbles over in `path` into one sentence.
 
     Args:
@@ -92,12 +92,14 @@ def declared_bytes(path: Path, shape: Sequence[int], itemsize: int) -> int:
         DataError: an axis is not positive, or the array exceeds `MAX_BYTES`.
     """
     if any(side < 1 for side in shape):
-        raise DataError(f"{path} declares an array of {sides(shape)}; every side must be positive")
+        raise DataError(
+            f"{path} declares an array of {format_shape(shape)}; every side must be positive"
+        )
     size = math.prod(int(side) for side in shape) * itemsize
     if size > MAX_BYTES:
         raise DataError(
-            f"{path} declares an array of {sides(shape)}, {readable(size)}; "
-            f"more than {readable(MAX_BYTES)} are not read"
+            f"{path} declares an array of {format_shape(shape)}, {format_bytes(size)}; "
+            f"more than {format_bytes(MAX_BYTES)} are not read"
         )
     return size
 
@@ -117,12 +119,12 @@ def check_held(path: Path, declared: int, held: int, ratio: int = 1) -> None:
     if declared > held * ratio:
         packed = " packed" if ratio > 1 else ""
         raise DataError(
-            f"{path} declares {readable(declared)} of data and holds {readable(held)}{packed}, "
-            "too little for that; it is truncated or damaged"
+            f"{path} declares {format_bytes(declared)} of data and holds "
+            f"{format_bytes(held)}{packed}, too little for that; it is truncated or damaged"
         )
 
 
-def read_bytes(stream: Readable, size: int) -> NDArray[np.uint8]:
+def read_bytes(stream: ByteStream, size: int) -> NDArray[np.uint8]:
     """Read exactly `size` bytes; memory is touched only as data arrive.
 
     Raises:
@@ -139,7 +141,7 @@ def read_bytes(stream: Readable, size: int) -> NDArray[np.uint8]:
     return raw
 
 
-def check_end(path: Path, stream: Readable) -> None:
+def check_end(path: Path, stream: ByteStream) -> None:
     """Read what follows the data, so that a packed stream compares its checksum.
 
     Raises:
@@ -151,7 +153,7 @@ def check_end(path: Path, stream: Readable) -> None:
     raise DataError(f"{path} holds far more data than it declares; its header is damaged")
 
 
-def native(flat: NDArray[Any]) -> NDArray[Any]:
+def to_native_byte_order(flat: NDArray[Any]) -> NDArray[Any]:
     """Return the values in this machine's byte order, swapped in place if they are not."""
     if flat.dtype.isnative:
         return flat
@@ -181,7 +183,7 @@ def check_finite(path: Path, array: NDArray[Any]) -> None:
         )
 
 
-def whole_labels(path: Path, array: NDArray[Any]) -> NDArray[Any]:
+def as_integer_labels(path: Path, array: NDArray[Any]) -> NDArray[Any]:
     """Turn label values into integers; floats must be whole numbers, as nearly as 1e-3.
 
     Programs that scale, resample or average labels leave 0.9999999 where 1 was meant.
@@ -222,12 +224,12 @@ def whole_labels(path: Path, array: NDArray[Any]) -> NDArray[Any]:
     return labels
 
 
-def sides(shape: Sequence[int]) -> str:
+def format_shape(shape: Sequence[int]) -> str:
     """Write a shape for people: 512×512×90."""
     return "×".join(str(side) for side in shape) or "no axes"
 
 
-def readable(size: int) -> str:
+def format_bytes(size: int) -> str:
     """Write a number of bytes for people: 7.0 GiB."""
     value = float(size)
     for unit in ("bytes", "KiB", "MiB"):

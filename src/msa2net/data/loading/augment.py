@@ -16,7 +16,7 @@ GREY_OF_COLOUR = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as in torchvision
 
 
 @dataclass(frozen=True)
-class Move:
+class SpatialTransform:
     """Where everything goes, image and label alike.
 
     Attributes:
@@ -75,8 +75,10 @@ class Augmentation:
         """
         if not self._moves and not self._jitters:
             return unit_Chw, label_hw
-        generator = Generator().manual_seed(mix(*key))
-        moved_Chw, label_hw = move(unit_Chw, label_hw, self.draw_move(generator, label_hw.shape))
+        generator = Generator().manual_seed(derive_seed(*key))
+        moved_Chw, label_hw = transform_spatially(
+            unit_Chw, label_hw, self.draw_spatial_transform(generator, label_hw.shape)
+        )
         if moved_Chw is unit_Chw:  # the caller's own stays as it is
             moved_Chw = unit_Chw.clone()
         if self._jitters:
@@ -87,7 +89,9 @@ class Augmentation:
                 jitter(part, self.draw_jitter(generator), generator)
         return moved_Chw.clamp_(0.0, 1.0), label_hw
 
-    def draw_move(self, generator: Generator, size: tuple[int, ...]) -> Move:
+    def draw_spatial_transform(
+        self, generator: Generator, size: tuple[int, ...]
+    ) -> SpatialTransform:
         """Draw flips and an affine map for an image of (h, w).
 
         Angles, shears and scales are uniform in their ranges, shifts uniform and in whole pixels.
@@ -106,7 +110,9 @@ class Augmentation:
                     config.shear_degrees * (2 * draw[8] - 1),
                 ),
             )
-        return Move(draw[0] < config.horizontal_flip, draw[1] < config.vertical_flip, affine)
+        return SpatialTransform(
+            draw[0] < config.horizontal_flip, draw[1] < config.vertical_flip, affine
+        )
 
     def draw_jitter(self, generator: Generator) -> Jitter:
         """Draw factors, uniform about 1, and the order in which they are applied."""
@@ -122,7 +128,9 @@ class Augmentation:
         return Jitter(ordered, self.config.noise_std)
 
 
-def move(unit_Chw: Tensor, label_hw: Tensor, how: Move) -> tuple[Tensor, Tensor]:
+def transform_spatially(
+    unit_Chw: Tensor, label_hw: Tensor, how: SpatialTransform
+) -> tuple[Tensor, Tensor]:
     """Move an image and its label; what does not move at all is returned as it is."""
     if how.affine is not None:
         return warp(
@@ -172,10 +180,10 @@ STEPS = {"brightness": _brightness, "contrast": _contrast, "saturation": _satura
 
 
 SAMPLING = "BLAKE2b"
-"""How `mix` draws seeds; stored with checkpoints, since another way draws other samples."""
+"""How `derive_seed` draws seeds; stored with checkpoints, since another way draws other samples."""
 
 
-def mix(*key: int) -> int:
+def derive_seed(*key: int) -> int:
     """Derive a seed of 63 bits from integers, the same on every machine and version of Python.
 
     It is the start of BLAKE2b over the integers in decimal, one space between them: neighbouring

@@ -15,12 +15,12 @@ from torch.utils.data import Dataset
 
 from msa2net.data.loading.paper_augment import PaperAugmentation
 from msa2net.data.loading.slices import Position, sample_key
-from msa2net.data.prepared.slice_files import naming
+from msa2net.data.prepared.slice_files import error_context
 from msa2net.data.prepared.store import Store, image_path
 from msa2net.data.preprocessing import Preprocessing, ValueRange
 
 
-class NativeSliceDataset(Dataset[dict[str, Any]]):
+class FullResolutionDataset(Dataset[dict[str, Any]]):
     """Slices of splits, indexed and drawn as those of `SliceDataset`."""
 
     def __init__(
@@ -58,7 +58,7 @@ class NativeSliceDataset(Dataset[dict[str, Any]]):
             SampleError: naming case and file.
         """
         case_id, index = self.origin[position[1]]
-        with naming(f"{case_id}, slice {index}", image_path(self.store.root, case_id)):
+        with error_context(f"{case_id}, slice {index}", image_path(self.store.root, case_id)):
             case = self.store.case(case_id, strict=case_id not in self._ranges)
             assert case.label is not None
             if case_id not in self._ranges:

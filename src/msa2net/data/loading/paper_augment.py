@@ -17,7 +17,7 @@ from torch import Tensor
 
 from msa2net.config import PaperDefect
 from msa2net.data.loading.affine import Affine, sample, sampling_grid
-from msa2net.data.loading.augment import mix
+from msa2net.data.loading.augment import derive_seed
 
 Pair = tuple[Tensor, Tensor]
 Change = Callable[[Tensor, Tensor, Generator], Pair]
@@ -46,7 +46,7 @@ class PaperAugmentation:
             _scale,
             _rotate,
             _shear,
-            _bend,
+            _piecewise_affine,
             _translate,
         )
 
@@ -61,7 +61,7 @@ class PaperAugmentation:
         Returns:
             The changed pair, of the same shapes; the image may leave [0, 1].
         """
-        draw = np.random.default_rng(mix(*key))
+        draw = np.random.default_rng(derive_seed(*key))
         for index in draw.permutation(len(self.changes))[: draw.integers(MOST + 1)]:
             unit_CHW, label_HW = self.changes[index](unit_CHW, label_HW, draw)
         return unit_CHW, label_HW
@@ -109,7 +109,7 @@ def _translate(unit_CHW: Tensor, label_HW: Tensor, draw: Generator) -> Pair:
     return _map(unit_CHW, label_HW, Affine(shift=(across * width, down * height)).inverse())
 
 
-def _bend(unit_CHW: Tensor, label_HW: Tensor, draw: Generator) -> Pair:
+def _piecewise_affine(unit_CHW: Tensor, label_HW: Tensor, draw: Generator) -> Pair:
     """Move each of 4×4 points by about 0.8 to 3 % of the sides; triangles between them follow.
 
     A point is not moved out of the image. Each square between four points is cut into two

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from msa2net.data.loading.augment import Augmentation
-from msa2net.data.prepared.slice_files import SliceArrays, naming
+from msa2net.data.prepared.slice_files import SliceArrays, error_context
 from msa2net.data.preprocessing import Preprocessing
 
 Position = tuple[int, ...]  # (epoch, index), and with repeated streams a place in the stream
@@ -30,7 +30,7 @@ def sample_key(seed: int, position: Position) -> tuple[int, int, int]:
     return (seed, 0, place[0]) if place else (seed, epoch, index)
 
 
-def holders_of_classes(
+def slices_by_class(
     labels: Iterable[NDArray[np.uint8]], num_classes: int
 ) -> list[NDArray[np.int64]]:
     """Return for each class but the background the slices that hold it."""
@@ -71,7 +71,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
             SampleError: naming case and file.
         """
         case_id, slice_index = self.arrays.origin[index := position[1]]
-        with naming(f"{case_id}, slice {slice_index}", self.arrays.path(index)):
+        with error_context(f"{case_id}, slice {slice_index}", self.arrays.path(index)):
             half_Chw, read_hw = self.arrays[index]
             unit_Chw = torch.from_numpy(half_Chw.astype(np.float32))
             unit_Chw, label_hw = self.augmentation(

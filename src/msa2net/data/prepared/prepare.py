@@ -16,7 +16,7 @@ from PIL import Image
 
 from msa2net.config import DataConfig
 from msa2net.data.case import Case
-from msa2net.data.prepared.training_warnings import warn_of_doubts
+from msa2net.data.prepared.training_warnings import warn_before_training
 from msa2net.data.formats import open_source
 from msa2net.data.formats.source import Source, SourceCase
 from msa2net.data.io.readers import exif_orientation
@@ -75,7 +75,7 @@ def prepare(
     drawn = data.format == "phantom"  # has no raw files, and is finished or changed all the same
     if data.root is None and not drawn and (data.prepared / INDEX).is_file():
         store = open_prepared(data)
-        warn_of_doubts(store)
+        warn_before_training(store)
         return store
     if data.root is not None and data.root.resolve() == data.prepared.resolve():
         raise ConfigError(f"{data.root} holds the raw data; name another folder to prepare into")
@@ -90,7 +90,7 @@ def prepare(
         work.clean()
     if work.failures:
         raise DataError(_failure_sentence([*work.failures.values()], len(source.cases)))
-    warn_of_doubts(work.store())
+    warn_before_training(work.store())
     return with_splits(work.store(), data)
 
 

@@ -45,7 +45,7 @@ class SampleError(DataError):
 
 
 @contextmanager
-def naming(case_id: str, file: Path) -> Iterator[None]:
+def error_context(case_id: str, file: Path) -> Iterator[None]:
     """Let whatever fails inside say which case and file it was about.
 
     Raises:
@@ -274,12 +274,12 @@ def _prepared_slices(
         SampleError: naming case and file.
     """
     file = image_path(store.root, case_id)
-    with naming(case_id, file):
+    with error_context(case_id, file):
         case = store.case(case_id)
         assert case.label is not None
         value_range = preprocessing.intensity_range(case.image)
     for index in range(case.image.shape[1]):
-        with naming(case_id, file):
+        with error_context(case_id, file):
             image = case.image[:, index : index + 1]
             unit = preprocessing.unit_slices(image, value_range)
             label = preprocessing.label_slices(case.label[index : index + 1])

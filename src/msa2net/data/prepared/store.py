@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from msa2net.config import DataConfig
 from msa2net.data.case import Case, Geometry, Segmentation
-from msa2net.data.io.validation import sides
+from msa2net.data.io.validation import format_shape
 from msa2net.data.labels import IGNORE
 from msa2net.data.prepared.splits import SPLITS, resplit
 from msa2net.data.prepared.intensity_statistics import ChannelStatistics
@@ -185,7 +185,7 @@ def only_ignored(rows: Iterable[StoredCase]) -> bool:
     return str(IGNORE) in values and values <= {"0", str(IGNORE)}
 
 
-def is_white(rows: Iterable[StoredCase]) -> bool:
+def has_white_structure(rows: Iterable[StoredCase]) -> bool:
     """Tell whether 255 was taken for the second of two classes."""
     return any(row.recipe.endswith(WHITE) for row in rows)
 
@@ -330,7 +330,7 @@ def _open_array(path: Path, shape: tuple[int, ...], kinds: str) -> NDArray[Any]:
         size = 1 if kinds == "u" else array.itemsize
         if array.shape == shape and array.dtype.kind in kinds and array.itemsize == size:
             return array
-        reason = f"it is {array.dtype} of {sides(array.shape)}, {sides(shape)} is expected"
+        reason = f"it is {array.dtype} of {format_shape(array.shape)}, {format_shape(shape)} is expected"
     except (FileNotFoundError, DataError) as error:
         reason = error
     raise DataError(

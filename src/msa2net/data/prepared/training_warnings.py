@@ -7,13 +7,13 @@ from msa2net.data.check.dataset import check_encoding
 from msa2net.data.geometry import Geometry
 from msa2net.data.labels import IGNORE
 from msa2net.data.orientation import describe_recut
-from msa2net.data.prepared.store import Store, is_white, only_ignored
+from msa2net.data.prepared.store import Store, has_white_structure, only_ignored
 from msa2net.text import listed
 
 _log = logging.getLogger(__name__)
 
 
-def warn_of_doubts(store: Store) -> None:
+def warn_before_training(store: Store) -> None:
     """Log a warning for everything about a data set that may be meant, and may be a mistake.
 
     Label encodings that the organs contradict, a meaning of 255 that had to be guessed, photographs
@@ -32,7 +32,7 @@ def _encoding(store: Store) -> Iterable[str]:
 
 
 def _white(store: Store) -> Iterable[str]:
-    if is_white(store.cases):
+    if has_white_structure(store.cases):
         yield (
             f"no label holds a 1, so {IGNORE} is taken for '{store.label_names[1]}' in all of "
             f"them; beside a 1 in any label, {IGNORE} would be ignored"

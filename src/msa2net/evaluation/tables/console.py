@@ -23,10 +23,10 @@ from msa2net.evaluation.tables.model import (
     HEADINGS,
     NOT_APPLICABLE,
     SHORT_COUNT_HEADINGS,
-    figure_text,
+    format_interval,
+    format_metric,
     heading,
     interval_notes,
-    interval_text,
     legend,
     reference_rows,
     selection_note,
@@ -308,15 +308,15 @@ def _console_spread(summary: Mapping[str, Any]) -> list[RenderableType]:
     for label in summary["label_names"][1:]:
         figure = entry["classes"][label]["dice"]
         quartiles = (figure[key] for key in ("lower_quartile", "median", "upper_quartile"))
-        cells = [interval_text("dice", figure["interval"])]
-        cells += [figure_text("dice", value) for value in quartiles]
+        cells = [format_interval("dice", figure["interval"])]
+        cells += [format_metric("dice", value) for value in quartiles]
         cells.append(str(figure["not_applicable"]))
         if worst:
             cells += [folded_name(one, width) for one in cases.get(label) or [NOT_APPLICABLE]]
         table.add_row(Text(folded_name(label, width)), *map(Text, cells))
     if len(summary["label_names"]) > 2:
         table.add_section()
-        cells = [interval_text("dice", entry["mean_interval"]["dice"]), *[""] * 3]
+        cells = [format_interval("dice", entry["mean_interval"]["dice"]), *[""] * 3]
         cells.append(str(entry["mean_counts"]["dice"]["not_applicable"]))
         table.add_row(*(Text(cell) for cell in ("mean", *cells)), style="bold")
     explained = _SPREAD_LEGEND.format(", case where it is lowest" if worst else "")

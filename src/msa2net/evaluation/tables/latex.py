@@ -10,10 +10,10 @@ from msa2net.evaluation.tables.model import (
     DISTANCES,
     HEADINGS,
     NOT_APPLICABLE,
-    figure_text,
+    format_interval,
+    format_metric,
     heading,
     interval_notes,
-    interval_text,
     selection_note,
     subset_note,
 )
@@ -135,7 +135,7 @@ def _cell(entry: Mapping[str, Any], column: _Column, in_percent: bool) -> str:
 def _figure(metric: str, value: float | str | None, in_percent: bool) -> str:
     if in_percent and metric not in DISTANCES and value is not None:
         return f"{100 * float(value):.2f}"
-    return figure_text(metric, value)
+    return format_metric(metric, value)
 
 
 def _comments(
@@ -160,7 +160,7 @@ def _comments(
             n = sum_of_n(entry, metric)
             if entry["mean"].get(metric) is not None and n != sum_of_n(entry, "dice"):
                 yield _comment(f"{name}: the {HEADINGS[metric]} is a mean of {n} scores.")
-        interval = interval_text("dice", entry.get("mean_interval", {}).get("dice"))
+        interval = format_interval("dice", entry.get("mean_interval", {}).get("dice"))
         if interval != NOT_APPLICABLE:
             yield _comment(f"{name}: the 95 % interval of the DSC is {interval} (as fractions).")
         for note in interval_notes(entry, "dice"):

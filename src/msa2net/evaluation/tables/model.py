@@ -140,7 +140,7 @@ def partial_means(
     ]
 
 
-def figure_text(metric: str, value: float | str | None) -> str:
+def format_metric(metric: str, value: float | str | None) -> str:
     """Write a figure: a distance with two decimals, a percentage with one, a share with four.
 
     Args:
@@ -155,11 +155,11 @@ def figure_text(metric: str, value: float | str | None) -> str:
     return f"{number:+.1f}" if metric.endswith("_percent") else f"{number:.{_digits(metric)}f}"
 
 
-def interval_text(metric: str, ends: Sequence[float] | None) -> str:
+def format_interval(metric: str, ends: Sequence[float] | None) -> str:
     """Write an interval as `0.8123–0.9034`; a dash if there is none."""
     if ends is None:
         return NOT_APPLICABLE
-    return NOT_APPLICABLE.join(figure_text(metric, end) for end in ends)
+    return NOT_APPLICABLE.join(format_metric(metric, end) for end in ends)
 
 
 def interval_notes(entry: Mapping[str, Any], metric: str) -> list[str]:

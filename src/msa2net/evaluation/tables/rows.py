@@ -8,9 +8,9 @@ from msa2net.evaluation.tables.model import (
     DISTANCES,
     HEADINGS,
     NOT_APPLICABLE,
-    figure_text,
+    format_interval,
+    format_metric,
     further_headings,
-    interval_text,
     partial_means,
     shown_metrics,
     shown_protocols,
@@ -149,13 +149,16 @@ def spread_table(summary: Mapping[str, Any]) -> Table | None:
         for metric in metrics:
             figure = entry["classes"][label][metric]
             keys = ("sd", "lower_quartile", "median", "upper_quartile")
-            mean = [figure_text(metric, figure["mean"]), interval_text(metric, figure["interval"])]
-            rest = [figure_text(metric, figure[key]) for key in keys]
+            mean = [
+                format_metric(metric, figure["mean"]),
+                format_interval(metric, figure["interval"]),
+            ]
+            rest = [format_metric(metric, figure[key]) for key in keys]
             rows.append([label, HEADINGS[metric], *mean, *rest, str(figure["n"])])
     mean_lines = [
         [
-            *("mean", HEADINGS[metric], figure_text(metric, entry["mean"][metric])),
-            interval_text(metric, entry["mean_interval"][metric]),
+            *("mean", HEADINGS[metric], format_metric(metric, entry["mean"][metric])),
+            format_interval(metric, entry["mean_interval"][metric]),
             *[""] * 4,
             str(entry["mean_counts"][metric]["n"]),
         ]
@@ -195,7 +198,7 @@ def worst_table(summary: Mapping[str, Any]) -> Table | None:
         [
             label,
             "; ".join(
-                f"{one['case']} ({figure_text('dice', one['dice'])}"
+                f"{one['case']} ({format_metric('dice', one['dice'])}"
                 f"{_OUTCOMES.get(one['outcome'], '')})"
                 for one in cases
             )
@@ -215,14 +218,14 @@ def _class_line(
 ) -> Line:
     dice = figures["dice"]
     cells = [_cell(figures.get(metric), metric, dice["n"], own_n=own_n) for metric in metrics]
-    return Line(label, names, cells, interval_text("dice", dice.get("interval")), _counts([dice]))
+    return Line(label, names, cells, format_interval("dice", dice.get("interval")), _counts([dice]))
 
 
 def _cell(figure: Mapping[str, Any] | None, metric: str, n: int, *, own_n: bool) -> str:
     """Write a figure; one over other cases than the line's n has its own n behind it."""
     if figure is None or figure["mean"] is None:
         return NOT_APPLICABLE
-    text = figure_text(metric, figure["mean"])
+    text = format_metric(metric, figure["mean"])
     return f"{text} ({figure['n']})" if own_n and figure["n"] != n else text
 
 
@@ -230,7 +233,7 @@ def _mean_line(
     entry: Mapping[str, Any], names: tuple[str, ...], metrics: Sequence[str], own_n: bool
 ) -> Line:
     means = _mean_cells(entry, metrics, own_n=own_n)
-    interval = interval_text("dice", entry.get("mean_interval", {}).get("dice"))
+    interval = format_interval("dice", entry.get("mean_interval", {}).get("dice"))
     counts = _counts([figures["dice"] for figures in entry["classes"].values()])
     return Line("mean", names, means, interval, counts, is_mean=True)
 
