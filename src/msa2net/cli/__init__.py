@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 our fault (with a traceback), 2 the user can mend it (one 
 import errno
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -67,20 +68,20 @@ app.command("import-weights", cls=Command)(import_weights)
 
 def main() -> None:
     """Run the command line."""
-    _run(app)
+    _run(app, "msa2net")
 
 
 def run_command(command: Callable[..., None]) -> None:
     """Run one function as a command line of its own, as `train.py` and `test.py` do."""
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     alone.command(cls=Command)(command)
-    _run(alone)
+    _run(alone, Path(sys.argv[0]).name)
 
 
-def _run(commands: typer.Typer) -> None:
+def _run(commands: typer.Typer, name: str) -> None:
     try:
         with silence_libraries(), memory_guard("doing this"):
-            commands()
+            commands(prog_name=name)
     except Msa2NetError as error:
         print_error(str(error))
         sys.exit(2)
