@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-GOLDEN = Path(__file__).parent / "golden"
+from paths import GOLDEN
 
 # The same examples in every run: a test fails for a change, not for a draw. `make test-all` asks
 # for the thorough profile.

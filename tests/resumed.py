@@ -4,10 +4,12 @@
 COUNT-th moment of the kind MOMENT; with `slowly` it only takes its time, to be killed from outside.
 """
 
+import json
 import os
 import signal
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from unittest import mock
 
@@ -182,6 +184,41 @@ def main() -> None:
         config=settings(folder, **changes),
         callbacks=[Moments(act)],
     )
+
+
+class CutOffError(Exception):
+    """What stands for a kill inside this process: nothing of ours catches it."""
+
+
+def assert_same_run(run: Path, whole: Path) -> None:
+    """Everything but times is equal: weights, tables, facts, optimiser, schedule."""
+    for name in ("metrics.csv", "model.safetensors"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes(), name
+    one, two = (json.loads((path / "model.json").read_text()) for path in (run, whole))
+    del one["training"]["seconds"], two["training"]["seconds"]
+    assert one == two
+    assert equal(states(run), states(whole))
+    assert not [path for path in run.rglob("*") if path.name.startswith(".msa2net")]
+    assert len(list((run / "checkpoints").iterdir())) == 2
+
+
+def cut_off(workplace: Path, run: Path, count: int, **options) -> bool:
+    """Train until the `count`-th moment; False if the training ended before."""
+    left = [count]
+
+    def act(kind: str) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise CutOffError(kind)
+
+    with ExitStack() as stack:
+        for patch in writing(act):
+            stack.enter_context(patch)
+        try:
+            train(workplace, run, callbacks=[Moments(act)], **options)
+        except CutOffError:
+            return True
+    return False
 
 
 if __name__ == "__main__":

@@ -19,9 +19,8 @@ from msa2net.cli.paper import evaluate_as_published, train_as_published
 from msa2net.config import DataConfig
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.prepared.prepare import prepare
+from paths import GOLDEN, ROOT
 
-ROOT = Path(__file__).parents[1]
-GOLDEN = ROOT / "tests" / "golden"
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

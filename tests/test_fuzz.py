@@ -13,8 +13,9 @@ import fuzz_mutations
 import pytest
 
 from msa2net.errors import DataError
+from paths import ROOT
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "fuzz.py"
+SCRIPT = ROOT / "benchmarks" / "fuzz.py"
 
 
 def test_two_hundred_spoilt_files(tmp_path: Path):

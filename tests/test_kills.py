@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from paths import ROOT
+
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
-SCRIPT = Path(__file__).parent / "kills.py"
+SCRIPT = ROOT / "tests" / "kills.py"
 ALL = (
     "prepare", "prepare-again", "train", "train-overwrite", "train-resume",
     "predict", "predict-overwrite", "evaluate", "export",

@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-ROOT = Path(__file__).parents[1]
+from paths import ROOT
 
 # Package → the first version without its known advisories, and which these are. One without a fixed
 # release is left out: torch's CVE-2025-3000, of `torch.jit.script`, which is not used here.

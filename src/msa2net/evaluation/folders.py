@@ -105,8 +105,8 @@ def evaluate(
         predictions: folder of masks. Classes are told by name where it names them: `labels.txt`
             in it, as `predict` writes, or nnU-Net's `dataset.json` in it or beside it.
         labels: folder of labels, whose names, found alike, are those of the result. If only one
-            folder names classes, that holds for both; if none does, masks must be black and
-            white. What 255 means: see `resolve_label_mappings`.
+            folder names classes, that holds for both; if none does, masks must be black and white.
+            What 255 means: see `resolve_label_mappings`.
         label_names: one name per class, background first, for folders that have none.
         protocol: a name of `msa2net.metrics.PROTOCOLS`, or `both`: standard and published.
         failed_distance: what a distance counts where a class failed, see `standard_protocol`.
@@ -122,8 +122,7 @@ def evaluate(
 
     Raises:
         ConfigError: wrong arguments, `out` in a folder that is read, or too little memory.
-        DataError: names, grids or values that do not fit, or a file that cannot be used; the first
-            such case ends the evaluation.
+        DataError: names, grids or values do not fit, or a file is damaged; the first ends it.
     """
     predictions, labels = Path(predictions), Path(labels)
     images, out = (None if path is None else Path(path) for path in (images, out))
@@ -134,9 +133,8 @@ def evaluate(
     )
     kind = image_kind(pairs)
     protocols = [_as_given(p) for p in protocols_of(kind, failed_distance, protocol)]
-    codings = resolve_label_mappings(
-        predictions, labels, label_names, (pair.label for pair in pairs)
-    )
+    masks = (pair.label for pair in pairs)
+    codings = resolve_label_mappings(predictions, labels, label_names, masks)
     scored = dict(_score_all(pairs, codings, failed_distance, workers, progress))
     rows = [row for case in scored.values() for row in case.rows]
     about = _about(predictions, labels, scored, codings, [p.name for p in protocols], left_out)

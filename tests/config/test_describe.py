@@ -10,8 +10,9 @@ from msa2net.config import known_keys
 from msa2net.config.describe import describe_settings, settings_page
 from msa2net.data.formats import FORMATS
 from msa2net.losses import LOSSES
+from paths import ROOT
 
-PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
+PAGE = ROOT / "docs" / "settings.md"
 SETTINGS = {one.key: one for section in describe_settings() for one in section.settings}
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from golden_masks import GOLDEN_CASES, golden_masks
 from msa2net.errors import ConfigError, DataError
 from msa2net.metrics import (
     class_surfaces,
@@ -28,7 +29,6 @@ from msa2net.metrics.surface import (
     surface_dice,
     surface_scores,
 )
-from test_metrics_overlap import GOLDEN_CASES, golden_masks
 
 GOLDEN_SPACING_MM = (2.5, 0.8, 1.1)  # spacing_mm_zyx of metrics.json
 MEASURED = [name for name, case in GOLDEN_CASES.items() if "medpy" in case]

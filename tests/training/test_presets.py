@@ -1,7 +1,7 @@
 """Every preset in configs/ trains: two epochs on phantom data, and a kept loss curve.
 
 Networks and images are made tiny; all else is the preset's own. The curves are of one thread. To
-draw them anew after a change that is meant to move them: `python tests/test_presets.py`.
+draw them anew after a change that is meant to move them: `python tests/training/test_presets.py`.
 """
 
 import json
@@ -17,9 +17,10 @@ from msa2net.config import Config, load_config
 from msa2net.data.phantom.files import write_phantom
 from msa2net.inference.run_folder import read_facts
 from msa2net.training.run import train
+from paths import GOLDEN, ROOT
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-CURVES = Path(__file__).parent / "golden" / "preset_losses.json"
+CONFIGS = ROOT / "configs"
+CURVES = GOLDEN / "preset_losses.json"
 PRESETS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 CASES = {"isic2018": 14, "acdc": 4, "synapse": 4, "nnunet": 4}
 STEPS, EXACT = 30, 5

@@ -1,8 +1,6 @@
 """Counts and ratios: by hand, against sets of pixels, against MedPy's stored answers, and laws."""
 
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from golden_masks import GOLDEN_CASES, golden_masks
 from msa2net.errors import ConfigError, DataError
 from msa2net.metrics import (
     accuracy,
@@ -23,19 +22,6 @@ from msa2net.metrics import (
     specificity,
 )
 from msa2net.metrics.overlap import volume_difference_percent
-
-GOLDEN = Path(__file__).parent / "golden"
-GOLDEN_CASES = json.loads((GOLDEN / "metrics.json").read_text(encoding="utf-8"))["cases"]
-
-
-def golden_masks(name):
-    """Return a stored (prediction, truth) pair as bool arrays."""
-    shape = GOLDEN_CASES[name]["shape"]
-    with np.load(GOLDEN / "metrics_masks.npz") as packed:
-        return tuple(
-            np.unpackbits(packed[f"{name}_{part}"])[: math.prod(shape)].reshape(shape).astype(bool)
-            for part in ("pred", "true")
-        )
 
 
 def test_counts_by_hand():

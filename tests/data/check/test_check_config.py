@@ -22,7 +22,7 @@ from msa2net.errors import DataError
 from msa2net.models.registry import create_model
 from msa2net.training import needs
 from msa2net.training.memory import bytes_per_sample, fixed_bytes
-from test_check import SMALL, case, found, make, the
+from check_cases import SMALL, case, found, make, the
 
 
 def settings(folder: Path, **changes) -> DataConfig:

@@ -26,7 +26,7 @@ from msa2net.models.auxiliary_heads import SupervisedNetwork
 from msa2net.models.registry import create_model
 from msa2net.training.checkpoint import Checkpoints
 from msa2net.training.ema import WeightAverage
-from test_resume import assert_same_run, cut_off
+from resumed import assert_same_run, cut_off
 
 TINY = "test_maxvit"
 

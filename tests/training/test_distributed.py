@@ -26,6 +26,7 @@ from msa2net.training.datamodule import whole_parts
 from msa2net.training.distributed import check_devices, find_processes, gather_rows, share_to_score
 from msa2net.training.gradient_checkpointing import checkpoint_blocks
 from msa2net.training.stopping import OUT_OF_TIME, StopRequest
+from paths import ROOT
 
 CASES = 58  # 40 are trained on, in 10 batches of 4; 6 validate
 
@@ -263,7 +264,7 @@ def test_synchronised_norms_keep_their_activations():
     assert "SyncBatchNormAct" in kinds
 
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "training.md"
+DOCUMENT = ROOT / "docs" / "training.md"
 
 
 def test_launch_lines_of_the_documents_are_commands_of_ours():

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from unittest import mock
 
@@ -27,12 +26,9 @@ from msa2net.inference.run_folder import read_facts
 from msa2net.training.checkpoint import Checkpoints
 from msa2net.training.checkpoint_state import what_is_missing
 from msa2net.training.stopping import StopRequest, TrainingInterrupted
+from resumed import CutOffError, assert_same_run, cut_off
 
 CASES = 13  # 9 are trained on, in 4 batches of 2; 1 validates
-
-
-class CutOffError(Exception):
-    """What stands for a kill inside this process: nothing of ours catches it."""
 
 
 @pytest.fixture(scope="module")
@@ -54,37 +50,6 @@ def whole_network(workplace: Path) -> Path:
     """The uninterrupted run of the real network."""
     resumed.train(workplace, workplace / "whole-network", tiny=False)
     return workplace / "whole-network"
-
-
-def assert_same_run(run: Path, whole: Path) -> None:
-    """Everything but times is equal: weights, tables, facts, optimiser, schedule."""
-    for name in ("metrics.csv", "model.safetensors"):
-        assert (run / name).read_bytes() == (whole / name).read_bytes(), name
-    one, two = (json.loads((path / "model.json").read_text()) for path in (run, whole))
-    del one["training"]["seconds"], two["training"]["seconds"]
-    assert one == two
-    assert resumed.equal(resumed.states(run), resumed.states(whole))
-    assert not [path for path in run.rglob("*") if path.name.startswith(".msa2net")]
-    assert len(list((run / "checkpoints").iterdir())) == 2
-
-
-def cut_off(workplace: Path, run: Path, count: int, **options) -> bool:
-    """Train until the `count`-th moment; False if the training ended before."""
-    left = [count]
-
-    def act(kind: str) -> None:
-        left[0] -= 1
-        if left[0] == 0:
-            raise CutOffError(kind)
-
-    with ExitStack() as stack:
-        for patch in resumed.writing(act):
-            stack.enter_context(patch)
-        try:
-            resumed.train(workplace, run, callbacks=[resumed.Moments(act)], **options)
-        except CutOffError:
-            return True
-    return False
 
 
 # Killed -------------------------------------------------------------------------------------------

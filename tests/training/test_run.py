@@ -45,6 +45,7 @@ from msa2net.training.task import (
     learning_rate_factor,
     with_own_options,
 )
+from paths import ROOT
 
 SETTINGS = """
 image_size: 32
@@ -556,7 +557,7 @@ NEW_SETTINGS = ("early_stopping", "freeze_encoder", "loggers", "start_from")
 
 @pytest.mark.parametrize("name", NEW_SETTINGS)
 def test_settings_of_training_are_documented(name: str):
-    text = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+    text = (ROOT / "docs" / "training.md").read_text()
     section = ModelConfig if name == "start_from" else TrainConfig
     assert section.model_fields[name].description
     assert f"`{'model' if name == 'start_from' else 'train'}.{name}" in text

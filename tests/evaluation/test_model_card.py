@@ -9,6 +9,7 @@ import shutil
 import pytest
 
 from drawn_summaries import monitor_of, usual, with_trust
+from html_page import Page
 from msa2net.evaluation.case_assessments import summarise_assessments
 from msa2net.evaluation.model_card import write_card
 from msa2net.inference.run_folder import read_facts
@@ -22,7 +23,6 @@ from msa2net.quality.flags import CaseAssessment
 from msa2net.quality.reference_ranges import FEWEST, Range, describe_limits
 from msa2net.report.html import write_report
 from report_runs import make_run
-from test_report import Page
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,9 @@ from msa2net.data.prepared.prepare import prepare
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError
 from msa2net.training.task import create_optimizer
+from paths import ROOT
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = ROOT / "configs"
 GEOMETRIC = (
     "_flip_rows",
     "_flip_columns",

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from golden_masks import GOLDEN_CASES, golden_masks
 from msa2net.errors import ConfigError, DataError
 from msa2net.metrics import (
     PROTOCOLS,
@@ -31,7 +32,6 @@ from msa2net.metrics import (
 from msa2net.metrics.protocol import FAILED_DISTANCES, differing_rules, standard_protocol
 from msa2net.metrics.summary import COLUMNS
 from msa2net.text import all_printable
-from test_metrics_overlap import GOLDEN_CASES, golden_masks
 
 NAMES = ("background", "lesion")
 ABC = ("background", "a", "b", "c")

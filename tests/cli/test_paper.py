@@ -21,8 +21,8 @@ from msa2net.config import load_config
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.prepared.store import open_store
 from msa2net.errors import ConfigError, WeightsError
+from paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 ORGANS = ("aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen")
 SMALL = ("--network", "msa2net_pico", "--img_size", "32", "--no-pretrained", "--batch_size", "24")
 FOLDERS = ("--root_path", "./data/Synapse/train_npz", "--test_path", "./data/Synapse/test_vol_h5")

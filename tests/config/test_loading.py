@@ -7,8 +7,9 @@ import pytest
 
 from msa2net.config import dump_config, known_keys, load_config
 from msa2net.errors import ConfigError
+from paths import ROOT
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 MINIMAL = """
 image_size: 64
 data: {format: phantom, prepared: p}
