@@ -35,9 +35,9 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, Dataset
 
 from msa2net.benchmark import parts
-from msa2net.benchmark.ceiling import matrix_ceiling
 from msa2net.benchmark.run import TRAINING_PASSES, machine
 from msa2net.benchmark.settings import settings_for
+from msa2net.benchmark.timing import matrix_ceiling
 from msa2net.config import load_config
 from msa2net.data.phantom import abdomen
 from msa2net.files import write_json

@@ -12,17 +12,12 @@ import reference_recipe as reference
 import torch
 from end_to_end import busy_share
 from scipy import ndimage
-from torch import nn
 
 from commands import msa2net
-from msa2net.benchmark.ceiling import matrix_ceiling
-from msa2net.benchmark.memory_model import BLOCKS, training_memory
 from msa2net.benchmark.settings import Settings, settings_for
-from msa2net.benchmark.timing import Timing, measure
+from msa2net.benchmark.timing import Timing, matrix_ceiling, measure
 from msa2net.errors import ConfigError
 from msa2net.losses import create_loss
-from msa2net.models.registry import create_model
-from msa2net.training.memory import bytes_per_sample
 
 CPU = torch.device("cpu")
 
@@ -111,31 +106,6 @@ def test_zero_is_no_default(what: str, quick: bool):
 def test_a_cpu_gets_less_to_do():
     assert settings_for(CPU).slices < settings_for(torch.device("mps", 0), slices=148).slices
     assert settings_for(CPU).precision == "float32"
-
-
-def test_the_memory_model_counts_what_training_s_own_estimate_does():
-    torch.manual_seed(0)
-    model = create_model("msa2net", 3, 1, encoder="test_maxvit", image_size=64).train()
-    image = torch.randn(2, 1, 64, 64)
-    found = training_memory(model, image)
-    # What is kept by several blocks, or is also a block's input, is counted where it is met first.
-    inputs = found.kept_between_blocks + found.kept
-    assert found.kept <= bytes_per_sample(model, image) * 1.001 <= inputs
-    assert found.kept_between_blocks < found.kept
-    assert any(isinstance(module, BLOCKS) for module in model.modules())
-    assert found.total(4, checkpointing=True) < found.total(4)
-    assert found.total(4) - found.total(2) == pytest.approx(
-        2 * (found.kept + 2 * found.largest_tensor)
-    )
-
-
-def test_the_memory_model_by_hand():
-    """A linear layer keeps its input: 8 floats a sample; nothing here is a block."""
-    model = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 2))
-    found = training_memory(model, torch.randn(2, 8), "adamw")
-    assert found.kept == 4 * (8 + 4)
-    assert (found.largest_block, found.largest_tensor) == (0.0, 32)
-    assert found.fixed == 4 * 4 * (8 * 4 + 4 + 4 * 2 + 2)
 
 
 # Optimised paths beside the plain ones of the reference recipe ------------------------------------

@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from msa2net.benchmark import parts
-from msa2net.benchmark.ceiling import matrix_ceiling
-from msa2net.benchmark.memory_model import TrainingMemory, training_memory
 from msa2net.benchmark.settings import Settings
-from msa2net.benchmark.timing import Timing, measure
+from msa2net.benchmark.timing import Timing, matrix_ceiling, measure
+from msa2net.inference.bfloat16 import computing_in
+from msa2net.training.gradient_checkpointing import checkpoint_blocks
+from msa2net.training.memory import SAMPLES, training_bytes
 
 IN_A_ROW = 50  # samples in a row, where a single one is too short to be timed
 TRAINING_PASSES = 3  # a training step counts as three forward passes
@@ -111,14 +112,23 @@ def _volume(settings: Settings) -> Iterator[Row]:
     yield Row("evaluation", f"{shape}, 8 organs", timing, 1, "volume")
 
 
-def memory_of_training(settings: Settings, optimizer: str = "sgd") -> TrainingMemory:
-    """Compute what training needs, on the CPU, whatever the device."""
-    on_cpu = settings.on(_CPU)
+def memory_of_training(settings: Settings, optimizer: str = "sgd") -> dict[str, float]:
+    """Estimate the bytes that training needs, on the CPU, whatever the device.
+
+    Returns:
+        `batch`, `bytes` and `bytes_with_checkpointing`; see `training_bytes`.
+    """
+    on_cpu, batch = settings.on(_CPU), settings.batch
     model = parts.build_model(on_cpu).train()
-    image_BChw, _ = parts.draw_batch(on_cpu, 2)
-    reduced = settings.precision == "bfloat16"
-    context = torch.autocast("cpu", torch.bfloat16) if reduced else nullcontext()
-    return training_memory(model, image_BChw, optimizer, context)
+    image_BChw, _ = parts.draw_batch(on_cpu, SAMPLES)
+
+    def needed() -> float:
+        context = computing_in(settings.precision, _CPU)
+        return training_bytes(model, image_BChw, batch, optimizer, context)
+
+    plain = needed()
+    checkpoint_blocks(model)
+    return {"batch": batch, "bytes": plain, "bytes_with_checkpointing": needed()}
 
 
 def machine(settings: Settings) -> dict[str, Any]:
@@ -134,18 +144,13 @@ def machine(settings: Settings) -> dict[str, Any]:
     }
 
 
-def as_json(settings: Settings, rows: list[Row], memory: TrainingMemory) -> dict[str, Any]:
+def as_json(settings: Settings, rows: list[Row], memory: dict[str, float]) -> dict[str, Any]:
     """Return everything that was measured, for a file."""
     return {
         "machine": machine(settings),
         "settings": {**asdict(settings), "device": str(settings.device)},
         "rows": [asdict(row) | {"per_second": row.per_second} for row in rows],
-        "training_memory_computed": asdict(memory)
-        | {
-            "batch": settings.batch,
-            "bytes": memory.total(settings.batch),
-            "bytes_with_checkpointing": memory.total(settings.batch, checkpointing=True),
-        },
+        "training_memory_computed": memory,
     }
 
 

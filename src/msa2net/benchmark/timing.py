@@ -1,4 +1,4 @@
-"""Clocks and memory meters that mean the same on a CPU and on a GPU."""
+"""Clocks and memory meters that mean the same on a CPU and on a GPU; the arithmetic's ceiling."""
 
 import contextlib
 import ctypes
@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product is the ceiling
+REPEATS = 5
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -53,6 +55,14 @@ def measure(call: Callable[[], object], repeats: int, device: torch.device) -> T
         _wait(device)
         seconds.append(time.perf_counter() - started)
     return Timing(tuple(seconds), peak)
+
+
+def matrix_ceiling(device: torch.device, dtype: torch.dtype, side: int | None = None) -> float:
+    """Return multiply–adds a second of the fastest of a few square matrix products."""
+    side = side or SIDE.get(device.type, 4096)
+    one, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    timing = measure(lambda: one @ other, REPEATS, device)
+    return side**3 / min(timing.seconds)
 
 
 def _wait(device: torch.device) -> None:

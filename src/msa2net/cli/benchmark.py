@@ -16,9 +16,7 @@ from msa2net.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from msa2net.benchmark.memory_model import TrainingMemory
     from msa2net.benchmark.run import Row
-    from msa2net.benchmark.settings import Settings
 
 ROWS = 10  # for the progress bar
 WIDTH = 130
@@ -101,7 +99,7 @@ def benchmark(
         "multiply–adds an image"
     )
     _show(rows)
-    _show_memory(settings, memory)
+    _show_memory(memory)
     if quick:
         say("--quick measures a tiny network: no figure of it says anything about speed.")
     if json is not None:
@@ -139,12 +137,11 @@ def _show(rows: "list[Row]") -> None:
     )
 
 
-def _show_memory(settings: "Settings", memory: "TrainingMemory") -> None:
-    plain = memory.total(settings.batch) / 1e9
-    less = memory.total(settings.batch, checkpointing=True) / 1e9
+def _show_memory(memory: dict[str, float]) -> None:
+    batch, plain, less = memory["batch"], memory["bytes"], memory["bytes_with_checkpointing"]
     say(
-        f"training memory, computed and not measured, batch {settings.batch}, SGD: {plain:.1f} GB; "
-        f"with gradient checkpointing {less:.1f} GB"
+        f"training memory, computed and not measured, batch {batch}, SGD: {plain / 1e9:.1f} GB; "
+        f"with gradient checkpointing {less / 1e9:.1f} GB"
     )
 
 

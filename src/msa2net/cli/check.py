@@ -63,7 +63,7 @@ def check(
         None if config is None else config.data,
     )
     if config is not None:
-        from msa2net.training.needs import check_memory
+        from msa2net.training.memory import check_memory
 
         findings += check_memory(config, store)
         findings.sort(key=lambda finding: LEVELS.index(finding.level))

@@ -1,5 +1,6 @@
-"""Out of memory: how much a training needs, and which setting to lower."""
+"""What memory a training needs: said before it starts, and when there was too little of it."""
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from traceback import clear_frames
@@ -10,10 +11,14 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from msa2net.config import Config, TrainConfig
+from msa2net.data.check.findings import WHOLE, Finding, Level
 from msa2net.data.loading.native_resolution import FullResolutionDataset
 from msa2net.data.loading.slices import SliceDataset
+from msa2net.data.prepared.store import Store
 from msa2net.errors import ConfigError, is_out_of_memory
+from msa2net.losses import create_loss
 from msa2net.training.gradient_checkpointing import WRAPPED, recomputed_blocks
+from msa2net.training.setup import create_network, create_preprocessing, supervise
 from msa2net.training.task import SegmentationTask
 
 GB = 1e9
@@ -106,6 +111,21 @@ def bytes_per_sample(
     return (twice - once) / len(image_BChw)
 
 
+def training_bytes(
+    model: nn.Module,
+    image_BChw: Tensor,
+    batch: int,
+    optimizer: str,
+    context: AbstractContextManager[Any] | None = None,
+) -> float:
+    """Estimate what a training step of `batch` samples needs; see `bytes_per_sample`.
+
+    What kernels need for themselves comes on top.
+    """
+    fixed = fixed_bytes(model, optimizer)
+    return fixed + batch * bytes_per_sample(model, image_BChw, context)
+
+
 class _Kept:
     """Bytes kept for the backward pass; each piece of memory counts once, and weights do not."""
 
@@ -152,6 +172,44 @@ def _kept_bytes(model: nn.Module, image_BChw: Tensor) -> int:
         for hook in hooks:
             hook.remove()
     return kept.bytes + largest
+
+
+def check_memory(config: Config, store: Store) -> list[Finding]:
+    """Say what a batch needs in float32; an error where that is more than the machine has.
+
+    The network is built as a training builds it (auxiliary heads, frozen weights, blocks computed
+    twice) and run on the meta device: no memory, no arithmetic, no weights loaded.
+    What CPUs, and GPUs in bfloat16, keep for rearranged dilated convolutions is not seen there (a
+    sixth in one network). With a GPU, whose mixed precision needs less, it is a warning.
+
+    Raises:
+        ConfigError: the network cannot be built so.
+    """
+    train, preprocessing = config.train, create_preprocessing(config, store)
+    with torch.device("meta"):
+        model, _ = create_network(config, store, preprocessing, pretrained=False)
+        averaged = sum(value.nbytes for value in model.state_dict().values())
+        loss = create_loss(config.loss)
+        network, _ = supervise(model, loss, train, len(store.label_names))
+        network.train()
+        image_BChw = torch.empty(SAMPLES, store.channels, *config.image_size)
+    at_once = train.accumulate * (train.devices or 1) * train.nodes
+    batch = max(1, train.batch_size // at_once)
+    needed = training_bytes(network, image_BChw, batch, train.optimizer)
+    if train.ema is not None:
+        needed += averaged
+    what = "a training keeps the network, the optimiser and what a batch leaves behind in memory"
+    advice = "have half as much again free, for what the arithmetic itself needs"
+    detail = f"{needed / GB:.1f} GB in float32 for a batch of {batch}"
+    total, owner = _trains_by_default()
+    if total is None or needed <= total:
+        return [Finding("note", WHOLE, what, advice, detail)]
+    what = f"the {owner} has less memory than training needs"
+    advice = "lower train.batch_size or image_size, or choose a smaller network"
+    if not train.gradient_checkpointing:
+        advice = f"{turn_on_checkpointing(train)}, raise train.accumulate, {advice}"
+    level: Level = "error" if owner == "machine" else "warning"
+    return [Finding(level, WHOLE, what, advice, f"{detail}, it has {total / GB:.1f} GB")]
 
 
 def training_sentence(
@@ -242,3 +300,13 @@ def worker_sentence(workers: int) -> ConfigError:
 
 def _total_bytes(device: torch.device) -> int | None:
     return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+
+
+def _trains_by_default() -> tuple[int | None, str]:
+    """Return the memory of what trains by default, and its name; None where nobody tells."""
+    if torch.cuda.is_available():
+        return _total_bytes(torch.device("cuda", 0)), "GPU"
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "machine"
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return None, "machine"

@@ -20,7 +20,7 @@ from msa2net.data.prepared.store import with_splits
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import DataError
 from msa2net.models.registry import create_model
-from msa2net.training import needs
+from msa2net.training import memory as estimate
 from msa2net.training.memory import bytes_per_sample, fixed_bytes
 from check_cases import SMALL, case, found, make, the
 
@@ -137,7 +137,7 @@ def test_memory_of_a_training(tmp_path: Path, monkeypatch):
 
     def memory(batch: int):
         content = config(tmp_path, train={"batch_size": batch})
-        (finding,) = needs.check_memory(parse_section(Config, content, origin="test"), store)
+        (finding,) = estimate.check_memory(parse_section(Config, content, origin="test"), store)
         return finding, float(finding.detail.split()[0])
 
     network = create_model("msa2net", 2, 1, "test_maxvit", (32, 32)).train()
@@ -150,7 +150,7 @@ def test_memory_of_a_training(tmp_path: Path, monkeypatch):
         # what dilated convolutions get (models/kernels.py).
         kept = (fixed + batch * each) / 1e9
         assert 0.8 * kept - 0.06 < memory(batch)[1] < kept + 0.06
-    monkeypatch.setattr(needs, "_total_bytes", lambda: (1_000_000_000, "machine"))
+    monkeypatch.setattr(estimate, "_trains_by_default", lambda: (1_000_000_000, "machine"))
     assert memory(4)[0].level == "note"
     finding, _ = memory(100_000)
     assert (finding.level, finding.what) == (
@@ -158,9 +158,9 @@ def test_memory_of_a_training(tmp_path: Path, monkeypatch):
         "the machine has less memory than training needs",
     )
     assert finding.detail.endswith("it has 1.0 GB")
-    monkeypatch.setattr(needs, "_total_bytes", lambda: (1_000_000_000, "GPU"))
+    monkeypatch.setattr(estimate, "_trains_by_default", lambda: (1_000_000_000, "GPU"))
     assert memory(100_000)[0].level == "warning"
-    monkeypatch.setattr(needs, "_total_bytes", lambda: (None, "machine"))
+    monkeypatch.setattr(estimate, "_trains_by_default", lambda: (None, "machine"))
     assert memory(100_000)[0].level == "note"
 
 
@@ -173,18 +173,18 @@ def test_memory_follows_the_settings_that_decide_it(tmp_path: Path, monkeypatch)
         figures.append(fixed_bytes(model, optimizer))
         return figures[-1]
 
-    def each(model, image):
-        figures.append(bytes_per_sample(model, image))
+    def each(model, image, context):
+        figures.append(bytes_per_sample(model, image, context))
         return figures[-1]
 
-    monkeypatch.setattr(needs, "fixed_bytes", fixed)
-    monkeypatch.setattr(needs, "bytes_per_sample", each)
+    monkeypatch.setattr(estimate, "fixed_bytes", fixed)
+    monkeypatch.setattr(estimate, "bytes_per_sample", each)
 
     def of(**train) -> tuple[float, float]:
         figures.clear()
         content = config(tmp_path, train=train)
         content["model"]["pretrained_file"] = "encoder.safetensors"  # something to freeze
-        needs.check_memory(parse_section(Config, content, origin="test"), store)
+        estimate.check_memory(parse_section(Config, content, origin="test"), store)
         return figures[0], figures[1]
 
     plain, headed = of(), of(supervision="sum")
