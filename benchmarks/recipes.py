@@ -51,7 +51,7 @@ THREE_LOSSES = {"loss": "{dice: 1.0, cross_entropy: 1.0, boundary_dou: 1.0}"}
 FOUR_LEVELS = {
     "model.layer_scale": "1.0",
     "model.depthwise_init": "fan_in",
-    "train.supervision": "sum",
+    "train.deep_supervision": "sum",
     "train.ema": "0.99",
 }
 RECOMMENDED = FOUR_LEVELS | {"model.levels": "5"}
@@ -64,8 +64,8 @@ VARIANTS: dict[str, dict[str, str]] = {
     "unet_pico": UNET | {"model.encoder": PICO},
     "base": {},
     "paper": PAPER,
-    "sum": {"train.supervision": "sum"},
-    "mutation": {"train.supervision": "mutation"},
+    "sum": {"train.deep_supervision": "sum"},
+    "mutation": {"train.deep_supervision": "mutation"},
     "ema": {"train.ema": "0.99"},
     "three_losses": THREE_LOSSES,
     "boundary_dou": {"loss": "{boundary_dou: 1.0}"},
@@ -73,7 +73,7 @@ VARIANTS: dict[str, dict[str, str]] = {
     "layer_scale": {"model.layer_scale": "1.0"},
     "fan_in": {"model.depthwise_init": "fan_in"},
     "levels5": {"model.levels": "5"},
-    "levels5_sum": {"model.levels": "5", "train.supervision": "sum"},
+    "levels5_sum": {"model.levels": "5", "train.deep_supervision": "sum"},
     "reference_layout": REFERENCE_LAYOUT,
     "github_layout": GITHUB_LAYOUT,
     "four_levels": FOUR_LEVELS,

@@ -28,7 +28,7 @@ LAYERS = [
     {"metrics"},
     {"config"},
     {"files"},
-    {"parsing", "locks"},
+    {"parsing", "locks", "renamed"},
     {"errors"},
     {"text"},
 ]

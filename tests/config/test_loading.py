@@ -202,3 +202,33 @@ def test_a_folder_names_the_configuration_in_it(tmp_path: Path):
     (tmp_path / "config.yaml").touch()
     with pytest.raises(ConfigError, match=r"Is a directory; name a file in it, such as .*config"):
         load_config(tmp_path)
+
+
+def noted(caplog) -> list[str]:
+    return [one.getMessage() for one in caplog.records if one.name == "msa2net.renamed"]
+
+
+def test_former_names_of_settings_are_read_and_noted_once(minimal: Path, caplog, monkeypatch):
+    monkeypatch.setattr("msa2net.renamed._noted", set())
+    minimal.write_text(MINIMAL.replace("epochs: 1", "epochs: 1, balance: 0.5, supervision: sum"))
+    config = load_config(minimal, ["model.start_from=runs/other", "train.balance=0.25"])
+    assert config.model.init_from == Path("runs/other")
+    assert config.train.deep_supervision == "sum"
+    assert config.train.oversample_foreground == 0.25
+    assert load_config(minimal, ["train.oversample_foreground=0"]).train.oversample_foreground == 0
+    assert noted(caplog) == [
+        "configuration: train.balance is called train.oversample_foreground now, train.supervision "
+        "is called train.deep_supervision now; former names are read by this version only",
+        "configuration: model.start_from is called model.init_from now; former names are read by "
+        "this version only",
+    ]
+
+
+def test_a_wrong_value_under_a_former_name_is_found(minimal: Path):
+    minimal.write_text(MINIMAL.replace("epochs: 1", "epochs: 1, balance: 5"))
+    with pytest.raises(ConfigError, match=r"config\.yaml, line 4: 'train\.oversample_foreground'"):
+        load_config(minimal)
+    text = MINIMAL.replace("epochs: 1", "epochs: 1, balance: 1, oversample_foreground: 1")
+    minimal.write_text(text)
+    with pytest.raises(ConfigError, match=r"train\.balance is the former name of train\.over"):
+        load_config(minimal)

@@ -77,7 +77,7 @@ def test_two_processes_train_as_one(workplace: Path, alone: Path, tmp_path: Path
 @pytest.mark.slow
 def test_two_processes_stop_in_time_and_go_on_to_the_same_end(workplace: Path, tmp_path: Path):
     """They agree at the tenth step, which ends the first epoch: its validation is repeated."""
-    two_epochs = ("train.epochs=2", "train.ema=0.9", "train.supervision=sum")
+    two_epochs = ("train.epochs=2", "train.ema=0.9", "train.deep_supervision=sum")
     in_two(workplace, tmp_path / "whole", *two_epochs)
     in_two(workplace, tmp_path / "run", *two_epochs, "train.max_time=0.0001")
     assert [path.name.split("-")[1] for path in Checkpoints(tmp_path / "run").paths()] == [
@@ -282,7 +282,7 @@ def test_launch_lines_of_the_documents_are_commands_of_ours():
 
 SETTINGS = (
     "devices", "nodes", "strategy", "sync_batch_norm", "accumulate", "gradient_checkpointing",
-    "compile", "supervision", "ema", "balance", "decay_all",
+    "compile", "deep_supervision", "ema", "oversample_foreground", "decay_all",
 )  # fmt: skip
 
 

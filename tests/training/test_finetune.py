@@ -23,7 +23,7 @@ from msa2net.training.run import train
 SETTINGS = """
 image_size: 32
 batch_slices: 5
-model: {name: msa2net, encoder: test_maxvit, start_from: START}
+model: {name: msa2net, encoder: test_maxvit, init_from: START}
 data: {format: isic2018, root: ROOT, prepared: PREPARED, fit: stretch}
 train: {epochs: 2, batch_size: 4, learning_rate: 0.01}
 """
@@ -265,7 +265,7 @@ def test_it_goes_on_exactly_and_without_the_other_network(
 def test_a_beginning_that_is_not_there_is_found_before_the_data_are_prepared(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     for path, why in (
-        ("nothing", "there is no .*model.start_from names"),
+        ("nothing", "there is no .*model.init_from names"),
         ("empty", "not a run f"),
     ):
         with pytest.raises(WeightsError, match=why):
@@ -275,7 +275,7 @@ def test_a_beginning_that_is_not_there_is_found_before_the_data_are_prepared(tmp
 
 
 def test_the_two_beginnings_exclude_each_other(organs: Path, workplace: Path):
-    with pytest.raises(ConfigError, match=r"model.start_from brings an encoder of its own; remove"):
+    with pytest.raises(ConfigError, match=r"model.init_from brings an encoder of its own; remove"):
         small_config(workplace, organs, **{"model.pretrained": True})
 
 
@@ -356,7 +356,7 @@ def test_fine_tuning_beats_starting_anew(tmp_path: Path, capfd):
     for seed in (1, 2):
         dice = []
         for start in ("null", tmp_path / "before"):
-            changes = {**thirteen, "train.seed": seed, "model.start_from": start}
+            changes = {**thirteen, "train.seed": seed, "model.init_from": start}
             config = load_config(path, [f"{key}={value}" for key, value in changes.items()])
             result = train(config, tmp_path / f"{seed}-{len(dice)}", device="cpu")
             assert result.best_dice is not None

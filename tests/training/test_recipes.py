@@ -80,7 +80,11 @@ def test_every_level_of_every_network_answers(name: str, encoder: str, levels: i
 
 # A run with everything ----------------------------------------------------------------------------
 
-TRAINING = {"train.supervision": "mutation", "train.ema": 0.9, "train.balance": 0.5}
+TRAINING = {
+    "train.deep_supervision": "mutation",
+    "train.ema": 0.9,
+    "train.oversample_foreground": 0.5,
+}
 EVERYTHING = TRAINING | {
     "model.drop_path": 0.3,
     "model.levels": 5,
@@ -135,11 +139,13 @@ def test_both_scores_are_in_the_table_and_the_better_is_kept(everything: Path):
 def test_balance_is_told_and_kept(workplace: Path, everything: Path, tmp_path: Path):
     assert read_facts(everything).training["slices_with_class"] == {"lesion": 9}
     notices: list[str] = []
-    config = resumed.settings(workplace, **{"train.balance": 0.5, "train.max_steps": 1})
+    config = resumed.settings(
+        workplace, **{"train.oversample_foreground": 0.5, "train.max_steps": 1}
+    )
     resumed.train(workplace, tmp_path / "run", config=config, notices=notices.append)
     assert notices == [
-        "train.balance: 50% of the samples are drawn for a class, each class as often as every "
-        "other; of 9 slices lesion in 9"
+        "train.oversample_foreground: 50% of the samples are drawn for a class, each class as "
+        "often as every other; of 9 slices lesion in 9"
     ]
 
 
@@ -166,8 +172,10 @@ def test_an_average_may_begin_later(workplace: Path, tmp_path: Path):
 
 
 def test_supervision_cannot_change_meanwhile(workplace: Path, everything: Path):
-    config = resumed.settings(workplace, **EVERYTHING | {"train.supervision": "none"})
-    with pytest.raises(ConfigError, match="another network or optimiser: train.supervision was"):
+    config = resumed.settings(workplace, **EVERYTHING | {"train.deep_supervision": "none"})
+    with pytest.raises(
+        ConfigError, match="another network or optimiser: train.deep_supervision was"
+    ):
         resumed.train(
             workplace, everything, tiny=False, resume=True, accept_changes=True, config=config
         )

@@ -552,13 +552,13 @@ def test_a_loss_that_never_falls_is_told_where_nothing_is_scored(losses, said: s
     assert said is None or said in warnings[0]
 
 
-NEW_SETTINGS = ("early_stopping", "freeze_encoder", "loggers", "start_from")
+NEW_SETTINGS = ("early_stopping", "freeze_encoder", "loggers", "init_from")
 
 
 @pytest.mark.parametrize("name", NEW_SETTINGS)
 def test_settings_of_training_are_documented(name: str):
     text = (ROOT / "docs" / "training.md").read_text()
-    section = ModelConfig if name == "start_from" else TrainConfig
+    section = ModelConfig if name == "init_from" else TrainConfig
     assert section.model_fields[name].description
     assert f"`{'model' if name == 'start_from' else 'train'}.{name}" in text
 

@@ -11,9 +11,10 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from msa2net.config.loading import OTHER_NAMES
-from msa2net.config.schema import Config
+from msa2net.config.schema import KIND, Config
 from msa2net.config.types import Kind, SectionModel
 from msa2net.errors import ConfigError
+from msa2net.renamed import current_path
 
 WHOLE = "run"  # stands for the settings that are in no section
 NOT_SET, NEEDED = "not set", "must be set"
@@ -85,7 +86,7 @@ def describe_settings(chosen: str | None = None) -> list[SettingsOfSection]:
     sections = _sections()
     if chosen is None:
         return sections
-    found = []
+    found, chosen = [], current_path(KIND, chosen)
     for section in sections:
         own = [one for one in section.settings if chosen in (section.name, one.key)]
         if own:

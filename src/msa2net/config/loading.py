@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from msa2net.config.schema import Config
+from msa2net.config.schema import KIND, Config
 from msa2net.config.types import SectionModel
 from msa2net.config.yaml_text import MAX_BYTES, parse_yaml
 from msa2net.errors import ConfigError
+from msa2net.renamed import current_keys, current_path
 from msa2net.text import printable
 
 Section = TypeVar("Section", bound=SectionModel)
@@ -39,7 +40,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     content, lines = parse_yaml(text, str(path))
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds no settings; it must be a YAML mapping such as configs/*")
-    places = {key: f"{path}, line {line}" for key, line in lines.items()}
+    content = current_keys(KIND, content)
+    places = {current_path(KIND, key): f"{path}, line {line}" for key, line in lines.items()}
     for override in overrides:
         places[_apply_override(content, override)] = f"--set {override}"
     return parse_section(Config, content, origin=str(path), places=places)
@@ -98,6 +100,7 @@ def _apply_override(content: dict[str, Any], override: str) -> str:
     if not separator or not key:
         raise ConfigError(f"--set takes key=value, for example train.epochs=5; got '{shown}'")
     value, _ = parse_yaml(text, f"--set {shown}")
+    key = current_path(KIND, key)
     *sections, last = key.split(".")
     target = content
     for section in sections:

@@ -1,12 +1,15 @@
 """The settings of a run, section by section, with what must hold between them."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from msa2net.config.train import TrainConfig
 from msa2net.config.types import ImageSize, LabelEncoding, PaperDefect, Range, SectionModel
+from msa2net.renamed import current_keys
+
+KIND = "configuration"  # in the table of former names
 
 
 class ModelConfig(SectionModel):
@@ -24,7 +27,7 @@ class ModelConfig(SectionModel):
     pretrained_file: Path | None = Field(
         None, description="start the encoder from a file with such weights, without a download"
     )
-    start_from: Path | None = Field(
+    init_from: Path | None = Field(
         None,
         description="start from another network, a run folder or a file of weights, also of other "
         "classes or channels; what fits is taken over",
@@ -52,9 +55,9 @@ class ModelConfig(SectionModel):
 
     @model_validator(mode="after")
     def _one_beginning(self) -> Self:
-        if self.start_from is not None and (self.pretrained or self.pretrained_file is not None):
+        if self.init_from is not None and (self.pretrained or self.pretrained_file is not None):
             raise ValueError(
-                "model.start_from brings an encoder of its own; remove it, or model.pretrained "
+                "model.init_from brings an encoder of its own; remove it, or model.pretrained "
                 "and model.pretrained_file"
             )
         return self
@@ -62,7 +65,7 @@ class ModelConfig(SectionModel):
     @property
     def knows_something(self) -> bool:
         """Tell whether the encoder starts from weights rather than from chance."""
-        return self.pretrained or self.pretrained_file is not None or self.start_from is not None
+        return self.pretrained or self.pretrained_file is not None or self.init_from is not None
 
 
 class DataConfig(SectionModel):
@@ -251,6 +254,11 @@ class Config(SectionModel):
     )
     train: TrainConfig
 
+    @model_validator(mode="before")
+    @classmethod
+    def _current_names(cls, content: Any) -> Any:
+        return current_keys(KIND, content)
+
     @field_validator("loss")
     @classmethod
     def _none_below_zero(cls, weights: dict[str, float]) -> dict[str, float]:
@@ -287,7 +295,7 @@ class Config(SectionModel):
     def _something_to_freeze(self) -> Self:
         if self.train.freeze_encoder and not self.model.knows_something:
             raise ValueError(
-                "train.freeze_encoder would freeze random weights; set model.start_from, "
+                "train.freeze_encoder would freeze random weights; set model.init_from, "
                 "model.pretrained or model.pretrained_file too"
             )
         return self

@@ -74,7 +74,7 @@ class TrainConfig(SectionModel):
         description="number format; auto is bf16-mixed on GPUs that compute in it, 32-true "
         "elsewhere",
     )
-    supervision: Literal["none", "sum", "mutation"] = Field(
+    deep_supervision: Literal["none", "sum", "mutation"] = Field(
         "none",
         description="what is judged besides the final answer; sum: the answer of every decoder "
         "level; mutation: every sum of some of these answers; the added heads are used in "
@@ -87,7 +87,7 @@ class TrainConfig(SectionModel):
         description="decay of a moving average of the weights, which is scored beside them; not "
         "set: no average",
     )
-    balance: float = Field(
+    oversample_foreground: float = Field(
         0.0,
         ge=0,
         le=1,

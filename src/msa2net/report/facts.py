@@ -134,6 +134,7 @@ def _training_facts(run: RunContent) -> dict[str, str]:
     if run.config is None:
         return facts
     settings = run.config.train
+    foreground = settings.oversample_foreground
     asked = "" if settings.precision == "auto" else settings.precision  # not what auto came to
     return facts | {
         "Precision": facts["Precision"] or _precision(asked),
@@ -142,9 +143,9 @@ def _training_facts(run: RunContent) -> dict[str, str]:
         "Loss": " + ".join(f"{weight:g} × {name}" for name, weight in run.config.loss.items()),
         "Optimiser": settings.optimizer,
         "Learning rate": f"{settings.learning_rate:g}, {settings.schedule} schedule",
-        "Supervision": "" if settings.supervision == "none" else settings.supervision,
+        "Supervision": "" if settings.deep_supervision == "none" else settings.deep_supervision,
         "Weight average": "" if settings.ema is None else f"decay {settings.ema:g}",
-        "Balanced samples": f"{settings.balance:.0%}" if settings.balance else "",
+        "Balanced samples": f"{foreground:.0%}" if foreground else "",
         "Stochastic depth": f"{run.config.model.drop_path:g}" if run.config.model.drop_path else "",
     }
 

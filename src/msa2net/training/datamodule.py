@@ -48,7 +48,8 @@ class SegmentationData(L.LightningDataModule):
         part_size: slices that a process computes at once.
         steps_per_epoch: batches; an incomplete last one is left out.
         start: (epoch, batches) that are done; the first epoch's loader holds the rest.
-        holders: with `train.balance`, the slices that hold each class, the background left out.
+        holders: with `train.oversample_foreground`, the slices that hold each class, the
+            background left out.
     """
 
     def __init__(
@@ -71,24 +72,25 @@ class SegmentationData(L.LightningDataModule):
         self._worker_ids: list[MutableSequence[int]] = []
         self._repeats = "streams" in config.augment.paper_defects
         self.holders = []
-        if config.train.balance:
+        if config.train.oversample_foreground:
             self.holders = slices_by_class(self.dataset.labels(), len(store.label_names))
 
     def count_slices_by_class(self) -> dict[str, int]:
-        """Return how many slices hold each class, for classes that `train.balance` draws for."""
+        """Return how many slices hold each class that `train.oversample_foreground` draws for."""
         names = self.store.label_names[1:]
         return {name: len(held) for name, held in zip(names, self.holders, strict=True)}
 
     def balance_notes(self) -> list[str]:
-        """Say what `train.balance` does to this data."""
+        """Say what `train.oversample_foreground` does to this data."""
         if not self.holders:
             return []
         counts = ", ".join(
             f"{name} in {count}" for name, count in self.count_slices_by_class().items()
         )
+        share = self.config.train.oversample_foreground
         return [
-            f"train.balance: {self.config.train.balance:.0%} of the samples are drawn for a class, "
-            f"each class as often as every other; of {len(self.dataset)} slices {counts}"
+            f"train.oversample_foreground: {share:.0%} of the samples are drawn for a class, each "
+            f"class as often as every other; of {len(self.dataset)} slices {counts}"
         ]
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
@@ -108,7 +110,7 @@ class SegmentationData(L.LightningDataModule):
             start=(epoch, done * self.batch_size // world),
             streams=(self.part_size, max(1, train.workers)) if self._repeats else None,
             used=self.steps_per_epoch * self.batch_size,
-            balance=train.balance,
+            balance=train.oversample_foreground,
             holders=self.holders,
         )
         worker_ids = torch.multiprocessing.Array("q", train.workers, lock=False)

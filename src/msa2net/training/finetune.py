@@ -96,7 +96,7 @@ def check_source(path: Path) -> None:
         read_facts(path)
     elif not path.is_file():
         raise WeightsError(
-            f"there is no {path}; model.start_from names a run folder or a file of weights"
+            f"there is no {path}; model.init_from names a run folder or a file of weights"
         )
 
 

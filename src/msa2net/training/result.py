@@ -21,7 +21,7 @@ class TrainingResult:
         epochs: that are finished.
         finished: False if `train.max_time` came first; `resume` goes on.
         stopped_early: `train.early_stopping` ended it.
-        start: what was taken over from `model.start_from`; None without it, or if resumed.
+        start: what was taken over from `model.init_from`; None without it, or if resumed.
         warnings: sentences on a training that came to nothing; they stand in `model.json` too.
     """
 

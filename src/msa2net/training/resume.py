@@ -32,7 +32,7 @@ FIXED = {
     "model.encoder",
     "model.levels",
     "train.optimizer",
-    "train.supervision",
+    "train.deep_supervision",
     "train.freeze_encoder",  # decides which weights the optimiser has
     "data classes",
 }

@@ -112,8 +112,8 @@ def _train(
     config, run, processes = plan.config, plan.run, plan.processes
     if processes.first:
         check_run_folder(run, overwrite=overwrite, resume=resume)
-    if not resume and config.model.start_from is not None:
-        check_source(config.model.start_from)
+    if not resume and config.model.init_from is not None:
+        check_source(config.model.init_from)
     notes = plan.read_checkpoint() if resume else []
     store = prepare(config.data, progress)
     store.ids(config.train.monitor)  # says what to do if nobody is in it
@@ -160,8 +160,8 @@ class _Session:
             config, store, preprocessing, pretrained=saved is None
         )
         self.start: FineTuneReport | None = None
-        if saved is None and config.model.start_from is not None:
-            self.start = start_from(model, self.model_facts, config.model.start_from)
+        if saved is None and config.model.init_from is not None:
+            self.start = start_from(model, self.model_facts, config.model.init_from)
         if config.train.sync_batch_norm and plan.processes.size > 1 and plan.target.type == "cuda":
             model = convert_sync_batchnorm(model)  # timm's: torch's loses its norms' activations
         self.task = self._build_task(

@@ -124,12 +124,12 @@ def supervise(
         checkpoint_blocks(model)
     if config.freeze_encoder:
         model.get_submodule("encoder").requires_grad_(False)
-    if config.supervision == "none":
+    if config.deep_supervision == "none":
         return model, loss
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(config.seed, HEAD_STREAM))
         network = SupervisedNetwork(model, num_classes)
-    return network, SupervisedLoss(loss, mutation=config.supervision == "mutation")
+    return network, SupervisedLoss(loss, mutation=config.deep_supervision == "mutation")
 
 
 def _counted(store: Store) -> str:

@@ -187,7 +187,7 @@ def test_memory_follows_the_settings_that_decide_it(tmp_path: Path, monkeypatch)
         estimate.check_memory(parse_section(Config, content, origin="test"), store)
         return figures[0], figures[1]
 
-    plain, headed = of(), of(supervision="sum")
+    plain, headed = of(), of(deep_supervision="sum")
     frozen, twice = of(freeze_encoder=True), of(gradient_checkpointing=True)
     network = create_model("msa2net", 2, 1, "test_maxvit", (32, 32))
     encoder = sum(weight.nbytes for weight in network.encoder.parameters())
