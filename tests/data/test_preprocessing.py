@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.data.resampling import nearest_index, resampling_matrix
-from msa2net.data.units import foreign_values
+from msa2net.data.preprocessing import foreign_values
 from msa2net.errors import DataError
 
 SIDES = st.integers(1, 90)
@@ -173,11 +173,11 @@ def test_windows_of_the_training_scale_are_the_resized_image(height, width, mm, 
     windows = p.model_copy(update={"pixel_mm": pixel_mm})
     down, across = windows.window_placement((height, width), spacing_mm)
     resized = p.placement((height, width))
-    assert (down.inner, across.inner) == (resized.down.inner, resized.across.inner)
+    assert (down.resized, across.resized) == (resized.rows.resized, resized.columns.resized)
     unit = _unit((2, height, width))
     looked_at = p.unit_slices(unit, (0, 1), windows.window_placement((height, width), spacing_mm))
     in_full = p.unit_slices(unit, (0, 1))
-    shown = (..., resized.down.filled, resized.across.filled)
+    shown = (..., resized.rows.paste, resized.columns.paste)
     np.testing.assert_array_equal(looked_at, in_full[shown])
 
 

@@ -18,7 +18,6 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from msa2net.data.case import Case, Geometry
-from msa2net.data.orientation import orientation_code, view_along
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.inference.predictor import Predictor
 
@@ -80,6 +79,13 @@ def affine_along(code: str, spacing=(1.0, 1.0, 1.0), tilt_degrees: float = 0.0) 
     return affine
 
 
+def turned(array_ZHW: np.ndarray, affine: np.ndarray, code: str) -> np.ndarray:
+    """nibabel's way: an array along the axes of a code."""
+    wanted = nibabel.orientations.axcodes2ornt(code)
+    turn = nibabel.orientations.ornt_transform(nibabel.io_orientation(affine), wanted)
+    return nibabel.apply_orientation(array_ZHW.T, turn).T
+
+
 def case_of(mask_ZHW: np.ndarray, affine, dtype="i2", seed=0) -> Case:
     """Return an image that is bright where the mask is, with noise of 2 % of the contrast.
 
@@ -122,7 +128,7 @@ def test_slices_brought_to_the_network_s_size_come_back_the_same(patient, factor
     affine, shape, dtype, seed = patient
     mask_ZHW = np.random.default_rng(seed).random(shape) < 0.4
     case = case_of(mask_ZHW, affine, dtype)
-    _, height, width = view_along(case.geometry, "LPS").of(case.image)[0].shape
+    _, height, width = turned(case.image[0], case.geometry.affine, "LPS").shape
     size = height * factor, width * factor
     if padded:  # the longer side fits, the other is surrounded
         size = max(size), max(size)
@@ -135,11 +141,9 @@ def test_reduced_slices_come_back_the_same_where_nothing_is_finer_than_a_pixel(p
     """Halved, all that the network can be shown are masks of 2×2 blocks; those it returns."""
     affine, shape, dtype, seed = patient
     coarse_ZHW = np.random.default_rng(seed).random(shape) < 0.4
-    axial_ZHW = view_along(Geometry(None, affine), "LPS").of(coarse_ZHW)
+    axial_ZHW = turned(coarse_ZHW, affine, "LPS")
     blocks_ZHW = axial_ZHW.repeat(2, 1).repeat(2, 2)
-    mask_ZHW = view_along(Geometry(None, affine_along("LPS")), orientation_code(affine)).of(
-        blocks_ZHW
-    )
+    mask_ZHW = turned(blocks_ZHW, affine_along("LPS"), "".join(nibabel.aff2axcodes(affine)))
     halved = predictor(axial_ZHW.shape[1:], fit="stretch")
     assert np.array_equal(halved(case_of(mask_ZHW, affine, dtype)).labels, mask_ZHW)
 
@@ -173,8 +177,7 @@ def test_the_network_sees_the_training_orientation(code):
     """What lies in the patient decides what is shown, not how the file lays it out."""
     rng = np.random.default_rng(0)
     axial_ZHW = rng.integers(0, 256, (3, 4, 5)).astype(np.uint8)
-    turned = Geometry(None, affine_along("LPS"))
-    own_ZHW = view_along(turned, code).of(axial_ZHW)
+    own_ZHW = turned(axial_ZHW, affine_along("LPS"), code)
     oracle = Oracle()
     case = Case("any", own_ZHW[None], geometry=Geometry((1.0, 1.0, 1.0), affine_along(code)))
     predictor((4, 5), oracle)(case)
@@ -208,7 +211,7 @@ def test_from_file_to_file(tmp_path: Path, code: str, mode: str):
         apply = predictor((6, 6), oracle, mode)
     else:
         case = Case("x", values_XYZ.transpose(2, 1, 0)[None], geometry=Geometry(None, affine))
-        _, height, width = view_along(case.geometry, "LPS").of(case.image)[0].shape
+        _, height, width = turned(case.image[0], case.geometry.affine, "LPS").shape
         apply = predictor((2 * height, 2 * width), oracle, mode, fit="stretch")
     out = apply(tmp_path / "scan.nii").save(tmp_path / "mask.nii.gz")
     written = nibabel.load(out)

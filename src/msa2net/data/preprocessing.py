@@ -8,8 +8,8 @@ Axes: C channels, Z slices, H rows, W columns, K classes; h, w are the network's
 
 import math
 from collections.abc import Callable, Iterable
-from functools import lru_cache
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from dataclasses import replace
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,14 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from scipy.sparse import csr_array
 
 from msa2net.config.types import MAX_SIDE
+from msa2net.data.case import Case
+from msa2net.data.geometry import to_canonical, to_file
+from msa2net.data.placement import AxisResizePad, ResizePad, placing_matrix
 from msa2net.data.resampling import (
     apply_matrices,
     contract,
     nearest_index,
-    resampling_matrix,
     zoom_index,
 )
-from msa2net.data.units import foreign_values
 from msa2net.errors import DataError
 
 Float = NDArray[np.float32]
@@ -54,7 +55,7 @@ class Preprocessing(BaseModel):
             does so with each case's and channel's own percentiles, low and high in percent.
         mean, std: subtracted from and divided into the image in [0, 1].
         orientation: which way columns, rows and slices of the training arrays run in the patient,
-            such as LPS, see `orientation`; a case that lies otherwise is turned. None: every
+            such as LPS, see `geometry`; a case that lies otherwise is turned. None: every
             array is taken as it lies.
         pixel_mm: (rows, columns), how far apart the pixels of the input were in training, on
             average over the cases; None if unknown. Sliding windows are cut at this scale.
@@ -91,6 +92,27 @@ class Preprocessing(BaseModel):
         if self.intensity == "percentile" and not 0 <= self.low < self.high <= 100:
             raise ValueError(f"{self.low:g} and {self.high:g} are no percentiles")
         return self
+
+    def to_plane(self, case: Case) -> Case:
+        """Return the case along the training's slices, rows and columns; no voxel is copied.
+
+        What readers give lies along LPS already, and stays as it is for networks trained on it.
+
+        Raises:
+            DataError: the affine has axes that span no volume.
+        """
+        turn = case.geometry.turn_to(self.orientation)
+        return replace(
+            case,
+            image=to_canonical(case.image.swapaxes(1, 3), turn),
+            label=case.label if case.label is None else to_canonical(case.label.T, turn),
+            geometry=case.geometry.turned(turn, case.image.shape[1:]),
+        )
+
+    def from_plane(self, labels_ZHW: NDArray[np.uint8], case: Case) -> NDArray[np.uint8]:
+        """Return labels of what `to_plane` made of a case, laid out as the case itself."""
+        own_WHZ = to_file(labels_ZHW, case.geometry.turn_to(self.orientation))
+        return np.ascontiguousarray(own_WHZ.transpose(2, 1, 0))
 
     def check_channels(self, channels: int) -> None:
         """Refuse a number of channels that the network cannot take; grey is repeated for colour.
@@ -148,7 +170,7 @@ class Preprocessing(BaseModel):
         self,
         image_CZHW: NDArray[Any],
         value_range: ValueRange,
-        placement: "ResizePad | None" = None,
+        placement: ResizePad | None = None,
     ) -> Float:
         """Return (Z, channels, h, w) float32 in [0, 1]: scaled, clipped, resampled; padding is 0.
 
@@ -170,9 +192,9 @@ class Preprocessing(BaseModel):
         down, across = placement or self.placement((image_CZHW.shape[2], width))
         band = max(1, _LARGE * width // (4 * image_CZHW.size))
         parts = (image_CZHW[..., x : x + band] for x in range(0, width, band))
-        rows = csr_array(_embedded(image_CZHW.shape[2], down, self.resampling))
+        rows = csr_array(placing_matrix(image_CZHW.shape[2], down, self.resampling))
         reduced = [contract(_scaled(part, value_range), rows, axis=2) for part in parts]
-        columns = csr_array(_embedded(width, across, self.resampling))
+        columns = csr_array(placing_matrix(width, across, self.resampling))
         unit_ZChw = contract(np.concatenate(reduced, axis=3), columns, axis=3)
         return self._repeated(unit_ZChw.clip(0.0, 1.0) if self.clip else unit_ZChw)
 
@@ -181,7 +203,7 @@ class Preprocessing(BaseModel):
         self.check_channels(image_CZHW.shape[0])
         return self._repeated(_scaled(image_CZHW, value_range))
 
-    def resize_slices(self, unit_ZCHW: Float, placement: "ResizePad | None" = None) -> Float:
+    def resize_slices(self, unit_ZCHW: Float, placement: ResizePad | None = None) -> Float:
         """Bring slices (Z, C, H, W) to the input's size; see `unit_slices`."""
         unit_ZChw = self._resample(unit_ZCHW, placement)
         if self.clip:
@@ -220,7 +242,7 @@ class Preprocessing(BaseModel):
         values_ZKhw: Any,
         size: tuple[int, int],
         convert: Callable[[Float], Any] = lambda matrix: matrix,
-        placement: "ResizePad | None" = None,
+        placement: ResizePad | None = None,
         band: slice = slice(None),
     ) -> Any:
         """Resample values (Z, K, h, w), such as probabilities, to the original `size` (H, W).
@@ -235,15 +257,15 @@ class Preprocessing(BaseModel):
         down, across = placement or self.placement(size)
         if down.keeps(size[0]) and across.keeps(size[1]):
             return values_ZKhw[:, :, band]
-        rows = _embedded(size[0], down, "linear", inverse=True)[band]
-        columns = _embedded(size[1], across, "linear", inverse=True)
+        rows = placing_matrix(size[0], down, "linear", inverse=True)[band]
+        columns = placing_matrix(size[1], across, "linear", inverse=True)
         return apply_matrices(values_ZKhw, convert(rows), convert(columns))
 
     def invert_labels(
         self,
         labels_Zhw: NDArray[np.uint8],
         size: tuple[int, int],
-        placement: "ResizePad | None" = None,
+        placement: ResizePad | None = None,
     ) -> NDArray[np.uint8]:
         """Bring labels (Z, h, w) to the original `size` (H, W) as the published protocol does.
 
@@ -265,20 +287,20 @@ class Preprocessing(BaseModel):
                 np.moveaxis(placed_ZHW, axis, 0)[outside] = 0
         return placed_ZHW
 
-    def _resample(self, values_ZCHW: Float, placement: "ResizePad | None") -> Float:
+    def _resample(self, values_ZCHW: Float, placement: ResizePad | None) -> Float:
         """Bring (Z, C, H, W) to the input's size; what lies outside the image is 0."""
         height, width = values_ZCHW.shape[2:]
         down, across = placement or self.placement((height, width))
         if down.keeps(height) and across.keeps(width):
             return values_ZCHW
-        rows = _embedded(height, down, self.resampling)
-        columns = _embedded(width, across, self.resampling)
+        rows = placing_matrix(height, down, self.resampling)
+        columns = placing_matrix(width, across, self.resampling)
         # The matrices are banded: a few entries a row, whatever the size. As sparse products they
         # cost next to nothing, and stay off the BLAS threads, which would get in the way of
         # torch's for some time after.
         return contract(contract(values_ZCHW, csr_array(rows), axis=2), csr_array(columns), axis=3)
 
-    def placement(self, size: tuple[int, int]) -> "ResizePad":
+    def placement(self, size: tuple[int, int]) -> ResizePad:
         """Return where an image's rows and columns (H, W) lie in the network's input."""
         (height, width), (h, w) = size, self.image_size
         if self.fit == "stretch":
@@ -286,11 +308,11 @@ class Preprocessing(BaseModel):
         else:
             factor = min(h / height, w / width) / self.crop
             inner_h, inner_w = max(1, round(height * factor)), max(1, round(width * factor))
-        return ResizePad(_AxisResizePad(h, inner_h), _AxisResizePad(w, inner_w))
+        return ResizePad(AxisResizePad(h, inner_h), AxisResizePad(w, inner_w))
 
     def window_placement(
         self, size: tuple[int, int], spacing_mm: tuple[float, float] | None
-    ) -> "ResizePad":
+    ) -> ResizePad:
         """Return where an image's rows and columns lie in what windows of the input slide over.
 
         That is the share of the image that the input would show (`crop`), not at the input's size
@@ -316,7 +338,7 @@ class Preprocessing(BaseModel):
         for length, factor, place in zip(size, scale, self.placement(size), strict=True):
             shown = (place.visible.stop - place.visible.start) / place.resized
             inner = max(1, round(length * factor))
-            places.append(_AxisResizePad(max(1, round(inner * shown)), inner))
+            places.append(AxisResizePad(max(1, round(inner * shown)), inner))
         return ResizePad(*places)
 
     def training_pixel_mm(
@@ -340,43 +362,6 @@ class Preprocessing(BaseModel):
         return down, across
 
 
-class _AxisResizePad(NamedTuple):
-    """One axis of an image, resampled to `inner` pixels, and centred on an input of `outer`."""
-
-    canvas: int
-    resized: int
-
-    @property
-    def _start(self) -> int:
-        return (self.canvas - self.resized) // 2
-
-    @property
-    def paste(self) -> slice:
-        """The pixels of the input that hold image."""
-        return slice(max(0, self._start), min(self.canvas, self._start + self.resized))
-
-    @property
-    def visible(self) -> slice:
-        """The pixels of the resampled image that the input holds."""
-        return slice(self.paste.start - self._start, self.paste.stop - self._start)
-
-    def keeps(self, length: int) -> bool:
-        """Return whether an axis of `length` pixels stays as it is."""
-        return length == self.resized == self.canvas
-
-
-class ResizePad(NamedTuple):
-    """Where both axes of an image lie in what a network looks at: rows, then columns."""
-
-    rows: _AxisResizePad
-    columns: _AxisResizePad
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Rows and columns of what it looks at."""
-        return self.rows.canvas, self.columns.canvas
-
-
 def _scaled(image_CZHW: NDArray[Any], value_range: ValueRange) -> Float:
     low_C11, high_C11 = (
         np.asarray(ends, dtype=np.float32).reshape(-1, 1, 1) for ends in value_range
@@ -387,14 +372,29 @@ def _scaled(image_CZHW: NDArray[Any], value_range: ValueRange) -> Float:
     return np.clip(unit_ZCHW, 0.0, 1.0, out=unit_ZCHW)
 
 
-@lru_cache(maxsize=32)
-def _embedded(length: int, place: _AxisResizePad, kind: str, inverse: bool = False) -> Float:
-    """Return the matrix of resampling an axis and placing it in the input (or its way back)."""
-    if inverse:
-        matrix = np.zeros((length, place.canvas), dtype=np.float32)
-        matrix[:, place.paste] = resampling_matrix(place.resized, length, kind)[:, place.visible]
-    else:
-        matrix = np.zeros((place.canvas, length), dtype=np.float32)
-        matrix[place.paste] = resampling_matrix(length, place.resized, kind)[place.visible]
-    matrix.flags.writeable = False  # shared by all callers through the cache
-    return matrix
+def foreign_values(image: NDArray[Any], low: float, high: float) -> str | None:
+    """Return why values cannot be in the unit of a window from low to high; None if they may be.
+
+    There are two units: Hounsfield units, of which a window reaches below zero, and a picture's
+    8-bit values. Values that are not finite are left to those who refuse them.
+    """
+    takes = "Hounsfield units" if low < 0 else "8-bit pictures"
+    if low < 0 and image.dtype == np.uint8:
+        return (
+            f"the image holds 8-bit values and the network takes {takes}; "
+            "give the scan itself (NIfTI or DICOM), not a picture of it"
+        )
+    if image.dtype == np.uint8 or (low >= 0 and (low, high) != (0, 255)):
+        return None
+    if image.dtype.kind == "f" and image.min() >= 0 and 0 < image.max() <= 1:
+        advice = "give the scan itself" if low < 0 else "multiply it by 255"
+        return f"the image is scaled to 0…1 and the network takes {takes}; {advice}"
+    if low < 0:
+        return None
+    least, most = float(image.min()), float(image.max())
+    if math.isfinite(most - least) and (least < low or most > high):
+        return (
+            f"the image holds values from {least:g} to {most:g} and the network takes {takes}, "
+            "0 to 255; save it with 8 bits, scaled as the training's were"
+        )
+    return None

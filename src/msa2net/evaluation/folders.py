@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.display import display_image
-from msa2net.data.geometry import Geometry
-from msa2net.data.grids import require_same_grid
+from msa2net.data.geometry import Geometry, require_same_grid
 from msa2net.data.io.nifti import is_nifti
 from msa2net.data.io.readers import read_path
 from msa2net.errors import MORE_MEMORY, ConfigError, DataError, memory_guard

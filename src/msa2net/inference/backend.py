@@ -10,7 +10,8 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from msa2net.data.preprocessing import Preprocessing, ResizePad
+from msa2net.data.placement import ResizePad
+from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError
 
 Mode = Literal["resize", "sliding"]

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from msa2net.data.case import Case
 from msa2net.data.io.validation import format_bytes
-from msa2net.data.orientation import view_along
-from msa2net.data.preprocessing import ResizePad, ValueRange
+from msa2net.data.placement import ResizePad
+from msa2net.data.preprocessing import ValueRange
 from msa2net.errors import ConfigError, DataError, is_out_of_memory
 from msa2net.inference.backend import Backend, Mode, count_windows, require_batch
 from msa2net.quality.confidence import MemberOutputs
@@ -40,11 +40,10 @@ class Pending:
 
     Attributes:
         case: it.
-        image: (C, Z, H, W), its image, along the training orientation.
+        image: (C, Z, H, W), its image, along the training's axes.
         ranges, placements: for each group of networks.
         windows: that a slice takes, of all networks the most.
-        labels: in the case's own layout, for each way back to its grid that is asked for.
-        views: the same arrays along the training orientation.
+        labels: along the same axes, for each way back to its grid that is asked for.
         done: slices finished.
         watch: notes how usual the case is and how sure the answer; None if nobody asks.
     """
@@ -55,7 +54,6 @@ class Pending:
     placements: list[ResizePad]
     windows: int
     labels: dict[Resampling, NDArray[np.uint8]]
-    views: dict[Resampling, NDArray[np.uint8]]
     done: int = 0
     watch: CaseMonitor | None = None
 
@@ -130,9 +128,8 @@ class Engine:
     def begin(self, case: Case, ways: tuple[Resampling, ...]) -> Pending:
         """Look at the whole image once, before any of it is segmented."""
         try:
-            view = view_along(case.geometry, self.groups[0].preprocessing.orientation)
-            image_CZHW = view.of(case.image)
-            spacing_mm = view.spacing_mm(case.geometry)
+            turned = self.groups[0].preprocessing.to_plane(case)
+            image_CZHW, spacing_mm = turned.image, turned.geometry.spacing_mm
             size = image_CZHW.shape[2], image_CZHW.shape[3]
             ranges, placements, windows = [], [], 1
             for preprocessing in (group.preprocessing for group in self.groups):
@@ -149,9 +146,8 @@ class Engine:
                 placements.append(placement)
         except DataError as error:
             raise DataError(f"{case.source or case.id}: {error}") from error
-        labels = {way: np.zeros(case.image.shape[1:], dtype=np.uint8) for way in ways}
-        views_ZHW = {way: view.of(array) for way, array in labels.items()}
-        return Pending(case, image_CZHW, ranges, placements, windows, labels, views_ZHW)
+        labels = {way: np.zeros(image_CZHW.shape[1:], dtype=np.uint8) for way in ways}
+        return Pending(case, image_CZHW, ranges, placements, windows, labels)
 
     def _check_plane(
         self, placement: ResizePad, size: tuple[int, int], spacing_mm: tuple[float, float] | None
@@ -238,7 +234,7 @@ class Engine:
         for note in notes:
             note()
         for owner, first, way, labels_ZHW in finished:
-            owner.views[way][first : first + len(labels_ZHW)] = labels_ZHW
+            owner.labels[way][first : first + len(labels_ZHW)] = labels_ZHW
         for entry in part:
             entry.owner.done += 1
 

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.io.validation import format_shape
-from msa2net.data.preprocessing import Preprocessing, ResizePad
+from msa2net.data.placement import ResizePad
+from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import MORE_MEMORY, ConfigError, DataError, WeightsError, is_out_of_memory
 from msa2net.inference.backend import Mode, default_batch_size
 from msa2net.inference.engine import Engine

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from msa2net.data.case import Case, Geometry, Segmentation
+from msa2net.data.geometry import note_on_slices
 from msa2net.data.io.readers import read_channels, read_path, stem
-from msa2net.data.orientation import note_on_slices
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, DataError, memory_guard
 from msa2net.inference.backend import Flip, Mode, PredictionPrecision
@@ -165,9 +165,9 @@ class Segmenter:
         if monitor is not None and pending.watch is not None:
             with memory_guard(f"measuring the structures of {case.source or case.id}"):
                 monitor.finish(pending.watch, next(iter(pending.labels.values())))
+        own = (self.preprocessing.from_plane(labels, case) for labels in pending.labels.values())
         return tuple(
-            Segmentation(case.id, labels, self.label_names, case.geometry)
-            for labels in pending.labels.values()
+            Segmentation(case.id, labels, self.label_names, case.geometry) for labels in own
         )
 
 

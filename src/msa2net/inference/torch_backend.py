@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from msa2net.data.preprocessing import Preprocessing, ResizePad
+from msa2net.data.placement import ResizePad
+from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError
 from msa2net.inference.backend import Flip, Mode, PredictionPrecision
 from msa2net.inference.batch_size import choose_batch_size, halved_batch_size

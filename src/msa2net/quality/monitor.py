@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.case import Case
-from msa2net.data.orientation import View, view_along
-from msa2net.data.preprocessing import Preprocessing, ResizePad
+from msa2net.data.placement import ResizePad
+from msa2net.data.preprocessing import Preprocessing
 from msa2net.metrics.calibration import BINS, COLUMNS
 from msa2net.quality.confidence import ConfidenceSums, MemberOutputs
 from msa2net.quality.features import (
@@ -34,7 +34,7 @@ class CaseMonitor:
     """What is noted of one case; no slice and no probability is kept.
 
     Args:
-        case: it.
+        case: it, along the training's axes (`Preprocessing.to_plane`).
         preprocessing: of the network that is asked first.
         label_names: one per class, background first.
         temperature: for confidences.
@@ -55,9 +55,8 @@ class CaseMonitor:
         self.case_id = case.id
         self.truth: CalibrationAccumulator | None = None
         self._names = label_names
-        self._view: View = view_along(case.geometry, preprocessing.orientation)
-        self._spacing_mm = self._view.spacing_mm(case.geometry)
-        shape_ZHW = self._view.of(case.image).shape[1:]
+        self._spacing_mm = case.geometry.spacing_mm
+        shape_ZHW = case.image.shape[1:]
         oriented = case.geometry.affine is not None
         self._grid = grid_features(shape_ZHW, self._spacing_mm, oriented)
         self._looked_at = measured_slices(shape_ZHW[0])
@@ -104,11 +103,11 @@ class CaseMonitor:
         """Return all features.
 
         Args:
-            labels_ZHW: the structures, in the case's own layout.
+            labels_ZHW: the structures, along the training's axes.
             thumbnail: the training's; None if there is none yet.
         """
         found = self._grid | self._input.features()
-        found |= structure_features(self._view.of(labels_ZHW), self._names, self._spacing_mm)
+        found |= structure_features(labels_ZHW, self._names, self._spacing_mm)
         if self._heard:
             found |= self._sure.features(self._names)
         if thumbnail is not None:
@@ -151,12 +150,12 @@ class QualityMonitor:
         self, case: Case, preprocessing: Preprocessing, label_names: Sequence[str]
     ) -> CaseMonitor:
         """Begin with a case."""
+        case = preprocessing.to_plane(case)
         watch = CaseMonitor(case, preprocessing, label_names, self.temperature)
         if self._calibration and case.label is not None:
             from msa2net.quality.calibration import CalibrationAccumulator
 
-            view = view_along(case.geometry, preprocessing.orientation)
-            truth_Zhw = preprocessing.label_slices(np.asarray(view.of(case.label)))
+            truth_Zhw = preprocessing.label_slices(np.asarray(case.label))
             watch.truth = CalibrationAccumulator(truth_Zhw, self.temperature, self._pixels)
         return watch
 

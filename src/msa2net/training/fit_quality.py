@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.case import Case
-from msa2net.data.orientation import view_along
 from msa2net.data.prepared.slice_files import error_context
 from msa2net.data.prepared.splits import SPLITS
 from msa2net.data.prepared.store import Store, image_path
@@ -116,8 +115,8 @@ def measure_input(
     case: Case, preprocessing: Preprocessing, label_names: tuple[str, ...]
 ) -> CaseMonitor:
     """Measure a case's input without any network."""
-    watch = CaseMonitor(case, preprocessing, label_names)
-    image_CZHW = view_along(case.geometry, preprocessing.orientation).of(case.image)
+    case = preprocessing.to_plane(case)
+    watch, image_CZHW = CaseMonitor(case, preprocessing, label_names), case.image
     value_range = preprocessing.intensity_range(image_CZHW)
     place = preprocessing.placement((image_CZHW.shape[2], image_CZHW.shape[3]))
     for index in sorted(measured_slices(image_CZHW.shape[1])):

@@ -10,9 +10,8 @@ from lightning.pytorch.callbacks import ProgressBar
 from torch import nn
 
 from msa2net.config import Config, TrainConfig
-from msa2net.data.geometry import Geometry
+from msa2net.data.geometry import Geometry, common_orientation
 from msa2net.data.loading.augment import derive_seed
-from msa2net.data.orientation import common_orientation
 from msa2net.data.prepared.splits import SPLITS
 from msa2net.data.prepared.store import Store
 from msa2net.data.preprocessing import Preprocessing
@@ -67,7 +66,7 @@ def create_preprocessing(config: Config, store: Store) -> Preprocessing:
     ]
     return preprocessing.model_copy(
         update={
-            "orientation": common_orientation(geometries).code,
+            "orientation": common_orientation(geometries),
             "pixel_mm": preprocessing.training_pixel_mm(slices),
         }
     )

@@ -20,7 +20,7 @@ from msa2net.config import DataConfig
 from msa2net.data.case import Case
 from msa2net.data.check.dataset import check_store
 from msa2net.data.check.findings import LEVELS, Finding
-from msa2net.data.geometry import FileLayout, Geometry, training_orientation
+from msa2net.data.geometry import FileLayout, Geometry, canonical_orientation
 from msa2net.data.labels import ENCODINGS
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.prepared.intensity_statistics import count_labels, describe_channels
@@ -278,7 +278,7 @@ def test_numbers_of_slices(tmp_path: Path):
 
 
 def from_file(affine: np.ndarray) -> Geometry:
-    layout = FileLayout((16, 16, 4), affine, training_orientation(affine), 1, 1, "mm")
+    layout = FileLayout((16, 16, 4), affine, canonical_orientation(affine), 1, 1, "mm")
     return Geometry.from_layout(layout)
 
 

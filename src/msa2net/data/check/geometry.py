@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.check.findings import Finding, Level
-from msa2net.data.geometry import Geometry
-from msa2net.data.orientation import describe_recut, is_isotropic
+from msa2net.data.geometry import Geometry, describe_recut
 from msa2net.data.prepared.store import Store, StoredCase
 
 THINNEST_MM, THICKEST_MM = 0.05, 20.0
@@ -103,7 +102,7 @@ def _recut(geometries: dict[str, Geometry]) -> Iterator[Finding]:
         plane, pixels = recut
         what = f"the scan is {plane}, and training cuts it across its slices, into axial ones"
         advice = "look whether axial slices show what is to be found"
-        level: Level = "note" if is_isotropic(geometry) else "warning"
+        level: Level = "note" if geometry.is_isotropic else "warning"
         yield Finding(level, case_id, what, advice, f"pixels of {pixels}")
 
 

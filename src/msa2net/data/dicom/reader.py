@@ -16,7 +16,7 @@ from msa2net.data.dicom.headers import check_storage
 from msa2net.data.dicom.pixels import check_sizes, decoded
 from msa2net.data.dicom.pydicom_io import is_uid
 from msa2net.data.dicom.series import Series, named, survey
-from msa2net.data.geometry import to_file, to_training
+from msa2net.data.geometry import to_canonical, to_file
 from msa2net.data.io.validation import declared_bytes
 from msa2net.errors import DataError
 
@@ -127,7 +127,7 @@ def load_series(series: Series) -> Case:
     layout = geometry.layout
     assert layout is not None
     unread_XYZ = np.broadcast_to(np.int16(0), layout.shape)
-    shape_ZHW = to_training(unread_XYZ, layout.orientation).shape
+    shape_ZHW = to_canonical(unread_XYZ, layout.orientation).shape
     check_sizes(slices, declared_bytes(series.folder, shape_ZHW, np.dtype(np.float32).itemsize))
     whole = all(float(n).is_integer() for one in slices for n in (one.slope, one.intercept))
     image_ZHW: NDArray[Any] = np.empty(shape_ZHW, np.int16 if whole else np.float32)

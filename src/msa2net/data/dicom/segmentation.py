@@ -17,8 +17,7 @@ from msa2net.data.dicom.headers import slices_of
 from msa2net.data.dicom.pydicom_io import blame, parsing, read_header, require, silent
 from msa2net.data.dicom.series import Series
 from msa2net.data.dicom.slice_geometry import SIDEWAYS, Slice
-from msa2net.data.geometry import Geometry, to_file, to_training
-from msa2net.data.grids import require_same_grid
+from msa2net.data.geometry import Geometry, require_same_grid, to_canonical, to_file
 from msa2net.errors import DataError
 from msa2net.files import atomic_path
 
@@ -221,7 +220,7 @@ def _frames(
     """Return the labels (N, rows, columns) in the order of the images in `_sources`."""
     layout = geometry.layout
     assert layout is not None
-    shape_ZHW = to_training(np.broadcast_to(np.uint8(0), layout.shape), layout.orientation).shape
+    shape_ZHW = to_canonical(np.broadcast_to(np.uint8(0), layout.shape), layout.orientation).shape
     if segmentation.geometry.affine is None:
         raise DataError(f"{path}: a segmentation without a place in space is no DICOM")
     require_same_grid(

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from msa2net.data.geometry import FileLayout, Geometry, training_orientation
+from msa2net.data.geometry import FileLayout, Geometry, canonical_orientation
 from msa2net.errors import DataError
 
 UNEVENNESS = 0.2
@@ -122,7 +122,7 @@ def _layout(
     return FileLayout(
         shape=(columns, rows, len(ordered)),
         affine=affine,
-        orientation=training_orientation(affine),
+        orientation=canonical_orientation(affine),
         sform_code=1,  # coordinates of the scanner
         qform_code=1,
         units="mm",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.case import Case
-from msa2net.data.grids import require_same_grid
+from msa2net.data.geometry import require_same_grid
 from msa2net.data.io.nifti import read_nifti_label
 from msa2net.data.io.readers import read_channels
 from msa2net.data.prepared.splits import SPLITS, split_by_ratio

@@ -21,9 +21,9 @@ from msa2net.data.geometry import (
     MM_PER_UNIT,
     FileLayout,
     Geometry,
+    canonical_orientation,
+    to_canonical,
     to_file,
-    to_training,
-    training_orientation,
 )
 from msa2net.data.io.validation import (
     DEFLATE_RATIO,
@@ -103,7 +103,7 @@ def read_nifti_image(path: Path) -> tuple[NDArray[Any], Geometry]:
     with file_errors(path, "NIfTI"):
         header, flat = _read(path)
         file_XYZC = flat.reshape(header.shape, order="F")
-        image_CZHW = to_training(file_XYZC.transpose(3, 0, 1, 2), header.layout.orientation)
+        image_CZHW = to_canonical(file_XYZC.transpose(3, 0, 1, 2), header.layout.orientation)
         return np.ascontiguousarray(image_CZHW), Geometry.from_layout(header.layout)
 
 
@@ -125,7 +125,7 @@ def read_nifti_label(path: Path) -> tuple[NDArray[Any], Geometry]:
             )
         labels = as_integer_labels(path, flat)
         file_XYZ = labels.reshape(header.shape[:3], order="F")
-        labels_ZHW = to_training(file_XYZ, header.layout.orientation)
+        labels_ZHW = to_canonical(file_XYZ, header.layout.orientation)
         return np.ascontiguousarray(labels_ZHW), Geometry.from_layout(header.layout)
 
 
@@ -321,7 +321,7 @@ def _layout(path: Path, raw: Any, shape: tuple[int, ...], version: int) -> FileL
     return FileLayout(
         shape=(shape[0], shape[1], shape[2]),
         affine=affine,
-        orientation=training_orientation(affine),
+        orientation=canonical_orientation(affine),
         sform_code=sform_code,
         qform_code=qform_code,
         units=units,

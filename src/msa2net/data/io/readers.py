@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from msa2net.data.case import Case
 from msa2net.data.dicom.headers import DICOM_SUFFIXES, is_dicom
 from msa2net.data.dicom.reader import read_series
-from msa2net.data.grids import require_same_grid
+from msa2net.data.geometry import require_same_grid
 from msa2net.data.io.nifti import NIFTI_SUFFIXES, is_nifti, read_nifti_image
 from msa2net.data.io.validation import as_integer_labels, check_finite
 from msa2net.errors import DataError

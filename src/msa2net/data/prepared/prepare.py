@@ -37,7 +37,7 @@ from msa2net.data.prepared.store import (
     with_splits,
     write_index,
 )
-from msa2net.data.units import foreign_values
+from msa2net.data.preprocessing import foreign_values
 from msa2net.errors import MORE_MEMORY, ConfigError, DataError, Msa2NetError, memory_guard
 from msa2net.files import atomic_path, clean_temporaries, contents, remove, sha256
 from msa2net.locks import alone_in

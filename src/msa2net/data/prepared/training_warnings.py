@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from msa2net.data.check.dataset import check_encoding
 from msa2net.data.geometry import Geometry
 from msa2net.data.labels import IGNORE
-from msa2net.data.orientation import describe_recut
+from msa2net.data.geometry import describe_recut
 from msa2net.data.prepared.store import Store, has_white_structure, only_ignored
 from msa2net.text import listed
 

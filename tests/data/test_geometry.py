@@ -1,4 +1,4 @@
-"""Orientations: against nibabel, by hand, and what training data have in common."""
+"""Grids in the patient: orientations against nibabel and by hand, and what cases have in common."""
 
 import nibabel
 import numpy as np
@@ -7,16 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from msa2net.data.geometry import FileLayout, Geometry, to_training, training_orientation
-from msa2net.data.orientation import (
+from msa2net.data.case import Case
+from msa2net.data.geometry import (
+    FileLayout,
+    Geometry,
+    canonical_orientation,
     common_orientation,
     describe_recut,
-    is_isotropic,
     note_on_slices,
     orientation_code,
-    slice_axis,
-    view_along,
+    to_canonical,
 )
+from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import DataError
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -34,29 +36,48 @@ def affines(draw):
     return affine
 
 
+def along(code: str | None) -> Preprocessing:
+    return Preprocessing(channels=1, image_size=(8, 8), orientation=code)
+
+
+def case_of(geometry: Geometry, shape=(1, 2, 3, 4)) -> Case:
+    values = np.arange(np.prod(shape)).reshape(shape)
+    return Case("any", values, values[0].astype(np.uint8), geometry)
+
+
 @given(affines(), st.sampled_from(["LPS", "RAS", "ASL", "IPR"]))
-def test_views_are_nibabel_s_reorientation(affine, code):
+def test_a_case_in_memory_is_turned_as_nibabel_turns_it(affine, code):
     """nibabel counts (X, Y, Z) = (column, row, slice); and a NIfTI file is read in the same way."""
-    values_ZHW = np.arange(2 * 3 * 4).reshape(2, 3, 4)
+    case = case_of(Geometry(None, affine))
     turn = nibabel.orientations.ornt_transform(
         nibabel.io_orientation(affine), nibabel.orientations.axcodes2ornt(code)
     )
-    expected_XYZ = nibabel.apply_orientation(values_ZHW.transpose(2, 1, 0), turn)
-    found_ZHW = view_along(Geometry(None, affine), code).of(values_ZHW)
-    assert np.array_equal(found_ZHW, expected_XYZ.transpose(2, 1, 0))
+    expected_XYZ = nibabel.apply_orientation(case.image[0].T, turn)
+    found = along(code).to_plane(case)
+    assert np.array_equal(found.image[0], expected_XYZ.T)
+    assert np.array_equal(found.label, found.image[0])
+    placed = affine @ nibabel.orientations.inv_ornt_aff(turn, case.image[0].T.shape)
+    np.testing.assert_allclose(found.geometry.affine, placed, atol=1e-9)
+    np.testing.assert_allclose(
+        found.geometry.spacing_mm, np.linalg.norm(placed[:3, :3], axis=0)[::-1]
+    )
     if code == "LPS":
-        read = to_training(values_ZHW.transpose(2, 1, 0), training_orientation(affine))
-        assert np.array_equal(found_ZHW, read)
+        read = to_canonical(case.image[0].T, canonical_orientation(affine))
+        assert np.array_equal(found.image[0], read)
+    assert np.shares_memory(found.image, case.image)
+    assert np.array_equal(along(code).from_plane(found.label, case), case.label)
 
 
 @given(affines())
-def test_what_is_written_through_a_view_lies_where_it_was_seen(affine):
-    view = view_along(Geometry(None, affine), "LPS")
-    values_CZHW = np.random.default_rng(0).random((2, 3, 4, 5))
-    written_CZHW = np.zeros_like(values_CZHW)
-    view.of(written_CZHW)[...] = view.of(values_CZHW)
-    assert np.array_equal(written_CZHW, values_CZHW)
-    assert np.shares_memory(view.of(values_CZHW), values_CZHW)
+def test_whatever_a_reader_gives_lies_in_the_plane_of_training_already(affine):
+    layout = FileLayout((4, 3, 2), affine, canonical_orientation(affine), 1, 1, "mm")
+    case = case_of(Geometry.from_layout(layout))
+    assert orientation_code(case.geometry.affine) == "LPS"
+    found = along("LPS").to_plane(case)
+    assert found.image.strides == case.image.strides
+    assert np.array_equal(found.image, case.image)
+    assert np.array_equal(found.geometry.affine, case.geometry.affine)
+    assert found.geometry.spacing_mm == case.geometry.spacing_mm
 
 
 def test_a_sagittal_scan_by_hand():
@@ -64,12 +85,12 @@ def test_a_sagittal_scan_by_hand():
     affine = np.array([[0, 0, -4.0, 0], [-1, 0, 0, 0], [0, -0.5, 0, 0], [0, 0, 0, 1]])
     geometry = Geometry((4.0, 0.5, 1.0), affine)
     assert orientation_code(affine) == "PIL"
-    view = view_along(geometry, "LPS")
-    values_ZHW = np.arange(2 * 3 * 4).reshape(2, 3, 4)  # sagittal slices, rows, columns
-    assert np.array_equal(view.of(values_ZHW), values_ZHW[:, ::-1].transpose(1, 2, 0))
-    assert view.spacing_mm(geometry) == (0.5, 1.0, 4.0)
-    assert view.spacing_mm(Geometry(None, affine)) == (0.5, 1.0, 4.0)  # the affine says it too
-    assert view.spacing_mm(Geometry()) is None
+    case = case_of(geometry)  # sagittal slices, rows, columns
+    axial = along("LPS").to_plane(case)
+    assert np.array_equal(axial.image, case.image[:, :, ::-1].transpose(0, 2, 3, 1))
+    assert axial.geometry.spacing_mm == (0.5, 1.0, 4.0)
+    unsaid = along("LPS").to_plane(case_of(Geometry(None, affine)))
+    assert unsaid.geometry.spacing_mm == (0.5, 1.0, 4.0)  # the affine says it too
     note = note_on_slices(geometry, "LPS")
     assert note is not None
     assert "between left and right" in note
@@ -95,7 +116,7 @@ def scan(axes: str, spacing_mm: tuple[float, float, float], turn: float = 0.0) -
     affine = np.eye(4)
     affine[:3, :3] = np.array([ways[letter] for letter in axes]).T * spacing_mm
     affine[:3, :3] = Rotation.from_euler("z", turn, degrees=True).as_matrix() @ affine[:3, :3]
-    orientation = training_orientation(affine)
+    orientation = canonical_orientation(affine)
     return Geometry.from_layout(FileLayout((4, 4, 4), affine, orientation, 1, 1, "mm"))
 
 
@@ -106,7 +127,7 @@ def test_a_file_s_own_slices_are_known_after_it_was_turned(plane: str, spacing_m
     axes, axis, recut = PLANES[plane]
     geometry = scan(axes, spacing_mm, turn)
     assert orientation_code(geometry.affine) == "LPS"
-    assert slice_axis(geometry) == axis
+    assert geometry.slice_axis == axis
     note = note_on_slices(geometry, "LPS")
     if recut is None:
         assert note is None
@@ -124,36 +145,36 @@ def test_a_file_s_own_slices_are_known_after_it_was_turned(plane: str, spacing_m
 def test_thick_slices_are_told_whatever_a_file_s_order():
     """Programs that turn a sagittal scan to RAS leave its slices 4 mm apart, along X now."""
     turned = scan("RAS", (4.0, 0.5, 0.7))
-    assert (slice_axis(turned), describe_recut(turned)) == (2, ("sagittal", "0.5×4 mm"))
+    assert (turned.slice_axis, describe_recut(turned)) == (2, ("sagittal", "0.5×4 mm"))
     assert note_on_slices(turned, "LPS").endswith("of 0.5×4 mm pixels")
-    assert slice_axis(scan("PIL", (4.0, 4.0, 1.0))) == 2  # two coarse axes say nothing
-    assert not is_isotropic(turned)
-    assert is_isotropic(scan("PIL", (1.0, 0.9, 1.1)))
+    assert scan("PIL", (4.0, 4.0, 1.0)).slice_axis == 2  # two coarse axes say nothing
+    assert not turned.is_isotropic
+    assert scan("PIL", (1.0, 0.9, 1.1)).is_isotropic
 
 
 def test_without_an_affine_or_a_code_arrays_stay_as_they_lie():
-    values_ZHW = np.arange(24).reshape(2, 3, 4)
     for geometry, code in ((Geometry(), "LPS"), (Geometry(None, RAS), None)):
-        assert np.array_equal(view_along(geometry, code).of(values_ZHW), values_ZHW)
+        case = case_of(geometry)
+        assert np.array_equal(along(code).to_plane(case).image, case.image)
 
 
 @pytest.mark.parametrize(
-    ("affines", "code", "reason"),
+    ("affines", "code"),
     [
-        ([LPS, LPS], "LPS", ""),
-        ([LPS, LPS * [2, 3, 0.5, 1]], "LPS", ""),
-        ([LPS, RAS, LPS], None, "the cases lie in different orientations: 2 of LPS, 1 of RAS"),
-        ([LPS, None, LPS], None, "1 of 3 cases do not say where they lie in the patient"),
-        ([None, None], None, "no case says where it lies in the patient"),
-        ([], None, "no case says where it lies in the patient"),
+        ([LPS, LPS], "LPS"),
+        ([LPS, LPS * [2, 3, 0.5, 1]], "LPS"),
+        ([LPS, RAS, LPS], None),
+        ([LPS, None, LPS], None),
+        ([None, None], None),
+        ([], None),
     ],
 )
-def test_what_training_data_have_in_common(affines, code, reason):
-    assert common_orientation(Geometry(None, affine) for affine in affines) == (code, reason)
+def test_what_training_data_have_in_common(affines, code):
+    assert common_orientation(Geometry(None, affine) for affine in affines) == code
 
 
 @pytest.mark.parametrize("affine", [np.zeros((4, 4)), np.diag([1.0, 1.0, np.nan, 1.0]), np.eye(3)])
 def test_an_affine_that_places_nothing_is_refused(affine):
-    for ask in (orientation_code, lambda a: view_along(Geometry(None, a), "LPS")):
+    for ask in (orientation_code, lambda a: Geometry(None, a).turn_to("LPS")):
         with pytest.raises(DataError, match="three independent axes"):
             ask(affine)
