@@ -19,7 +19,7 @@ from torch import nn
 
 from msa2net.config import Config, load_config
 from msa2net.training import run as training
-from msa2net.training import setup
+from msa2net.training import session, setup
 from msa2net.training.checkpoint import Checkpoints
 
 SETTINGS = """
@@ -109,7 +109,7 @@ class Moments(L.Callback):
 
 def writing(act):
     """Call `act` in the middle of writing a checkpoint, and around its renaming."""
-    save, replace, keep = torch.save, Path.replace, training.save_run
+    save, replace, keep = torch.save, Path.replace, session.save_run
 
     def half_saved(state, file) -> None:
         save(state, file)
@@ -135,7 +135,7 @@ def writing(act):
     return (
         mock.patch.object(torch, "save", half_saved),
         mock.patch.object(Path, "replace", replaced),
-        mock.patch.object(training, "save_run", kept),
+        mock.patch.object(session, "save_run", kept),
     )
 
 

@@ -8,7 +8,7 @@ from torch import nn
 import msa2net
 from msa2net import Case, Config, OnnxPredictor, Predictor, Segmentation
 from msa2net.prediction.run import PredictionResult
-from msa2net.training.result import TrainingResult
+from msa2net.training.session import TrainingResult
 
 
 def use(case: Case, file: Path) -> None:

@@ -226,7 +226,7 @@ def test_a_loss_at_fault_is_told_from_the_network(workplace: Path, tmp_path: Pat
         def forward(self, logits, label):
             return logits.sum() * torch.inf
 
-    monkeypatch.setattr("msa2net.training.plan.create_loss", lambda _: Bad())
+    monkeypatch.setattr("msa2net.training.session.create_loss", lambda _: Bad())
     with pytest.raises(NonFiniteLossError, match="not finite is the loss itself"):
         resumed.train(workplace, tmp_path / "run")
     report = json.loads((tmp_path / "run" / "nonfinite.json").read_text())

@@ -140,7 +140,7 @@ def test_logs_change_nothing_and_may_change(workplace: Path, tmp_path: Path):
     config = resumed.settings(workplace, **{"train.loggers": "[wandb]"})
     with (
         mock.patch.dict(loggers.LOGS, {"wandb": Log}),
-        mock.patch("msa2net.training.plan.check_loggers"),
+        mock.patch("msa2net.training.session.check_loggers"),
     ):
         resumed.train(workplace, tmp_path / "one", config=config)
     assert seen == [0, 1, 2, -1]
@@ -165,7 +165,7 @@ def test_a_log_that_fails_is_left_out_and_the_training_goes_on(workplace: Path, 
     config = resumed.settings(workplace, **{"train.loggers": "[mlflow]"})
     with (
         mock.patch.dict(loggers.LOGS, {"mlflow": Down}),
-        mock.patch("msa2net.training.plan.check_loggers"),
+        mock.patch("msa2net.training.session.check_loggers"),
     ):
         result = resumed.train(workplace, tmp_path / "run", config=config, notices=notices.append)
     assert result.finished
@@ -181,7 +181,7 @@ def test_a_log_that_cannot_be_opened_is_said_before_training(workplace: Path, tm
     config = resumed.settings(workplace, **{"train.loggers": "[wandb]"})
     with (
         mock.patch.dict(loggers.LOGS, {"wandb": no_key}),
-        mock.patch("msa2net.training.plan.check_loggers"),
+        mock.patch("msa2net.training.session.check_loggers"),
         pytest.raises(ConfigError, match="wandb cannot be opened: api_key not configured; set it"),
     ):
         resumed.train(workplace, tmp_path / "run", config=config)

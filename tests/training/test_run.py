@@ -31,13 +31,13 @@ from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import choose_device, load_run, read_facts
 from msa2net.metrics import case_rows, read_cases_csv
 from msa2net.report.html import write_report
-from msa2net.training import quiet, setup
+from msa2net.training import setup
+from msa2net.training import trainer as lightning_trainer
 from msa2net.training.distributed import find_processes
 from msa2net.training.outcome import learning_warnings
 from msa2net.training.progress import Progress
-from msa2net.training.result import TrainingResult
 from msa2net.training.run import train
-from msa2net.training.setup import create_trainer
+from msa2net.training.session import TrainingResult
 from msa2net.training.task import (
     SegmentationTask,
     choose_precision,
@@ -45,6 +45,7 @@ from msa2net.training.task import (
     learning_rate_factor,
     with_own_options,
 )
+from msa2net.training.trainer import create_trainer
 from paths import ROOT
 
 SETTINGS = """
@@ -560,7 +561,7 @@ def test_settings_of_training_are_documented(name: str):
     text = (ROOT / "docs" / "training.md").read_text()
     section = ModelConfig if name == "init_from" else TrainConfig
     assert section.model_fields[name].description
-    assert f"`{'model' if name == 'start_from' else 'train'}.{name}" in text
+    assert f"`{'model' if name == 'init_from' else 'train'}.{name}" in text
 
 
 def test_not_a_run_folder(tmp_path: Path, run: Path):
@@ -681,7 +682,7 @@ def test_lightning_s_advertisement_is_left_out_and_its_warnings_are_not(
     workplace: Path, tmp_path: Path
 ):
     said: list[str] = []
-    loggers = [logging.getLogger(name) for name in quiet.LOGGERS]
+    loggers = [logging.getLogger(name) for name in lightning_trainer.LOGGERS]
     handler = logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())
 
@@ -710,7 +711,7 @@ def test_lightning_s_advertisement_is_left_out_and_its_warnings_are_not(
         assert said == ["a message", "GPU available: but a warning"]
         assert "a real warning" in warned
         assert not [text for text in warned if "LeafSpec" in text]
-        with mock.patch.multiple(quiet, NOISE=(), OWN_MISTAKE="nothing"):  # it is there
+        with mock.patch.multiple(lightning_trainer, NOISE=(), OWN_MISTAKE="nothing"):  # it is there
             said.clear()
             train_once("loud")
             assert [text for text in said if text.startswith("GPU available")]

@@ -24,7 +24,7 @@ from msa2net.cli.console import (
 
 if TYPE_CHECKING:
     from msa2net.config import Config
-    from msa2net.training.result import TrainingResult
+    from msa2net.training.session import TrainingResult
 
 
 MUCH_WAITING = 0.05  # of the time: a device that idles so often is worth another process

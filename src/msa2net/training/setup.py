@@ -1,12 +1,8 @@
-"""What a training is built from: data, network, Lightning's loop."""
+"""What a training is built from: splits, preprocessing, network, auxiliary heads."""
 
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import ProgressBar
 from torch import nn
 
 from msa2net.config import Config, TrainConfig
@@ -18,11 +14,8 @@ from msa2net.data.preprocessing import Preprocessing
 from msa2net.inference.run_folder import ModelMetadata, NetworkMetadata, software_versions
 from msa2net.losses.deep_supervision import SupervisedLoss
 from msa2net.models.auxiliary_heads import SupervisedNetwork
-from msa2net.models.registry import create_model, find_model
-from msa2net.training.distributed import Processes, create_strategy
+from msa2net.models.registry import create_model
 from msa2net.training.gradient_checkpointing import checkpoint_blocks
-from msa2net.training.progress import Progress
-from msa2net.training.task import choose_precision
 
 HEAD_STREAM = 2  # keeps the seed of auxiliary heads apart from those of steps and samples
 
@@ -134,48 +127,3 @@ def supervise(
 def _counted(store: Store) -> str:
     counts = Counter(case.split for case in store.cases)
     return ", ".join(f"{counts[split]} {split}" for split in SPLITS if counts[split])
-
-
-def validation_interval(config: Config) -> int:
-    """Return the number of epochs between validations."""
-    every = config.train.validate_every
-    if config.train.keep == "best":
-        every = min(every, config.train.epochs)  # a short trial must have something to choose by
-    return every
-
-
-def create_trainer(
-    config: Config,
-    run: Path,
-    device: torch.device,
-    callbacks: Sequence[L.Callback],
-    progress: Progress,
-    processes: Processes,
-) -> L.Trainer:
-    """Set up Lightning's loop: what it logs and saves by itself is off, our callbacks do that."""
-    steps_left = -1
-    if config.train.max_steps is not None:
-        steps_left = max(0, config.train.max_steps - progress.step)
-    return L.Trainer(
-        default_root_dir=run,
-        accelerator="gpu" if device.type == "cuda" else device.type,
-        devices=processes.devices if device.index is None else [device.index],
-        num_nodes=processes.nodes,
-        strategy=create_strategy(
-            config.train, processes, idle_weights=find_model(config.model.name).idle_weights
-        ),
-        accumulate_grad_batches=config.train.accumulate,
-        precision=choose_precision(config.train.precision, device),
-        max_epochs=config.train.epochs,
-        max_steps=steps_left,
-        gradient_clip_val=config.train.clip_norm,
-        check_val_every_n_epoch=validation_interval(config),
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,  # ours shares the order out by itself
-        plugins=[processes.environment],
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
-        callbacks=list(callbacks),
-    )
