@@ -58,17 +58,21 @@ def folded_name(name: str, width: int) -> str:
     return "\n".join(line.strip(" ") for line in lines)
 
 
-def listed(names: Iterable[object], shown: int = 5, total: int | None = None) -> str:
+def listed(
+    names: Iterable[object], shown: int = 5, total: int | None = None, between: str = ", "
+) -> str:
     """Return "a, b, c and 3 more": the first names, and how many there are besides.
 
     Args:
         names: all of them, or the first.
         shown: how many are named.
         total: how many there are, where not all are given.
+        between: what parts them; after anything but a comma it stands before "and" too.
     """
     every = [str(name) for name in names]
     more = (len(every) if total is None else total) - min(shown, len(every))
-    return ", ".join(every[:shown]) + (f" and {more} more" if more > 0 else "")
+    rest = f"{between.rstrip(', ')} and {more} more" if more > 0 else ""
+    return between.join(every[:shown]) + rest
 
 
 def csv_cell(text: str) -> str:

@@ -24,7 +24,8 @@ from msa2net.data.formats import isic2018, open_source
 from msa2net.data.formats.file_names import MASK_ENDINGS
 from msa2net.data.io.readers import list_images, read_image, read_mask, read_path
 from msa2net.data.loading.augment import Augmentation
-from msa2net.data.loading.slices import EpochSampler, SliceDataset
+from msa2net.data.loading.sampler import EpochSampler
+from msa2net.data.loading.slices import SliceDataset
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.prepared import prepare as prepare_module
 from msa2net.data.prepared.prepare import prepare, reduce_photograph

@@ -14,7 +14,7 @@ from torch import nn
 
 import resumed
 from msa2net.config import load_config
-from msa2net.data.loading.slices import EpochSampler
+from msa2net.data.loading.sampler import EpochSampler
 from msa2net.data.phantom.files import write_phantom
 from msa2net.errors import ConfigError
 from msa2net.evaluation.run import evaluate_run

@@ -138,6 +138,11 @@ def apply_label_table(
     return mapped.astype(np.uint8)
 
 
+def class_table(classes: int) -> dict[int, int]:
+    """Return the table for `apply_label_table` of values that are class indices or ignored."""
+    return {value: value for value in (*range(classes), IGNORE)}
+
+
 def white_is_structure(masks: Iterable[NDArray[Any]]) -> bool:
     """Tell whether 255 is the second of two classes in a data set, and not what counts nowhere.
 

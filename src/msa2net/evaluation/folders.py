@@ -4,7 +4,6 @@ Cases are worked on side by side in threads: unpacking, hashing, numpy and the d
 leave the interpreter to others.
 """
 
-import os
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -45,7 +44,7 @@ from msa2net.evaluation.summary import (
     protocols_of,
     write_evaluation,
 )
-from msa2net.files import sha256
+from msa2net.files import sha256, usable_cores
 from msa2net.metrics import (
     CaseRow,
     FailedDistance,
@@ -181,19 +180,12 @@ def _score_all(
     """Yield every case's id and scores, in the order of the pairs; the first error ends it."""
     names = [pair.id for pair in pairs]
     shown = names if progress is None else progress(names, len(names))
-    with _pool(workers or _cores()) as pool:
+    with _pool(workers or usable_cores()) as pool:
         jobs: dict[str, Future[_Scored]] = {
             pair.id: pool.submit(_score, pair, codings, failed_distance) for pair in pairs
         }
         for name in shown:
             yield name, jobs.pop(name).result()
-
-
-def _cores() -> int:
-    """Count the cores that we may use: in containers and under taskset fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from msa2net.data.case import Case
 from msa2net.data.loading.augment import Augmentation
 from msa2net.data.loading.native_resolution import FullResolutionDataset
 from msa2net.data.loading.paper_augment import PaperAugmentation
-from msa2net.data.loading.slices import EpochSampler, SliceDataset, slices_by_class
+from msa2net.data.loading.sampler import EpochSampler, slices_by_class
+from msa2net.data.loading.slices import SliceDataset
 from msa2net.data.prepared.slice_files import build_slices, error_context
 from msa2net.data.prepared.store import Store, image_path
 from msa2net.data.preprocessing import Preprocessing

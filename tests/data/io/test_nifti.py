@@ -418,10 +418,10 @@ def test_a_real_scan_and_its_label_go_there_and_back(real_data: Path, tmp_path: 
         ({"magic": b"nix"}, "not a NIfTI file"),
         ({"magic": b"ni1"}, "one half of a .hdr and .img pair"),
         ({"sizeof_hdr": 347}, "not a NIfTI file"),
-        ({"datatype": 32}, "holds complex numbers"),
-        ({"datatype": 1792}, "holds complex numbers"),
-        ({"datatype": 128}, "holds RGB colours"),
-        ({"datatype": 1}, "holds single bits"),
+        ({"datatype": 32}, "holds values of type complex64"),
+        ({"datatype": 1792}, "holds values of type complex128"),
+        ({"datatype": 128}, "holds values of type RGB"),
+        ({"datatype": 1}, "holds values of type binary"),
         ({"datatype": 77}, "unknown type 77"),
         ({"vox_offset": 0}, "begin at byte 0,"),
         ({"vox_offset": np.nan}, "begin at byte nan"),
@@ -858,7 +858,7 @@ def array_bombs(folder: Path) -> dict[Path, str]:
         npz(folder / "header.npz", {"image": long_header}): "has a header of 4.0 GiB",
         npz(folder / "seven.npz", {"image": seven}): "too little for that",
         liar: "truncated",
-        folder / "chunk.h5": "unpacks to more than it declares",
+        folder / "chunk.h5": "a piece that holds more than it declares",
         folder / "unwritten.h5": "too little for that",
     }
 
@@ -888,5 +888,5 @@ def test_memory_that_cannot_be_had_is_a_sentence(tmp_path: Path, monkeypatch):
 
 def test_our_own_mistakes_are_not_blamed_on_files(tmp_path: Path):
     path = save(tmp_path / "x.nii", VALUES)
-    with pytest.raises(AssertionError), validation.reading(path, "NIfTI"):
+    with pytest.raises(AssertionError), validation.file_errors(path, "NIfTI"):
         raise AssertionError

@@ -13,7 +13,7 @@ from msa2net.config import AugmentConfig, DataConfig, TrainConfig, load_config
 from msa2net.data.loading import paper_augment
 from msa2net.data.loading.native_resolution import FullResolutionDataset
 from msa2net.data.loading.paper_augment import PaperAugmentation
-from msa2net.data.loading.slices import EpochSampler, sample_key
+from msa2net.data.loading.sampler import EpochSampler, sample_key
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.prepared.prepare import prepare
 from msa2net.data.preprocessing import Preprocessing

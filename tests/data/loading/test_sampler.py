@@ -8,7 +8,8 @@ from torch.utils.data import DataLoader
 
 from msa2net.config import AugmentConfig, DataConfig
 from msa2net.data.loading.augment import Augmentation, derive_seed
-from msa2net.data.loading.slices import EpochSampler, SliceDataset
+from msa2net.data.loading.sampler import EpochSampler
+from msa2net.data.loading.slices import SliceDataset
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.prepared.prepare import prepare
 from msa2net.data.prepared.slice_files import build_slices

@@ -19,6 +19,7 @@ from msa2net.data.dicom.series import Series, named, survey
 from msa2net.data.geometry import to_canonical, to_file
 from msa2net.data.io.validation import declared_bytes
 from msa2net.errors import DataError
+from msa2net.text import listed
 
 _SHOWN = 20  # series in a message
 
@@ -68,9 +69,7 @@ def choose_series(found: Sequence[Series], folder: Path, series: str | None = No
     if len(matching) == 1:
         return matching[0]
     shown = matching or list(found)
-    listing = "; ".join(_told_apart(shown[:_SHOWN]))
-    if len(shown) > _SHOWN:
-        listing += f"; and {len(shown) - _SHOWN} more"
+    listing = listed(_told_apart(shown[:_SHOWN]), _SHOWN, len(shown), "; ")
     if not matching:
         raise DataError(f"{folder} holds no series '{series}'; there are: {listing}")
     raise DataError(

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from msa2net.config import DataConfig
 from msa2net.data.case import Case
 from msa2net.data.formats.listing import list_files, raw_folder, strip_ending
-from msa2net.data.formats.source import Source, SourceCase
+from msa2net.data.formats.source import Source, SourceCase, source_cases
 from msa2net.data.formats.volumes import (
     NIFTI_ENDINGS,
     read_nifti_case,
@@ -33,7 +33,7 @@ from msa2net.data.formats.volumes import (
 )
 from msa2net.data.io.hdf5_npz import read_hdf5
 from msa2net.data.io.validation import as_integer_labels
-from msa2net.data.labels import IGNORE, apply_label_table
+from msa2net.data.labels import apply_label_table, class_table
 from msa2net.data.prepared.splits import SPLITS, refuse_parted_patients, splits_of_cases
 from msa2net.errors import DataError
 
@@ -99,20 +99,12 @@ def _hdf5_cases(root: Path) -> tuple[SourceCase, ...]:
     by_patient = {patients[case_id]: split for case_id, split in folders.items()}
     splits = splits_of_cases(root, patients, by_patient)
     phases = _phases_by_order(patients)
-    return tuple(
-        SourceCase(
-            case_id,
-            splits[case_id],
-            (files[case_id],),
-            partial(_read_hdf5, case_id, files[case_id]),
-            patient=patients[case_id],
-            group=phases[case_id],
-        )
-        for case_id in sorted(splits)
-    )
+    single = {case_id: (path,) for case_id, path in files.items()}
+    return source_cases(single, splits, _read_hdf5, patients, phases)
 
 
-def _read_hdf5(case_id: str, path: Path) -> Case:
+def _read_hdf5(case_id: str, files: tuple[Path, ...]) -> Case:
+    (path,) = files
     arrays = read_hdf5(path, ("image", "label"))
     for name, array in arrays.items():
         if array.ndim != 3:
@@ -148,17 +140,8 @@ def _nifti_cases(root: Path) -> tuple[SourceCase, ...]:
     default = _split_training(training, has_test=bool(testing)) | testing
     splits = splits_of_cases(root, patients, default)
     phases = _phases_by_order(patients) | _phases_by_info(pairs)
-    return tuple(
-        SourceCase(
-            case_id,
-            splits[case_id],
-            pairs[case_id],
-            partial(read_nifti_case, case_id, pairs[case_id][:1], pairs[case_id][1], _to_classes),
-            patient=patients[case_id],
-            group=phases[case_id],
-        )
-        for case_id in sorted(splits)
-    )
+    read = partial(read_nifti_case, to_classes=_to_classes)
+    return source_cases(pairs, splits, read, patients, phases)
 
 
 def _phases(folder: Path) -> dict[str, tuple[Path, Path]]:
@@ -246,5 +229,4 @@ def _split_training(patients: list[str], *, has_test: bool) -> dict[str, str]:
 
 
 def _to_classes(values: NDArray[Any], origin: str) -> NDArray[np.uint8]:
-    table = {value: value for value in (*range(len(LABEL_NAMES)), IGNORE)}
-    return apply_label_table(values, table, origin=origin, meaning="ACDC's")
+    return apply_label_table(values, class_table(len(LABEL_NAMES)), origin=origin, meaning="ACDC's")

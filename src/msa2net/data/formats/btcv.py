@@ -21,7 +21,7 @@ from msa2net.data.formats.listing import (
     subfolder,
     warn_of_unread,
 )
-from msa2net.data.formats.source import Source, SourceCase, pair_by_id
+from msa2net.data.formats.source import Source, pair_by_id, source_cases
 from msa2net.data.formats.synapse_files import HU_HIGH, HU_LOW
 from msa2net.data.formats.volumes import (
     NIFTI_ENDINGS,
@@ -81,20 +81,8 @@ def open_btcv(data: DataConfig) -> Source:
         intensity="fixed",
         low=HU_LOW,
         high=HU_HIGH,
-        cases=tuple(
-            SourceCase(
-                case_id,
-                splits[case_id],
-                pairs[case_id],
-                partial(
-                    read_nifti_case,
-                    case_id,
-                    pairs[case_id][:1],
-                    pairs[case_id][1],
-                    partial(_to_classes, encoding),
-                ),
-            )
-            for case_id in sorted(splits)
+        cases=source_cases(
+            pairs, splits, partial(read_nifti_case, to_classes=partial(_to_classes, encoding))
         ),
         encoding=encoding,
     )

@@ -30,7 +30,7 @@ from msa2net.data.formats.listing import (
     subfolder,
     warn_of_unread,
 )
-from msa2net.data.formats.source import Source, SourceCase, White
+from msa2net.data.formats.source import Source, White, source_cases
 from msa2net.data.formats.synapse_files import HU_HIGH, HU_LOW
 from msa2net.data.formats.volumes import (
     NIFTI_ENDINGS,
@@ -38,7 +38,7 @@ from msa2net.data.formats.volumes import (
     split_patients,
 )
 from msa2net.data.io.nifti import read_nifti_label
-from msa2net.data.labels import IGNORE, apply_label_table
+from msa2net.data.labels import IGNORE, apply_label_table, class_table
 from msa2net.data.prepared.splits import (
     check_splits,
     patient_of,
@@ -112,15 +112,11 @@ def open_nnunet(data: DataConfig) -> Source:
         intensity=intensity,
         low=HU_LOW if is_ct else 0.5,
         high=HU_HIGH if is_ct else 99.5,
-        cases=tuple(
-            SourceCase(
-                case_id,
-                splits[case_id],
-                files[case_id],
-                partial(_read, case_id, files[case_id], description, white),
-                patient=patient_of(case_id),
-            )
-            for case_id in sorted(splits)
+        cases=source_cases(
+            files,
+            splits,
+            partial(_read, description=description, white=white),
+            {case_id: patient_of(case_id) for case_id in files},
         ),
         white=white,
     )
@@ -254,11 +250,10 @@ def _first_fold(path: Path) -> dict[str, list[str]]:
 
 
 def _read(case_id: str, files: Files, description: Description, white: White | None) -> Case:
-    *images, label = files
-    case = read_nifti_case(case_id, images, label, partial(_to_classes, description, white))
+    case = read_nifti_case(case_id, files, partial(_to_classes, description, white))
     if len(case.image) != len(description.channels):
         raise DataError(
-            f"case {case_id}: {images[0]} has {len(case.image)} channels but dataset.json names "
+            f"case {case_id}: {files[0]} has {len(case.image)} channels but dataset.json names "
             f"{len(description.channels)} ({listed(description.channels)})"
         )
     return case
@@ -267,7 +262,7 @@ def _read(case_id: str, files: Files, description: Description, white: White | N
 def _to_classes(
     description: Description, white: White | None, values: NDArray[Any], origin: str
 ) -> NDArray[np.uint8]:
-    table = {value: value for value in (*range(len(description.label_names)), IGNORE)}
+    table = class_table(len(description.label_names))
     if description.ignored is not None:
         table[description.ignored] = IGNORE
     if white is not None and white.is_structure():

@@ -95,6 +95,35 @@ class White:
             yield values
 
 
+def source_cases(
+    files: Mapping[str, tuple[Path, ...]],
+    splits: Mapping[str, str],
+    read: Callable[[str, tuple[Path, ...]], Case],
+    patients: Mapping[str, str] = MappingProxyType({}),
+    groups: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[SourceCase, ...]:
+    """Make the cases of a data set, sorted by id.
+
+    Args:
+        files: of each case, by id.
+        splits: the same; cases without are left out.
+        read: makes a Case of an id and its files.
+        patients: see `SourceCase`.
+        groups: see `SourceCase`.
+    """
+    return tuple(
+        SourceCase(
+            case_id,
+            splits[case_id],
+            files[case_id],
+            partial(read, case_id, files[case_id]),
+            patients.get(case_id, ""),
+            groups.get(case_id, ""),
+        )
+        for case_id in sorted(splits)
+    )
+
+
 def photograph_cases(
     pairs: dict[str, tuple[Path, Path]],
     splits: dict[str, str],
@@ -105,18 +134,11 @@ def photograph_cases(
     patients: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[SourceCase, ...]:
     """Make the cases of a data set of picture and mask files, sorted by id."""
-    return tuple(
-        SourceCase(
-            id=case_id,
-            split=splits[case_id],
-            files=pairs[case_id],
-            read=partial(
-                read_pair, case_id, *pairs[case_id], num_classes, binary=binary, white=white
-            ),
-            patient=patients.get(case_id, ""),
-        )
-        for case_id in sorted(splits)
-    )
+
+    def read(case_id: str, files: tuple[Path, ...]) -> Case:
+        return read_pair(case_id, files[0], files[1], num_classes, binary=binary, white=white)
+
+    return source_cases(pairs, splits, read, patients)
 
 
 def read_pair(

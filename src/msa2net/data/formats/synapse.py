@@ -16,7 +16,7 @@ from msa2net.config import DataConfig
 from msa2net.data.case import Case
 from msa2net.data.formats.btcv import TRAINING_SLICES, split_training_cases
 from msa2net.data.formats.listing import list_files, raw_folder, strip_ending
-from msa2net.data.formats.source import Source, SourceCase
+from msa2net.data.formats.source import Source, source_cases
 from msa2net.data.formats.synapse_files import (
     HU_HIGH,
     HU_LOW,
@@ -77,15 +77,7 @@ def open_synapse(data: DataConfig) -> Source:
         intensity="fixed",
         low=HU_LOW,
         high=HU_HIGH,
-        cases=tuple(
-            SourceCase(
-                case_id,
-                splits[case_id],
-                files[case_id],
-                partial(_read, case_id, files[case_id], encoding, case_id in training),
-            )
-            for case_id in sorted(splits)
-        ),
+        cases=source_cases(files, splits, partial(_read, encoding=encoding)),
         encoding=encoding,
     )
 
@@ -132,9 +124,11 @@ def _splits(training: set[str], testing: set[str]) -> dict[str, str]:
     return split_patients(training)
 
 
-def _read(case_id: str, files: tuple[Path, ...], encoding: str, training: bool) -> Case:
-    read = read_training_slices(files) if training else read_test_volume(files[0])
-    image_ZHW, values_ZHW, geometry = read
+def _read(case_id: str, files: tuple[Path, ...], encoding: str) -> Case:
+    training = files[0].name.lower().endswith(TRAIN_ENDING)
+    image_ZHW, values_ZHW, geometry = (
+        read_training_slices(files) if training else read_test_volume(files[0])
+    )
     # Into the same encoding: this only refuses values that it does not have.
     label_ZHW = convert(values_ZHW, encoding, encoding, origin=f"{case_id} in {files[0].parent}")
     return Case(case_id, image_ZHW[None], label_ZHW, geometry, source=files[0])

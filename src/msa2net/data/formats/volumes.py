@@ -21,14 +21,13 @@ ToClasses = Callable[[NDArray[Any], str], NDArray[np.uint8]]
 """Turns a label file's values into class indices; the string names the file for errors."""
 
 
-def read_nifti_case(
-    case_id: str, images: Sequence[Path], label: Path, to_classes: ToClasses
-) -> Case:
-    """Read one file a channel (or one file of several channels) and the label as one Case.
+def read_nifti_case(case_id: str, files: Sequence[Path], to_classes: ToClasses) -> Case:
+    """Read one file a channel (or one file of several channels), then the label, as one Case.
 
     Raises:
         DataError: a file cannot be read, or they do not lie on the same grid.
     """
+    *images, label = files
     case = read_channels(images, case_id)
     values_ZHW, label_geometry = read_nifti_label(label)
     require_same_grid(

@@ -44,13 +44,6 @@ from msa2net.files import atomic_path
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
-_DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1"} | {
-    512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
-}  # fmt: skip
-_OTHER_DTYPES = {1: "single bits", 32: "complex numbers", 128: "RGB colours"} | {
-    1536: "128-bit floats", 1792: "complex numbers", 2048: "complex numbers",
-    2304: "RGBA colours",
-}  # fmt: skip
 _UNITS = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}
 _QFORM_FIELDS = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
 _LARGEST_FORM_CODE = 5  # "template"
@@ -234,10 +227,7 @@ def _scale(flat: NDArray[Any], slope: float, intercept: float) -> NDArray[np.flo
 def _read_header(path: Path, stream: ByteStream) -> _Header:
     raw = _parse_header(path, stream)
     version = 2 if isinstance(raw, nibabel.Nifti2Header) else 1
-    code = int(raw["datatype"])
-    if code not in _DTYPES:
-        what = _OTHER_DTYPES.get(code, f"values of the unknown type {code}")
-        raise DataError(f"{path} holds {what}; a volume of plain integers or floats is needed")
+    dtype = _dtype(path, raw)
     shape = _shape(path, raw)
     offset, least = float(raw["vox_offset"]), raw.sizeof_hdr + 4
     if not least <= offset < 2**53:
@@ -253,12 +243,23 @@ def _read_header(path: Path, stream: ByteStream) -> _Header:
         )
     return _Header(
         shape=shape,
-        dtype=np.dtype(_DTYPES[code]).newbyteorder(raw.endianness),
+        dtype=dtype,
         offset=int(offset),
         slope=slope,
         intercept=intercept,
         layout=_layout(path, raw, shape, version),
     )
+
+
+def _dtype(path: Path, raw: Any) -> np.dtype[Any]:
+    try:
+        dtype = np.dtype(raw.get_data_dtype())
+        if dtype.kind in "iuf" and dtype.itemsize <= 8:
+            return dtype
+        what = f"values of type {raw.get_value_label('datatype')}"
+    except KeyError:
+        what = f"values of the unknown type {int(raw['datatype'])}"
+    raise DataError(f"{path} holds {what}; a volume of plain integers or floats is needed")
 
 
 def _parse_header(path: Path, stream: ByteStream) -> Any:

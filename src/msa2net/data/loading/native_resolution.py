@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from msa2net.data.loading.paper_augment import PaperAugmentation
-from msa2net.data.loading.slices import Position, sample_key
+from msa2net.data.loading.sampler import Position, sample_key
 from msa2net.data.prepared.slice_files import error_context
 from msa2net.data.prepared.store import Store, image_path
 from msa2net.data.preprocessing import Preprocessing, ValueRange

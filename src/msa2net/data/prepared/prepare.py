@@ -1,7 +1,6 @@
 """Making a prepared data set from raw files."""
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +38,9 @@ from msa2net.data.prepared.store import (
 )
 from msa2net.data.preprocessing import foreign_values
 from msa2net.errors import MORE_MEMORY, ConfigError, DataError, Msa2NetError, memory_guard
-from msa2net.files import atomic_path, clean_temporaries, contents, remove, sha256
+from msa2net.files import (
+    atomic_path, clean_temporaries, contents, remove, sha256, usable_cores,
+)
 from msa2net.locks import alone_in
 from msa2net.text import listed
 
@@ -133,7 +134,7 @@ class _Work:
     def __init__(self, data: DataConfig, source: Source, workers: int | None) -> None:
         self.data, self.source = data, source
         self.failures: dict[str, str] = {}
-        self._workers = min(8, os.cpu_count() or 1) if workers is None else workers
+        self._workers = min(8, usable_cores()) if workers is None else workers
 
     def __enter__(self) -> "_Work":
         before = _stored_before(self.data, self.source)
@@ -252,10 +253,8 @@ def _describe(data: DataConfig, source: Source, rows: list[StoredCase]) -> Store
 def _failure_sentence(failures: list[str], total: int) -> str:
     if len(failures) == 1:
         return failures[0]
-    named = "; ".join(failures[:MAX_NAMED_FAILURES])
-    more = len(failures) - MAX_NAMED_FAILURES
-    rest = f"; and {more} more" if more > 0 else ""
-    return f"{len(failures)} of {total} cases cannot be used: {named}{rest}"
+    named = listed(failures, MAX_NAMED_FAILURES, between="; ")
+    return f"{len(failures)} of {total} cases cannot be used: {named}"
 
 
 def _stored_before(data: DataConfig, source: Source) -> dict[str, StoredCase]:
