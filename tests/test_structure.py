@@ -28,7 +28,7 @@ LAYERS = [
     {"metrics"},
     {"config"},
     {"files"},
-    {"parsing", "locks", "renamed"},
+    {"parsing", "locks", "renamed", "options"},
     {"errors"},
     {"text"},
 ]

@@ -19,6 +19,7 @@ from msa2net.inference.run_folder import load_run
 from msa2net.inference.torch_backend import EnsembleMember, TorchBackend
 from msa2net.models.lka import DilatedDepthwiseConv2d
 from msa2net.models.registry import create_model
+from msa2net.options import InferenceOptions
 from msa2net.prediction.records import (
     SCHEMA,
     Maker,
@@ -119,7 +120,8 @@ def test_the_published_way_alone_is_what_both_ways_give(run: Path, case):
 
 def test_masks_in_another_precision_are_told_apart(run: Path):
     plain, to_bfloat16 = (
-        Maker.of_runs([run], "resize", False, precision) for precision in ("float32", "bfloat16")
+        Maker.of_runs([run], InferenceOptions(precision=precision))
+        for precision in ("float32", "bfloat16")
     )
     assert plain.difference(to_bfloat16) == "with --bfloat16"
     assert to_bfloat16.difference(plain) == "without --bfloat16"

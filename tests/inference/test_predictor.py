@@ -22,12 +22,15 @@ from msa2net.data.io.readers import read_path
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, DataError
 from msa2net.inference.backend import DEFAULT_BATCH
-from msa2net.inference.batch_size import LARGEST, choose_batch_size, largest_batch_size
-from msa2net.inference.engine import Engine
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import ModelMetadata, NetworkMetadata, save_run
 from msa2net.inference.sharding import World, share_of, world_from_environment
-from msa2net.inference.torch_backend import EnsembleMember
+from msa2net.inference.torch_backend import (
+    LARGEST,
+    EnsembleMember,
+    TorchBackend,
+    largest_batch_size,
+)
 from msa2net.models.registry import create_model
 
 NAMES = ("background", "a", "b")
@@ -236,17 +239,21 @@ def test_the_batch_is_chosen_by_what_slices_take():
     assert largest_batch_size(one=100, several=280, free=1000) == 12
     assert largest_batch_size(one=100, several=280, free=0) == 1
     assert largest_batch_size(one=100, several=100, free=10**9) == LARGEST
-    cpu, probed = torch.device("cpu"), lambda _: pytest.fail("probed")
-    assert choose_batch_size(cpu, probed, 9 * 256 * 256 * 4, None) == DEFAULT_BATCH
-    assert choose_batch_size(cpu, probed, 2**24, None) == 4  # 64 MB of answers
-    assert choose_batch_size(cpu, probed, 2**40, None) == 1
+    cpu, probed = TorchBackend([EnsembleMember(nn.Identity(), PLAIN)]), pytest.fail
+    assert cpu.choose_batch_size(probed, 9 * 256 * 256 * 4, None) == DEFAULT_BATCH
+    assert cpu.choose_batch_size(probed, 2**24, None) == 4  # 64 MB of outputs
+    assert cpu.choose_batch_size(probed, 2**40, None) == 1
     assert Predictor(Says(0.5, 0.3, 0.2), PLAIN, NAMES).batch_slices == DEFAULT_BATCH
     large = PLAIN.model_copy(update={"image_size": (512, 512)})
     for asked in (None, 16):  # a configuration allows so many, whatever the number of classes
         assert Predictor(Says(0.5, 0.5), large, ("x",) * 144, asked).batch_slices == 1
-    assert choose_batch_size(cpu, probed, 2**24, most=3) == 3
+    assert cpu.choose_batch_size(probed, 2**24, most=3) == 3
+
+    class OnGpu(TorchBackend):
+        device = torch.device("cuda")
+
     # A GPU says what is too much.
-    assert choose_batch_size(torch.device("cuda"), probed, 2**40, most=7) == 7
+    assert OnGpu(cpu.members).choose_batch_size(probed, 2**40, most=7) == 7
 
 
 @pytest.mark.parametrize("sizes", [(64, 512), (512, 64)])
@@ -272,18 +279,17 @@ def test_probabilities_exist_for_a_few_slices_only(monkeypatch):
     """40 slices of 128² in 30 classes would be 79 MB; on the case's own grid are 3 at any time."""
     classes, shape = 30, (40, 128, 128)
     a_slice = classes * 128 * 128 * 4
-    monkeypatch.setattr("msa2net.inference.engine._BLOCK_BYTES", 3 * a_slice + 1)
     sizes: list[int] = []
-    mean_on_grid = Engine._mean_on_grid
+    on_grid = TorchBackend.on_grid
 
     def watched(*arguments):
-        found = mean_on_grid(*arguments)
+        found = on_grid(*arguments)
         sizes.append(found.nbytes // a_slice)
         return found
 
-    monkeypatch.setattr(Engine, "_mean_on_grid", watched)
-    apply = Predictor(Says(*[1 / classes] * classes), PLAIN, ("x",) * classes, batch_slices=16)
-    apply(picture(shape=shape))
+    monkeypatch.setattr(TorchBackend, "on_grid", watched)
+    model, names = Says(*[1 / classes] * classes), ("x",) * classes
+    Predictor(model, PLAIN, names, 16, block_bytes=3 * a_slice + 1)(picture(shape=shape))
     assert sizes == [3, 3, 3, 3, 3, 1] * 2 + [3, 3, 2]
 
 
@@ -292,22 +298,22 @@ def test_classes_come_some_at_a_time_where_one_slice_of_them_is_too_much(monkeyp
     classes, size = 30, (96, 80)
     torch.manual_seed(0)
     model = nn.Conv2d(1, classes, 3, padding=1)
-    apply = Predictor(model, PLAIN, ("x",) * classes, batch_slices=4)
-    whole = apply(picture(shape=(5, *size))).labels
+    image, names = picture(shape=(5, *size)), ("x",) * classes
+    whole = Predictor(model, PLAIN, names, 4)(image).labels
     assert len(np.unique(whole)) > 5
-    monkeypatch.setattr("msa2net.inference.engine._BLOCK_BYTES", 7 * 4 * math.prod(size) + 1)
     shapes, alive = [], []
-    mean_on_grid = Engine._mean_on_grid
+    on_grid = TorchBackend.on_grid
 
     def watched(*arguments):
         assert not any(earlier() is not None for earlier in alive)
-        found = mean_on_grid(*arguments)
+        found = on_grid(*arguments)
         shapes.append(tuple(found.shape[:2]))
         alive.append(weakref.ref(found))
         return found
 
-    monkeypatch.setattr(Engine, "_mean_on_grid", watched)
-    assert np.array_equal(apply(picture(shape=(5, *size))).labels, whole)
+    monkeypatch.setattr(TorchBackend, "on_grid", watched)
+    apply = Predictor(model, PLAIN, names, 4, block_bytes=7 * 4 * math.prod(size) + 1)
+    assert np.array_equal(apply(image).labels, whole)
     assert shapes == [(1, 7), (1, 7), (1, 7), (1, 7), (1, 2)] * 5
 
 
@@ -315,20 +321,20 @@ def test_classes_come_some_at_a_time_where_one_slice_of_them_is_too_much(monkeyp
 def test_rows_come_in_bands_where_one_class_of_a_slice_is_too_much(monkeypatch, shape):
     """As of a picture of 13,300², which took seven gigabytes."""
     torch.manual_seed(0)
-    apply = Predictor(nn.Conv2d(1, 5, 3, padding=1), PLAIN, ("x",) * 5, batch_slices=4)
-    whole = apply(picture(shape=shape)).labels
+    model, names, image = nn.Conv2d(1, 5, 3, padding=1), ("x",) * 5, picture(shape=shape)
+    whole = Predictor(model, PLAIN, names, 4)(image).labels
     assert len(np.unique(whole)) > 2
-    monkeypatch.setattr("msa2net.inference.engine._BLOCK_BYTES", 64 * shape[2] * 5)
     bands = []
-    mean_on_grid = Engine._mean_on_grid
+    on_grid = TorchBackend.on_grid
 
     def watched(*arguments):
-        found = mean_on_grid(*arguments)
+        found = on_grid(*arguments)
         bands.append(found.shape[2])
         return found
 
-    monkeypatch.setattr(Engine, "_mean_on_grid", watched)
-    assert np.array_equal(apply(picture(shape=shape)).labels, whole)
+    monkeypatch.setattr(TorchBackend, "on_grid", watched)
+    apply = Predictor(model, PLAIN, names, 4, block_bytes=64 * shape[2] * 5)
+    assert np.array_equal(apply(image).labels, whole)
     assert max(bands) == (5 if shape[1] > 80 else 33)
 
 

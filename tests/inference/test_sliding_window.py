@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from msa2net.data.case import Case, Geometry
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, DataError
-from msa2net.inference.backend import count_windows
+from msa2net.inference.engine import count_windows
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.torch_backend import EnsembleMember, TorchBackend
 

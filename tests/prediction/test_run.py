@@ -647,13 +647,12 @@ def test_a_mask_keeps_everything_that_a_header_says_of_place(volumes, tmp_path: 
 
 
 @pytest.mark.parametrize("at_once", [2**24, 4])
-def test_sizes_worked_out_by_hand(monkeypatch, at_once: int):
-    monkeypatch.setattr("msa2net.prediction.csv_tables._COUNTED", at_once)
+def test_sizes_worked_out_by_hand(at_once: int):
     labels = np.zeros((2, 3, 4), np.uint8)
     labels[0, 0, :3] = 1
     labels[1, 2, 3] = 2
     known = Geometry.from_spacing((5.0, 2.0, 1.5))  # a voxel is 15 mm³
-    rows = structure_rows(Segmentation("x", labels, (*NAMES, "empty"), known))
+    rows = structure_rows(Segmentation("x", labels, (*NAMES, "empty"), known), at_once)
     assert [row["volume_ml"] for row in rows] == ["0.045", "0.015", "0"]
     assert [row["voxels"] for row in rows] == ["3", "1", "0"]
     assert {row["area_mm2"] for row in rows} == {""}

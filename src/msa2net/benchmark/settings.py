@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from msa2net.errors import ConfigError
-from msa2net.inference.backend import PredictionPrecision
+from msa2net.options import PredictionPrecision
 
 
 @dataclass(frozen=True)

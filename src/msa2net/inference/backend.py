@@ -4,94 +4,75 @@ Axes: B slices, C channels, K classes, k some of them; h, w are rows and columns
 input, H and W of a case.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal, Protocol, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.placement import ResizePad
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.errors import ConfigError
-
-Mode = Literal["resize", "sliding"]
-"""Whether a slice is brought to the network's size, or windows of that size slide over it."""
-
-Flip = tuple[int, ...]
-"""The axes of (B, C, h, w) along which an image is mirrored: −1 left–right, −2 top–bottom."""
-
-PredictionPrecision = Literal["float32", "bfloat16"]
-"""What networks compute in. Softmax, resampling and averages are always float32."""
+from msa2net.errors import MORE_MEMORY, ConfigError
+from msa2net.options import Mode
+from msa2net.quality.confidence import MemberOutputs
 
 DEFAULT_BATCH = 16
 """Slices at once in the computer's own memory: larger batches are no faster on a CPU."""
 
-ANSWER_BYTES = 64 * 2**20
-"""What a network may answer at once there: of many classes, or large inputs, fewer slices."""
+OUTPUT_BYTES = 64 * 2**20
+"""What a network may put out at once there: of many classes, or large inputs, fewer slices."""
 
 
-def default_batch_size(slice_bytes: int, most: int | None) -> int:
-    """Return how many slices go through a network at once in the computer's own memory.
+class Backend(ABC):
+    """Networks with the same preprocessing, and the arithmetic of their outputs.
 
-    That memory is bounded instead of measured: a program that takes too much of it is killed.
-
-    Args:
-        slice_bytes: of the answer to one slice, (K, h, w) float32.
-        most: slices that somebody allows; None is `DEFAULT_BATCH`.
-    """
-    return max(1, min(most or DEFAULT_BATCH, ANSWER_BYTES // slice_bytes))
-
-
-def require_precision(precision: str) -> None:
-    """Refuse a precision that there is not.
-
-    Raises:
-        ConfigError: naming those that there are.
-    """
-    known = get_args(PredictionPrecision)
-    if precision not in known:
-        raise ConfigError(f"there is no precision '{precision}'; use {' or '.join(known)}")
-
-
-def require_batch(batch_slices: int | None) -> None:
-    """Refuse a number of slices at once that is none; None chooses.
-
-    Raises:
-        ConfigError: it is below 1.
-    """
-    if batch_slices is not None and batch_slices < 1:
-        raise ConfigError(f"a batch of {batch_slices} slices is none; use 1 or more")
-
-
-class Backend(Protocol):
-    """Networks with the same preprocessing, and the arithmetic of what they answer.
-
-    Their answers are arrays of their own kind, such as tensors on a GPU: the engine only hands
+    Outputs are arrays of the backend's own kind, such as tensors on a GPU: the engine only hands
     them back.
+
+    Attributes:
+        preprocessing: how images become inputs.
+        count: how many networks the mean is of.
+        device: where the first network computes.
     """
 
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """How images become their inputs."""
+    device: Any = "cpu"
 
-    @property
-    def count(self) -> int:
-        """How many networks the mean is of."""
+    def __init__(self, preprocessing: Preprocessing, count: int = 1) -> None:
+        self.preprocessing = preprocessing
+        self.count = count
 
+    @abstractmethod
     def probabilities(
         self,
         unit_BChw: NDArray[np.float32],
         batch: int,
-        mode: Mode,
-        overlap: float,
-        answers: Any = None,
-        /,
+        mode: Mode = "resize",
+        overlap: float = 0.5,
+        outputs: MemberOutputs | None = None,
     ) -> Any:
-        """Return the networks' mean class probabilities (B, K, h, w) for slices in [0, 1].
+        """Return the networks' mean class probabilities (B, K, h, w).
 
-        `answers`, if there is one, takes down what each network says of resized slices; see
-        `confidence.MemberOutputs`.
+        Args:
+            unit_BChw: slices in [0, 1].
+            batch: windows that go through a network at once; resized slices go all together.
+            mode: see `Mode`.
+            overlap: of neighbouring windows, as a share of their sides.
+            outputs: takes down those of each network, and for each mirrored copy; of resized
+                slices.
         """
+
+    @abstractmethod
+    def largest(self, values_BkHW: Any) -> tuple[Any, Any]:
+        """Return the largest values (B, H, W), and as uint8 which they are, the first of equals."""
+
+    @abstractmethod
+    def as_array(self, labels_BHW: Any) -> NDArray[np.uint8]:
+        """Return labels in the computer's own memory."""
+
+    def like(self, matrix: NDArray[np.float32], _values: Any) -> Any:
+        """Return a matrix as an array of the values' kind, where they lie."""
+        return matrix
 
     def on_grid(
         self,
@@ -99,46 +80,48 @@ class Backend(Protocol):
         size: tuple[int, int],
         placement: ResizePad,
         weight: int,
-        band: slice,
-        /,
+        band: slice = slice(None),
     ) -> Any:
-        """Resample an answer to a band of a case's rows (H, W), and multiply it by the weight."""
+        """Resample values to a band of a case's rows (H, W), and multiply them by the weight."""
+        resized_BkHW = self.preprocessing.invert(
+            values_Bkhw, size, lambda matrix: self.like(matrix, values_Bkhw), placement, band
+        )
+        return resized_BkHW if weight == 1 else resized_BkHW * weight
 
-    def add(self, one: Any, other: Any, /) -> Any:
-        """Return the sum of two answers on one grid; the other may be another group's."""
+    def add(self, one: Any, other: Any) -> Any:
+        """Return the sum of two outputs on one grid; the other may be another backend's."""
+        return one + other
 
-    def largest(self, values_BkHW: Any, /) -> tuple[Any, Any]:
-        """Return the largest values (B, H, W), and as uint8 which they are, the first of equals."""
-
-    def as_array(self, labels_BHW: Any, /) -> NDArray[np.uint8]:
-        """Return labels in the computer's own memory."""
-
-    def probe(self, count: int, /) -> None:
-        """Send that many slices of nothing through the networks."""
+    def probe(self, count: int) -> None:
+        """Send that many empty slices through the networks, to measure the memory it takes."""
+        p = self.preprocessing
+        self.probabilities(np.zeros((count, p.channels, *p.image_size), np.float32), count)
 
     def choose_batch_size(
-        self, run: Callable[[int], object], slice_bytes: int, most: int | None, /
+        self, _run: Callable[[int], object], slice_bytes: int, most: int | None
     ) -> int:
         """Return how many slices may go through all networks at once.
 
-        Args:
-            run: sends that many slices through all of them, for measuring.
-            slice_bytes: of the answer to one of them.
-            most: slices that somebody allows.
-        """
+        The computer's own memory is bounded instead of measured: a program that takes too much of
+        it is killed.
 
-    def halved_batch_size(self, batch: int, /) -> int:
-        """Return what to try after a batch that did not fit into memory.
+        Args:
+            _run: sends that many slices through all of them, for measuring.
+            slice_bytes: of the output for one slice, (K, h, w) float32.
+            most: slices that somebody allows; None is `DEFAULT_BATCH`.
+        """
+        return max(1, min(most or DEFAULT_BATCH, OUTPUT_BYTES // slice_bytes))
+
+    def halved_batch_size(self, batch: int) -> int:
+        """Return half a batch, after one did not fit into memory.
 
         Raises:
             ConfigError: it was of a single slice.
         """
-
-
-def count_windows(size: tuple[int, int], window: tuple[int, int], overlap: float) -> int:
-    """Return how many windows MONAI lays over an image of (rows, columns)."""
-    count = 1
-    for length, side in zip(size, window, strict=True):
-        step = max(1, int(side * (1 - overlap)))
-        count *= 1 + max(0, -(-(length - side) // step))
-    return count
+        if batch == 1:
+            elsewhere = "end what else runs there, or use the device cpu"
+            remedy = MORE_MEMORY if str(self.device) == "cpu" else elsewhere
+            raise ConfigError(
+                f"a single slice does not fit into the memory of {self.device}; {remedy}"
+            )
+        return batch // 2

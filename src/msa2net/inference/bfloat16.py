@@ -9,17 +9,16 @@ import torch
 from torch import nn
 
 from msa2net.errors import ConfigError, is_out_of_memory
-from msa2net.inference.backend import PredictionPrecision, require_precision
 from msa2net.models.lka import DilatedDepthwiseConv2d
+from msa2net.options import PredictionPrecision
 
 
-def check_precision(precision: str, device: torch.device) -> None:
-    """Refuse a precision that there is not, or that a device does not compute in.
+def check_precision(precision: PredictionPrecision, device: torch.device) -> None:
+    """Check that a device computes in a precision.
 
     Raises:
-        ConfigError: it is so.
+        ConfigError: it does not.
     """
-    require_precision(precision)
     if precision == "bfloat16" and not _computes_in_bfloat16(device):
         raise ConfigError(
             f"the device {device} does not compute in bfloat16; predict in float32 (without "

@@ -21,7 +21,8 @@ from msa2net.data.io.validation import format_bytes
 from msa2net.data.placement import ResizePad
 from msa2net.data.preprocessing import ValueRange
 from msa2net.errors import ConfigError, DataError, is_out_of_memory
-from msa2net.inference.backend import Backend, Mode, count_windows, require_batch
+from msa2net.inference.backend import Backend
+from msa2net.options import InferenceOptions
 from msa2net.quality.confidence import MemberOutputs
 from msa2net.quality.monitor import CaseMonitor
 
@@ -30,8 +31,6 @@ Resampling = Literal["probabilities", "labels"]
 
 _PLANE_BYTES = 2 * 2**30
 """What sliding over one slice may take: a photograph of 100 million pixels in two classes does."""
-
-_BLOCK_BYTES = 128 * 2**20  # of probabilities on a case's own grid at any one time
 
 
 @dataclass(eq=False)
@@ -76,42 +75,24 @@ class Slice:
 class Engine:
     """Groups of networks at work; may be used from several threads, of which one computes.
 
-    Attributes:
+    Args:
         groups: their probabilities are averaged, every network with the same weight.
-        mode: see `Predictor`.
-        overlap: of neighbouring windows, as a share of their sides.
+        classes: that the networks tell apart.
+        options: how they are applied.
     """
 
     def __init__(
         self,
         groups: tuple[Backend, ...],
         classes: int,
-        batch_slices: int | None = None,
-        mode: Mode = "resize",
-        overlap: float = 0.5,
+        options: InferenceOptions,
     ) -> None:
-        """Make an engine.
-
-        Args:
-            groups: see above.
-            classes: that the networks tell apart.
-            batch_slices: windows at once, at most; None chooses for the device.
-            mode: see above.
-            overlap: see above.
-
-        Raises:
-            ConfigError: no such mode, an overlap outside [0, 1), or no slices in a batch.
-        """
-        if mode not in ("resize", "sliding"):
-            raise ConfigError(f"there is no mode '{mode}'; use resize or sliding")
-        if not 0 <= overlap < 1:
-            raise ConfigError(f"windows cannot overlap by {overlap}; use 0 or more, below 1")
-        require_batch(batch_slices)
         self.groups = groups
         self._classes = classes
-        self.mode = mode
-        self.overlap = overlap
-        self._most = batch_slices
+        self.mode = options.mode
+        self.overlap = options.overlap
+        self._most = options.batch_slices
+        self._block_bytes = options.block_bytes
         self._batch: int | None = None
         self._lock = threading.RLock()
 
@@ -248,10 +229,11 @@ class Engine:
             return first.preprocessing.invert_labels(labels_Zhw, size, owner.placements[0])
         total, classes = found_ZKhw[0].shape[:2]
         a_class = 4 * math.prod(size)
-        slices = max(1, _BLOCK_BYTES // (a_class * classes))
-        some = max(1, _BLOCK_BYTES // a_class)  # all classes, where one slice of them has room
-        # A slice of which not even one class has room comes in bands of rows.
-        rows = size[0] if a_class <= _BLOCK_BYTES else max(1, _BLOCK_BYTES // (64 * size[1]))
+        slices = max(1, self._block_bytes // (a_class * classes))
+        some = max(1, self._block_bytes // a_class)  # all classes, where a slice of them has room
+        rows = size[0]
+        if a_class > self._block_bytes:  # not even one class has room: bands of rows
+            rows = max(1, self._block_bytes // (64 * size[1]))
         labels_ZHW = np.empty((total, *size), np.uint8)
         for z in range(0, total, slices):
             for y in range(0, size[0], rows):
@@ -332,3 +314,12 @@ def _same_owner(entries: list[Slice]) -> Iterator[tuple[int, int]]:
         if end == len(entries) or entries[end].owner is not entries[start].owner:
             yield start, end
             start = end
+
+
+def count_windows(size: tuple[int, int], window: tuple[int, int], overlap: float) -> int:
+    """Return how many windows MONAI lays over an image of (rows, columns)."""
+    count = 1
+    for length, side in zip(size, window, strict=True):
+        step = max(1, int(side * (1 - overlap)))
+        count *= 1 + max(0, -(-(length - side) // step))
+    return count

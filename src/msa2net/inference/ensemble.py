@@ -5,7 +5,6 @@ from pathlib import Path
 
 from msa2net.config import load_config
 from msa2net.errors import ConfigError
-from msa2net.inference.backend import Flip, PredictionPrecision
 from msa2net.inference.bfloat16 import check_precision
 from msa2net.inference.run_folder import (
     CONFIG_FILE,
@@ -14,18 +13,15 @@ from msa2net.inference.run_folder import (
     choose_device,
     load_run,
 )
-from msa2net.inference.torch_backend import EnsembleMember, TorchBackend
+from msa2net.inference.torch_backend import EnsembleMember, Flip, TorchBackend
+from msa2net.options import InferenceOptions
 
 _AXES = {"horizontal": -1, "vertical": -2}
 
 
 def load_members(
     runs: Sequence[Path],
-    device: str,
-    flips: bool,
-    precision: PredictionPrecision = "float32",
-    *,
-    compile: bool = False,
+    options: InferenceOptions,
 ) -> tuple[list[EnsembleMember], tuple[str, ...]]:
     """Load runs whose probabilities can be averaged.
 
@@ -40,17 +36,20 @@ def load_members(
     """
     if not runs:
         raise ConfigError("no run is named; name at least one run folder")
-    check_precision(precision, choose_device(device))
-    loaded = [load_run(run, device) for run in runs]
+    check_precision(options.precision, choose_device(options.device))
+    loaded = [load_run(run, options.device) for run in runs]
     for run, other in zip(runs[1:], loaded[1:], strict=True):
         _require_alike((runs[0], loaded[0]), (run, other))
     members = []
     for run, one in zip(runs, loaded, strict=True):
-        mirrored = trained_flips(run, one.facts) if flips else ()
-        usual = one.facts.usual
         members.append(
             EnsembleMember(
-                one.model, one.preprocessing, mirrored, usual, precision, compile=compile
+                one.model,
+                one.preprocessing,
+                trained_flips(run, one.facts) if options.flips else (),
+                one.facts.usual,
+                options.precision,
+                compile=options.compile,
             )
         )
     return members, loaded[0].label_names

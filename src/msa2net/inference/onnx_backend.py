@@ -3,15 +3,15 @@
 Needs onnxruntime, numpy, scipy, pydantic and the readers of the file formats (Pillow, nibabel,
 h5py). Slices are cut, scaled, batched and brought back by the same code as `Predictor`'s.
 
-Axes: B slices, K classes, k some of them; h, w are rows and columns of the network's input, H and W
-of a case.
+Axes: B slices, C channels, K classes; h, w are rows and columns of the network's input, H and W of
+a case.
 """
 
 import hashlib
 import importlib
 import mmap
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.io.validation import format_shape
-from msa2net.data.placement import ResizePad
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.errors import MORE_MEMORY, ConfigError, DataError, WeightsError, is_out_of_memory
-from msa2net.inference.backend import Mode, default_batch_size
+from msa2net.errors import ConfigError, DataError, WeightsError, is_out_of_memory
+from msa2net.inference.backend import Backend
 from msa2net.inference.engine import Engine
 from msa2net.inference.onnx_file import OnnxFile, read_onnx
 from msa2net.inference.predictor import Segmenter
 from msa2net.inference.run_folder import ModelMetadata, parse_facts
 from msa2net.inference.validation_scores import describe_networks
+from msa2net.options import InferenceOptions, Mode
 from msa2net.parsing import parse_json
 from msa2net.quality.confidence import MemberOutputs
 
@@ -69,7 +69,8 @@ class OnnxPredictor(Segmenter):
             ConfigError: no slices in a batch.
         """
         networks = OnnxBackend(session, facts.preprocessing)
-        engine = Engine((networks,), len(facts.label_names), batch_slices)
+        options = InferenceOptions(batch_slices=batch_slices)
+        engine = Engine((networks,), len(facts.label_names), options)
         super().__init__(engine, facts.label_names, facts.usual)
         self.facts = facts
 
@@ -90,6 +91,7 @@ class OnnxPredictor(Segmenter):
             WeightsError: missing, damaged, not exported by msa2net, or by a newer version.
         """
         file = Path(file)
+        InferenceOptions(batch_slices=batch_slices, threads=threads)
         session = open_session(file, threads)
         facts = _read_facts(read_onnx(file).metadata, file)
         _check_shapes(session, facts, file)
@@ -98,13 +100,11 @@ class OnnxPredictor(Segmenter):
         return predictor
 
 
-class OnnxBackend:
-    """One network in an onnxruntime session, as the engine wants it; see `Backend`."""
-
-    count = 1
+class OnnxBackend(Backend):
+    """One network in an onnxruntime session; computes on the CPU."""
 
     def __init__(self, session: Any, preprocessing: Preprocessing) -> None:
-        self.preprocessing = preprocessing
+        super().__init__(preprocessing)
         self._session = session
 
     def logits(self, image_BChw: Float) -> Float:
@@ -123,35 +123,16 @@ class OnnxBackend:
     def probabilities(
         self,
         unit_BChw: Float,
-        _batch: int = 0,
+        _batch: int,
         _mode: Mode = "resize",
         _overlap: float = 0.0,
-        answers: MemberOutputs | None = None,
-        /,
+        outputs: MemberOutputs | None = None,
     ) -> Float:
-        """Return class probabilities (B, K, h, w) for slices in [0, 1]; see `Backend`."""
+        """Return class probabilities (B, K, h, w) for resized slices; see `Backend`."""
         found_BKhw = softmax(self.logits(self.preprocessing.standardise(unit_BChw)))
-        if answers is not None:
-            answers.add(found_BKhw)
+        if outputs is not None:
+            outputs.add(found_BKhw)
         return found_BKhw
-
-    def on_grid(
-        self,
-        values_Bkhw: Float,
-        size: tuple[int, int],
-        placement: ResizePad,
-        weight: int,
-        band: slice = slice(None),
-    ) -> Float:
-        """Resample probabilities to a band of a case's rows, and multiply them by the weight."""
-        resized_BkHW: Float = self.preprocessing.invert(
-            values_Bkhw, size, placement=placement, band=band
-        )
-        return resized_BkHW if weight == 1 else resized_BkHW * np.float32(weight)
-
-    def add(self, one: Float, other: Float) -> Float:
-        """Return the sum of two answers."""
-        return one + other
 
     def largest(self, values_BkHW: Float) -> tuple[Float, NDArray[np.uint8]]:
         """Return the largest values (B, H, W), and as uint8 which they are, the first of equals."""
@@ -160,27 +141,6 @@ class OnnxBackend:
     def as_array(self, labels_BHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return labels as they are."""
         return labels_BHW
-
-    def probe(self, count: int) -> None:
-        """Send that many slices of nothing through the network."""
-        p = self.preprocessing
-        self.probabilities(np.zeros((count, p.channels, *p.image_size), np.float32))
-
-    def choose_batch_size(
-        self, _run: Callable[[int], object], slice_bytes: int, most: int | None
-    ) -> int:
-        """Return `default_batch_size`: nothing is measured on a CPU."""
-        return default_batch_size(slice_bytes, most)
-
-    def halved_batch_size(self, batch: int) -> int:
-        """Return half a batch.
-
-        Raises:
-            ConfigError: it was of a single slice.
-        """
-        if batch == 1:
-            raise ConfigError(f"a single slice does not fit into memory; {MORE_MEMORY}")
-        return batch // 2
 
 
 def softmax(logits_BKhw: Float) -> Float:
@@ -219,8 +179,6 @@ def open_session(file: Path, threads: int | None = None) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what it would print becomes our sentence
     if threads is not None:
-        if threads < 1:
-            raise ConfigError(f"{threads} threads are none; use 1 or more")
         options.intra_op_num_threads = threads
     try:
         return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])

@@ -7,7 +7,7 @@ Axes: C channels, Z slices, H rows, W columns, K classes; h, w are the network's
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from numpy.typing import NDArray
 
@@ -16,17 +16,17 @@ from msa2net.data.geometry import note_on_slices
 from msa2net.data.io.readers import read_channels, read_path, stem
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, DataError, memory_guard
-from msa2net.inference.backend import Flip, Mode, PredictionPrecision
 from msa2net.inference.engine import Engine, Pending, Resampling, Slice
 from msa2net.inference.run_folder import read_facts
 from msa2net.inference.validation_scores import describe_networks
+from msa2net.options import InferenceOptions, NetworkKeywords
 from msa2net.quality.monitor import QualityMonitor
 from msa2net.quality.reference_ranges import ReferenceRanges
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from msa2net.inference.torch_backend import EnsembleMember
+    from msa2net.inference.torch_backend import EnsembleMember, Flip
 
 
 class Segmenter:
@@ -181,13 +181,7 @@ class Predictor(Segmenter):
         model: the first network; in bfloat16 a copy of it, whose weights are reduced.
         preprocessing: how images become its inputs.
         label_names: one name per class, background first.
-        flips: the mirrored copies of an input that the first network answers too.
-        mode: `resize` brings slices to the network's size, as in training. `sliding` lays windows
-            of that size over slices whose pixels are as large as in training, or, if that is not
-            known (`Preprocessing.pixel_mm`), over the pixels as they are: then only for networks
-            that were trained on images of this resolution. Slices smaller than a window are
-            surrounded as by `fit: pad`.
-        overlap: of neighbouring windows, as a share of their sides.
+        flips: the mirrored copies of an input whose outputs the first network's are averaged with.
         usual: what the first network's training cases are like; None if it was not noted.
         performance: see `Segmenter`.
         warnings: see `Segmenter`.
@@ -200,13 +194,10 @@ class Predictor(Segmenter):
         label_names: tuple[str, ...],
         batch_slices: int | None = None,
         *,
-        flips: tuple[Flip, ...] = (),
+        flips: "tuple[Flip, ...]" = (),
         others: "Sequence[EnsembleMember]" = (),
-        mode: Mode = "resize",
-        overlap: float = 0.5,
         usual: ReferenceRanges | None = None,
-        precision: PredictionPrecision = "float32",
-        compile: bool = False,
+        **options: Unpack[NetworkKeywords],
     ) -> None:
         """Make a predictor of networks in memory; `load` makes one of run folders.
 
@@ -214,18 +205,13 @@ class Predictor(Segmenter):
             model: (B, C, h, w) → logits (B, K, h, w).
             preprocessing: how images become its inputs.
             label_names: one name per class, background first.
-            batch_slices: slices (or windows) that go through a network at once, perhaps of
-                several cases; None chooses for the device. Except on CUDA, fewer where
-                their answers would take more than 64 MB.
-            flips: mirrored copies of an input whose answers are averaged with the plain one's.
+            batch_slices: see `InferenceOptions`.
+            flips: mirrored copies of an input whose outputs are averaged with the plain one's.
             others: networks with the same classes and channels, averaged with the first.
-            mode: see the class.
-            overlap: see the class.
             usual: see the class.
-            precision: what the first network computes in. `bfloat16` reduces the weights of a
-                copy; what `model` learns later does not reach it.
-            compile: the first network is compiled at its first batch, which takes minutes on a
-                CPU; what `model` learns later does not reach it.
+            options: see `InferenceOptions`; precision and compile are those of the first network.
+                What `model` learns later does not reach a network that is compiled, or a copy in
+                bfloat16.
 
         Raises:
             ConfigError: no such mode or precision, a device that does not compute in it, an
@@ -235,45 +221,36 @@ class Predictor(Segmenter):
         from msa2net.inference.ensemble import group_members
         from msa2net.inference.torch_backend import EnsembleMember, sliding_window_inference
 
-        if mode == "sliding":
+        chosen = InferenceOptions(batch_slices=batch_slices, **options)
+        if chosen.mode == "sliding":
             sliding_window_inference()  # missing, it is said before anything is read
-        first = EnsembleMember(model, preprocessing, flips, usual, precision, compile=compile)
+        first = EnsembleMember(
+            model, preprocessing, flips, usual, chosen.precision, compile=chosen.compile
+        )
         groups = group_members([first, *others])
-        engine = Engine(groups, len(label_names), batch_slices, mode, overlap)
-        super().__init__(engine, label_names, usual)
+        super().__init__(Engine(groups, len(label_names), chosen), label_names, usual)
         self.model = first.model
         self.flips = flips
-        self.mode = mode
-        self.overlap = overlap
 
     @classmethod
     def load(
         cls,
         run: str | Path | Sequence[str | Path],
-        device: str = "auto",
-        batch_slices: int | None = None,
+        device: str = InferenceOptions.device,
+        batch_slices: int | None = InferenceOptions.batch_slices,
         *,
-        mode: Mode = "resize",
-        overlap: float = 0.5,
-        flips: bool = False,
-        precision: PredictionPrecision = "float32",
-        compile: bool = False,
+        flips: bool = InferenceOptions.flips,
+        **options: Unpack[NetworkKeywords],
     ) -> "Predictor":
         """Load a run folder's network, or several folders' as an ensemble.
 
         Args:
             run: folder with `model.json` and `model.safetensors`, or a list of them, such as the
                 folds of a cross-validation: their probabilities are averaged.
-            device: cpu, cuda, cuda:1, mps, or auto (the best there is).
-            batch_slices: None chooses for the device, and halves it where memory runs out.
-            mode: `resize` or `sliding`, see the class.
-            overlap: of neighbouring windows, as a share of their sides.
-            flips: average with the answers to mirrored images, along the axes that were mirrored
-                in training.
-            precision: `bfloat16` is nearly twice as fast where the device computes in it; single
-                pixels at the borders of structures may come out otherwise.
-            compile: let torch.compile fuse the networks' operations at the first batch, which
-                takes minutes on a CPU and pays for hundreds of slices.
+            device: see `InferenceOptions`, as for all that follow.
+            batch_slices: see there.
+            flips: test-time augmentation by mirroring.
+            options: mode, overlap, precision, compile.
 
         Raises:
             WeightsError: not a run folder, or its weights do not fit.
@@ -281,23 +258,30 @@ class Predictor(Segmenter):
                 runs that cannot be averaged, flips that were not trained with, or MONAI is missing
                 for sliding windows.
         """
+        runs = [Path(one) for one in ([run] if isinstance(run, str | Path) else run)]
+        chosen = InferenceOptions(device=device, batch_slices=batch_slices, flips=flips, **options)
+        return cls.open(runs, chosen)
+
+    @classmethod
+    def open(cls, runs: Sequence[Path], options: InferenceOptions) -> "Predictor":
+        """Load run folders' networks; see `load`."""
         from msa2net.inference.ensemble import load_members
 
-        runs = [Path(one) for one in ([run] if isinstance(run, str | Path) else run)]
-        members, label_names = load_members(runs, device, flips, precision, compile=compile)
+        members, label_names = load_members(runs, options)
         first, *others = members
         predictor = cls(
             first.model,
             first.preprocessing,
             label_names,
-            batch_slices,
+            options.batch_slices,
             flips=first.flips,
             others=others,
-            mode=mode,
-            overlap=overlap,
             usual=first.usual,
-            precision=precision,
-            compile=compile,
+            mode=options.mode,
+            overlap=options.overlap,
+            precision=options.precision,
+            compile=options.compile,
+            block_bytes=options.block_bytes,
         )
         known = [(one, read_facts(one)) for one in runs]
         predictor.performance, predictor.warnings = describe_networks(known)

@@ -1,4 +1,4 @@
-"""Networks that see the same inputs, and the mean of what they find probable.
+"""Torch networks that see the same inputs, and the mean of their class probabilities.
 
 Axes: B slices, C channels, K classes, k some of them; h, w are rows and columns of the network's
 input, or of the whole slice at the input's scale where windows slide over it.
@@ -8,7 +8,6 @@ import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -17,27 +16,35 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from msa2net.data.placement import ResizePad
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.errors import ConfigError
-from msa2net.inference.backend import Flip, Mode, PredictionPrecision
-from msa2net.inference.batch_size import choose_batch_size, halved_batch_size
+from msa2net.errors import ConfigError, is_out_of_memory
+from msa2net.inference.backend import Backend
 from msa2net.inference.bfloat16 import check_precision, computing_in, to_bfloat16
 from msa2net.inference.compiled import Answer, compile_network, in_full_batches
+from msa2net.options import Mode, PredictionPrecision
 from msa2net.quality.confidence import MemberOutputs
 from msa2net.quality.reference_ranges import ReferenceRanges
+
+Flip = tuple[int, ...]
+"""The axes of (B, C, h, w) along which an image is mirrored: −1 left–right, −2 top–bottom."""
+
+LARGEST = 64
+"""Slices at once; more gain nothing that could be measured, on any device."""
+
+_SHARE = 0.8  # of the free memory: what comes after the network needs some too
+_PROBE = 4
 
 
 @dataclass(frozen=True, eq=False)
 class EnsembleMember:
     """One network of an ensemble.
 
-    In bfloat16 it holds a copy with to_bfloat16 weights: the network that was given stays as it is.
+    In bfloat16 it holds a copy with reduced weights: the network that was given stays as it is.
 
     Attributes:
         model: (B, C, h, w) → logits (B, K, h, w).
         preprocessing: how images become its inputs.
-        flips: the mirrored copies of an input whose answers are averaged with the plain one's.
+        flips: the mirrored copies of an input whose outputs are averaged with the plain one's.
         usual: of its training's cases; None if it was not noted.
         precision: what the network computes in.
         compile: whether it is compiled at its first batch, see `compile_network`.
@@ -72,22 +79,16 @@ class EnsembleMember:
         return logits_BKhw.float()
 
 
-class TorchBackend:
-    """Members with the same preprocessing: their answers lie on one grid. See `Backend`.
+class TorchBackend(Backend):
+    """Members with the same preprocessing: their outputs lie on one grid.
 
     Attributes:
-        preprocessing: theirs.
         members: at least one.
     """
 
     def __init__(self, members: Sequence[EnsembleMember]) -> None:
-        self.preprocessing = members[0].preprocessing
+        super().__init__(members[0].preprocessing, len(members))
         self.members = tuple(members)
-
-    @property
-    def count(self) -> int:
-        """How many networks the mean is of."""
-        return len(self.members)
 
     @property
     def device(self) -> torch.device:
@@ -101,26 +102,18 @@ class TorchBackend:
         batch: int,
         mode: Mode = "resize",
         overlap: float = 0.5,
-        answers: MemberOutputs | None = None,
+        outputs: MemberOutputs | None = None,
     ) -> Tensor:
-        """Return the members' mean class probabilities (B, K, h, w), on the first one's device.
-
-        Args:
-            unit_BChw: slices in [0, 1].
-            batch: windows that go through a network at once; resized slices go all together.
-            mode: see `Mode`.
-            overlap: of neighbouring windows, as a share of their sides.
-            answers: takes down what each member says, and of each mirrored copy; of resized slices.
-        """
+        """Return mean class probabilities, on the first member's device; see `Backend`."""
         mean_BKhw: Tensor | None = None
-        if answers is not None:
-            answers.networks = len(self.members)
+        if outputs is not None:
+            outputs.networks = self.count
         for member in self.members:
             device = device_of(member.model)
             image_BChw = self.preprocessing.standardise(torch.as_tensor(unit_BChw).to(device))
             with evaluating(member.model):
                 if mode == "resize":
-                    found_BKhw = _mirrored_mean(member, image_BChw, batch, answers)
+                    found_BKhw = _mirrored_mean(member, image_BChw, batch, outputs)
                 else:
                     found_BKhw = self._slide(member, image_BChw, batch, overlap)
             if mean_BKhw is None:
@@ -128,30 +121,16 @@ class TorchBackend:
             else:
                 mean_BKhw += found_BKhw.to(mean_BKhw.device)
         assert mean_BKhw is not None
-        return mean_BKhw if len(self.members) == 1 else mean_BKhw / len(self.members)
+        return mean_BKhw if self.count == 1 else mean_BKhw / self.count
 
-    @torch.inference_mode()
-    def on_grid(
-        self,
-        values_Bkhw: Tensor,
-        size: tuple[int, int],
-        placement: ResizePad,
-        weight: int,
-        band: slice = slice(None),
-    ) -> Tensor:
-        """Resample an answer to a band of a case's rows (H, W), and multiply it by the weight."""
-        convert = partial(torch.tensor, device=values_Bkhw.device)
-        resized_BkHW: Tensor = self.preprocessing.invert(
-            values_Bkhw, size, convert, placement, band
-        )
-        return resized_BkHW if weight == 1 else resized_BkHW * weight
+    def like(self, matrix: NDArray[np.float32], values: Tensor) -> Tensor:
+        """Return a matrix as a tensor beside others."""
+        return torch.tensor(matrix, device=values.device)
 
-    @torch.inference_mode()
     def add(self, one: Tensor, other: Tensor) -> Tensor:
-        """Return the sum of two answers on one grid, where the first one lies."""
+        """Return the sum of two outputs on one grid, where the first one lies."""
         return one + other.to(one.device)
 
-    @torch.inference_mode()
     def largest(self, values_BkHW: Tensor) -> tuple[Tensor, Tensor]:
         """Return the largest values (B, H, W), and as uint8 which they are, the first of equals."""
         found = values_BkHW.max(dim=1)  # on CPUs up to six times as fast as argmax
@@ -165,23 +144,37 @@ class TorchBackend:
     def choose_batch_size(
         self, run: Callable[[int], object], slice_bytes: int, most: int | None
     ) -> int:
-        """Return how many slices may go through all networks at once; see `batches`."""
-        return choose_batch_size(self.device, run, slice_bytes, most)
+        """Return how many slices may go through all networks at once; CUDA's memory is measured.
+
+        CUDA says itself when `most` are too many. Measuring resets its record of the highest
+        memory use.
+        """
+        if self.device.type != "cuda":
+            return super().choose_batch_size(run, slice_bytes, most)
+        if most is not None:
+            return most
+        try:
+            run(1)  # libraries allocate their workspaces at the first call
+            one, several = _peak(self.device, run, 1), _peak(self.device, run, _PROBE)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return 1
+        free = torch.cuda.mem_get_info(self.device)[0]
+        free += torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        return largest_batch_size(one, several, free)
 
     def halved_batch_size(self, batch: int) -> int:
-        """Return half a batch; see `batches`."""
-        return halved_batch_size(batch, self.device)
-
-    def probe(self, count: int) -> None:
-        """Send slices of nothing through the networks, to measure the memory it takes."""
-        p = self.preprocessing
-        self.probabilities(torch.zeros(count, p.channels, *p.image_size), count)
+        """Return half a batch, after one did not fit into memory; see `Backend`."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return super().halved_batch_size(batch)
 
     def _slide(
         self, member: EnsembleMember, image_BChw: Tensor, batch: int, overlap: float
     ) -> Tensor:
         """Average windows, each weighted by a Gaussian about its centre; σ is 1/8 of a side."""
-        answer: Tensor = sliding_window_inference()(
+        mean_BKhw: Tensor = sliding_window_inference()(
             image_BChw,
             roi_size=self.preprocessing.image_size,
             sw_batch_size=batch,
@@ -191,7 +184,29 @@ class TorchBackend:
             padding_mode="constant",
             cval=self.preprocessing.standardise(0.0),  # what `fit: pad` surrounds images with
         )
-        return answer
+        return mean_BKhw
+
+
+def largest_batch_size(one: int, several: int, free: int) -> int:
+    """Return the batch size that uses most of the free memory, from 1 to `LARGEST`.
+
+    Args:
+        one: bytes that a batch of 1 took at its highest.
+        several: bytes that a batch of 4 took.
+        free: bytes there are.
+    """
+    a_slice = max(1.0, (several - one) / (_PROBE - 1))
+    fixed = max(0.0, one - a_slice)
+    return int(min(LARGEST, max(1, (_SHARE * free - fixed) // a_slice)))
+
+
+def _peak(device: torch.device, run: Callable[[int], object], count: int) -> int:
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    run(count)
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
 
 
 def sliding_window_inference() -> Any:
@@ -228,15 +243,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _mirrored_mean(
-    member: EnsembleMember, image_BChw: Tensor, batch: int, answers: MemberOutputs | None = None
+    member: EnsembleMember, image_BChw: Tensor, batch: int, outputs: MemberOutputs | None = None
 ) -> Tensor:
     """Return the mean probabilities (B, K, h, w) of images and of their mirrored copies."""
     mean_BKhw = member.logits(image_BChw, batch).softmax(dim=1)
-    if answers is not None:
-        answers.add(mean_BKhw)
+    if outputs is not None:
+        outputs.add(mean_BKhw)
     for flip in member.flips:
         mirrored_BKhw = member.logits(image_BChw.flip(flip), batch).softmax(dim=1).flip(flip)
-        if answers is not None:
-            answers.add(mirrored_BKhw)
+        if outputs is not None:
+            outputs.add(mirrored_BKhw)
         mean_BKhw += mirrored_BKhw
     return mean_BKhw / (1 + len(member.flips)) if member.flips else mean_BKhw

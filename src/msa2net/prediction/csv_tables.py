@@ -20,12 +20,15 @@ from msa2net.text import csv_text
 STRUCTURES_FILE, FLAGS_FILE, FAILURES_FILE = "structures.csv", "flags.csv", "failures.csv"
 TABLES = (STRUCTURES_FILE, FLAGS_FILE, FAILURES_FILE)
 FLAG_COLUMNS = ("case", "suspicion", "flags")
-_COUNTED = 2**24  # voxels at once
 FAILURE_COLUMNS = ("case", "source", "error")
 
 
-def structure_rows(segmentation: Segmentation) -> tuple[dict[str, str], ...]:
+def structure_rows(segmentation: Segmentation, at_once: int = 2**24) -> tuple[dict[str, str], ...]:
     """Measure every class but the background, also those that were not found.
+
+    Args:
+        segmentation: what was found.
+        at_once: voxels that are counted at once: counting takes 8 times the size of what it counts.
 
     Returns:
         Rows by `STRUCTURE_COLUMNS`: voxels (of a picture its pixels), the volume in mL where the
@@ -34,9 +37,8 @@ def structure_rows(segmentation: Segmentation) -> tuple[dict[str, str], ...]:
     """
     classes = len(segmentation.label_names)
     voxels = np.zeros(classes, np.int64)
-    # By slice, and of large ones by rows: counting takes 8 times the size of what it counts.
     for labels_HW in segmentation.labels:
-        rows = max(1, _COUNTED // labels_HW.shape[1])
+        rows = max(1, at_once // labels_HW.shape[1])
         for y in range(0, len(labels_HW), rows):
             some = labels_HW[y : y + rows].reshape(-1)
             voxels += np.bincount(some, minlength=classes)[:classes]

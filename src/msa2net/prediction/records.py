@@ -15,13 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from msa2net.errors import DataError, WeightsError
 from msa2net.files import read_json, sha256, write_text
-from msa2net.inference.backend import Mode, PredictionPrecision
 from msa2net.inference.run_folder import WEIGHTS_FILE, ModelMetadata, read_facts
+from msa2net.options import InferenceOptions, PredictionPrecision
 from msa2net.parsing import first_mistake
 
 FOLDER = "records"
 STRUCTURE_COLUMNS = ("case", "structure", "voxels", "volume_ml", "area_mm2")
-SCHEMA = 3  # 1 had no precision and flags, 2 no warnings; their defaults are what was so then
+SCHEMA = 4
+"""1 had no precision and flags, 2 no warnings, 3 no overlap; defaults are what was so then."""
 
 
 class Maker(BaseModel):
@@ -31,8 +32,9 @@ class Maker(BaseModel):
         weights: SHA-256 of each network's file.
         networks: SHA-256 of what `model.json` says of its layout, preprocessing and classes.
         mode: resize or sliding.
-        flips: whether mirrored images were answered too.
+        flips: whether outputs were averaged with those for mirrored images.
         precision: float32 or bfloat16.
+        overlap: of sliding windows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,16 +43,11 @@ class Maker(BaseModel):
     networks: tuple[str, ...]
     mode: str
     flips: bool
-    precision: PredictionPrecision = "float32"
+    precision: PredictionPrecision = InferenceOptions.precision
+    overlap: float = InferenceOptions.overlap
 
     @classmethod
-    def of_runs(
-        cls,
-        runs: Sequence[Path],
-        mode: Mode,
-        flips: bool,
-        precision: PredictionPrecision = "float32",
-    ) -> "Maker":
+    def of_runs(cls, runs: Sequence[Path], options: InferenceOptions) -> "Maker":
         """Describe run folders.
 
         Raises:
@@ -59,9 +56,10 @@ class Maker(BaseModel):
         return cls(
             weights=tuple(_hash_weights(run) for run in runs),
             networks=tuple(_hash_facts(read_facts(run)) for run in runs),
-            mode=mode,
-            flips=flips,
-            precision=precision,
+            mode=options.mode,
+            flips=options.flips,
+            precision=options.precision,
+            overlap=options.overlap,
         )
 
     @classmethod
@@ -77,6 +75,8 @@ class Maker(BaseModel):
             return "by another network"
         if self.mode != other.mode:
             return f"with --{other.mode}" if other.mode == "sliding" else "without --sliding"
+        if self.mode == "sliding" and self.overlap != other.overlap:
+            return f"with windows that overlap by {other.overlap:g}"
         if self.flips != other.flips:
             return "with --flips" if other.flips else "without --flips"
         if self.precision != other.precision:
@@ -157,7 +157,8 @@ def read_record(out: Path, name: str) -> Record | None:
     if not path.is_file():
         return None
     content = read_json(path)
-    if isinstance(content, dict) and content.get("schema_version", SCHEMA) not in (1, 2, SCHEMA):
+    version = content.get("schema_version", SCHEMA) if isinstance(content, dict) else SCHEMA
+    if version not in range(1, SCHEMA + 1):
         raise DataError(
             f"{path} was written by another version of msa2net; predict with that one, or into "
             "another --out"

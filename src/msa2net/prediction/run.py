@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, Unpack, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,9 @@ from msa2net.data.formats.file_names import LABELS_FILE
 from msa2net.data.io.writers import write_jpeg
 from msa2net.errors import ConfigError, DataError, Msa2NetError, memory_guard
 from msa2net.files import clean_temporaries, put_in_place, read_lines, staging, write_text
-from msa2net.inference.backend import Mode, PredictionPrecision
 from msa2net.inference.predictor import Segmenter
 from msa2net.inference.sharding import World, share_of
+from msa2net.options import InferenceKeywords, InferenceOptions
 from msa2net.prediction.csv_tables import (
     FAILURES_FILE,
     STRUCTURES_FILE,
@@ -111,18 +111,12 @@ def predict_files(
     out: str | Path,
     *,
     series: str | None = None,
-    mode: Mode = "resize",
-    flips: bool = False,
-    precision: PredictionPrecision = "float32",
-    compile: bool = False,
     overlays: bool = True,
     dicom_seg: SegKind = "none",
     existing: Existing = "refuse",
-    device: str = "auto",
-    batch_slices: int | None = None,
-    threads: int | None = None,
     world: World | None = None,
     progress: JobProgress | None = None,
+    **options: Unpack[InferenceKeywords],
 ) -> PredictionResult:
     """Predict images into a folder; those that cannot be used are left out and listed.
 
@@ -133,18 +127,13 @@ def predict_files(
         inputs: files, folders and patterns, see `find_inputs`.
         out: folder, made if it is not there.
         series: which one of a DICOM study, see `find_inputs`.
-        mode: see `Predictor.load`.
-        flips: see `Predictor.load`.
-        precision: see `Predictor.load`.
-        compile: see `Predictor.load`.
         overlays: also draw pictures to look at.
         dicom_seg: also write a DICOM segmentation, read back before it counts.
         existing: see `Existing`.
-        device: see `Predictor.load`.
-        batch_slices: slices at once, across images; by default as in evaluating the run.
-        threads: of an exported network; torch's are a setting of the process.
         world: the processes that share the images, before any of them looks what is done already.
         progress: wraps the images to do and their number, to show a bar.
+        options: fields of `InferenceOptions`; `batch_slices` is by default that of evaluating the
+            run.
 
     Raises:
         WeightsError: neither a run folder nor an exported network.
@@ -153,7 +142,7 @@ def predict_files(
     """
     _check_options(dicom_seg, existing)
     out = Path(out)
-    source = open_source(run, mode, flips, precision, compile, device, batch_slices, threads)
+    source = open_source(run, InferenceOptions(**options))
     found = find_inputs(inputs, source.facts.network.in_channels, series)
     _require_same_names(out, source.facts.label_names)
     jobs = make_jobs(found.images, overlays=overlays, dicom_seg=dicom_seg)
