@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import lightning as L
-from torch import nn
 
 import resumed
+from msa2net.compat import is_batch_norm
 from msa2net.config import Config
 
 STEPS, BATCH = 10, 4
@@ -28,7 +28,7 @@ class FrozenStatistics(L.Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         for module in pl_module.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if is_batch_norm(module):
                 module.eval()
 
 

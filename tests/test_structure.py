@@ -30,7 +30,7 @@ LAYERS = [
     {"files"},
     {"parsing", "locks", "renamed", "options"},
     {"errors"},
-    {"text"},
+    {"text", "compat"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

@@ -8,11 +8,11 @@ import torch
 from torch._dynamo.exc import TorchDynamoException
 from torch._inductor import config as inductor
 
+from msa2net.compat import unfused_attention
 from msa2net.data.phantom import abdomen
 from msa2net.errors import ConfigError
 from msa2net.inference.predictor import Predictor
 from msa2net.losses import create_loss
-from msa2net.models.attention import unfused
 from msa2net.models.registry import create_model
 from msa2net.prediction.run import predict_files
 from msa2net.training.compiled import CompiledStep
@@ -89,7 +89,7 @@ def test_unfused_attention_is_the_same():
     model = create_model("msa2net", 3, 1, encoder="test_maxvit", image_size=64).eval()
     image = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     plain = model(image)
-    with unfused(model):
+    with unfused_attention(model):
         torch.testing.assert_close(model(image), plain, rtol=1e-4, atol=1e-4)
         assert fused(model) == 0
     assert fused(model) == 8

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 import commands
 import resumed
+from msa2net.compat import checkpoint_block
 from msa2net.config import TrainConfig
 from msa2net.data.loading.augment import Augmentation
 from msa2net.data.phantom.files import write_phantom
@@ -367,7 +367,7 @@ def test_the_estimate_of_blocks_that_are_computed_twice():
     plain = memory.bytes_per_sample(model, torch.randn(2, 8))
     assert plain == 4 * (3 * 8 + 3 * 32)  # each input, and each sigmoid's output
     for name in ("0", "2"):
-        model.register_module(name, checkpoint_wrapper(model.get_submodule(name)))
+        model.register_module(name, checkpoint_block(model.get_submodule(name)))
     # Between blocks 8, 8 and 32 numbers; inside the larger two sigmoids' outputs.
     assert memory.bytes_per_sample(model, torch.randn(2, 8)) == 4 * (8 + 8 + 32 + 32 + 32)
 

@@ -117,7 +117,7 @@ def step_call(
             else:
                 loss = compiled(image_BChw, label_Bhw)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         optimizer.step()
         return loss.detach()
 

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from msa2net.compat import callbacks_of
 from msa2net.training.progress import Progress as TrainingProgress
 from msa2net.training.recorder import EpochListener, Recorder
 from msa2net.training.task import SegmentationTask
@@ -144,7 +145,7 @@ class EpochLines(EpochListener):
 
 
 def _recorder_of(trainer: L.Trainer) -> Recorder:
-    return next(one for one in trainer.callbacks if isinstance(one, Recorder))  # type: ignore[attr-defined]
+    return next(one for one in callbacks_of(trainer) if isinstance(one, Recorder))
 
 
 def _seconds_left(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import nn
 
+from msa2net.compat import unfuse_attention
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, WeightsError, memory_guard
 from msa2net.files import clean_temporaries, put_in_place, sha256, staging
@@ -204,10 +205,7 @@ def _trace(model: nn.Module, example_BChw: Float) -> Any:
     Raises:
         ConfigError: it holds what torch cannot express in ONNX.
     """
-    module: Any
-    for module in model.modules():
-        if getattr(module, "fused_attn", False):
-            module.fused_attn = False  # torch's exporter stops at timm's fused attention
+    unfuse_attention(model)  # torch's exporter stops at timm's fused attention
     try:
         with _quiet():
             program = torch.onnx.export(

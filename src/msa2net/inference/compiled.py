@@ -9,12 +9,10 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
-from torch._inductor import config as inductor
 from torch.nn import functional as F
 
+from msa2net.compat import compiler_error, freezing_weights, unfused_attention
 from msa2net.errors import ConfigError, is_out_of_memory
-from msa2net.models.attention import unfused
 
 Answer = Callable[[Tensor], Tensor]
 _one_at_a_time = threading.RLock()
@@ -36,7 +34,7 @@ def compile_network(model: nn.Module, device: torch.device) -> Answer:
         try:
             with compiling(model):
                 logits_BKhw: Tensor = call(image_BChw)
-        except TorchDynamoException as error:
+        except compiler_error() as error:
             if is_out_of_memory(error):
                 raise
             reason = str(error).strip().splitlines()
@@ -58,7 +56,7 @@ def _frozen_and_unfused(model: nn.Module) -> Iterator[None]:
     are inputs of the compiled code already. It is a setting of the process, as attention is of a
     network that others may use, so one at a time calls.
     """
-    with _one_at_a_time, inductor.patch(freezing=True), unfused(model):
+    with _one_at_a_time, freezing_weights(), unfused_attention(model):
         yield
 
 

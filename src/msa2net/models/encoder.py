@@ -11,6 +11,7 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
+from msa2net.compat import is_maxvit
 from msa2net.errors import ConfigError, WeightsError, is_out_of_memory
 from msa2net.models.weights import check_finite, read_state_dict
 from msa2net.text import listed
@@ -128,7 +129,7 @@ def create_encoder(
         drop_path=drop_path,
     )
     options["in_chans"] = 3 if in_channels == 1 else in_channels
-    if _is_maxvit(name):
+    if is_maxvit(name):
         options["num_classes"] = 0
         backbone = call_factory(name, lambda: timm.create_model(name, **options))
         return MaxViTEncoder(backbone, in_channels, levels)
@@ -166,16 +167,11 @@ def backbone_options(
     if pretrained_file is not None:
         state = _read_backbone_weights(name, pretrained_file)
         options["pretrained_cfg_overlay"] = {"state_dict": state, "custom_load": False}
-    if _is_maxvit(name) or _has_fixed_size(name):
+    if is_maxvit(name) or _has_fixed_size(name):
         options["img_size"] = image_size
     if drop_path:
         options["drop_path_rate"] = drop_path
     return options
-
-
-def _is_maxvit(name: str) -> bool:
-    """Tell whether a network is of timm's family of MaxViT and CoAtNet."""
-    return bool(timm.models.is_model_in_modules(name, {"maxxvit"}))
 
 
 def call_factory(name: str, build: Callable[[], Any]) -> Any:

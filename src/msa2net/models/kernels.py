@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from msa2net.compat import is_tracing
+
 LEAST_KERNEL_ON_GPU = 7
 """From this size on it pays on a GPU in bfloat16; 3×3 does not, nor was float32 measured."""
 
@@ -46,8 +48,7 @@ def prefers_plain_convolution(x_BCHW: Tensor, kernel_size: int) -> bool:
 
     Exported and counted networks show the convolution that the paper draws.
     """
-    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    looked_at = tracing or torch.compiler.is_exporting()
+    looked_at = is_tracing() or torch.compiler.is_exporting()
     return not looked_at and plain_convolution_is_faster(
         x_BCHW.device.type, x_BCHW.dtype, kernel_size
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from msa2net.compat import is_failed_write
 from msa2net.errors import DataError, WeightsError, is_out_of_memory
 from msa2net.files import put_in_place, sha256, temporary_folder
 from msa2net.models.weights import refuse_packed
@@ -155,6 +156,6 @@ def _plain_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "PytorchStreamWriter" in str(error) or "inline_container" in str(error):
+        if is_failed_write(error):
             raise OSError(str(error).splitlines()[0]) from error
         raise

@@ -16,22 +16,13 @@ from pydantic import (
 from torch import Tensor
 from torch.optim import Optimizer
 
+from msa2net.compat import SCHEDULE_STATE
 from msa2net.errors import WeightsError
 from msa2net.parsing import first_mistake
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Seconds = Annotated[float, Field(ge=0)]
 _NETWORKS = {"model", "heads", "average"}
-_OF_SCHEDULE = {  # torch makes attributes of whatever it finds
-    "base_lrs",
-    "last_epoch",
-    "verbose",
-    "_step_count",
-    "_get_lr_called_within_step",
-    "_is_initial",
-    "_last_lr",
-    "lr_lambdas",
-}
 Row = dict[str, float | None]
 
 
@@ -105,7 +96,7 @@ class TrainingState(_Layout):
         for name in _NETWORKS & self.states.keys():
             if not all(isinstance(value, Tensor) for value in self.states[name].values()):
                 raise ValueError(f"states.{name} holds something else than tensors")
-        if strange := self.states["schedule"].keys() - _OF_SCHEDULE:
+        if strange := self.states["schedule"].keys() - SCHEDULE_STATE:
             raise ValueError(f"states.schedule holds '{min(strange)}'")
         factors = self.states["schedule"].get("lr_lambdas")
         if not isinstance(factors, list) or any(factor is not None for factor in factors):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from msa2net.models.attention import unfuse
+from msa2net.compat import unfuse_attention
 
 
 class CompiledStep:
@@ -37,7 +37,7 @@ class CompiledStep:
         self.network, self.loss, self.graphs = network, loss, graphs
         self.recorded = False
         self._call: Callable[[Tensor, Tensor], Tensor] | None = None
-        unfuse(network)
+        unfuse_attention(network)
 
     def __call__(self, image_BChw: Tensor, label_Bhw: Tensor) -> Tensor:
         """Return the loss."""

@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from msa2net.compat import lerp_all_
 from msa2net.inference.predictor import Predictor
 
 SLOW_START = 10
@@ -38,7 +39,7 @@ class WeightAverage(nn.Module):
         own, other = _tensors(self.model), _tensors(model)
         pairs = [(a, b) for a, b in zip(own, other, strict=True) if a.is_floating_point()]
         averages, values = [a for a, _ in pairs], [b for _, b in pairs]
-        torch._foreach_lerp_(averages, values, weight)
+        lerp_all_(averages, values, weight)
         for counter, value in zip(own, other, strict=True):
             if not counter.is_floating_point():
                 counter.copy_(value)

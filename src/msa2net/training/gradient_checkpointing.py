@@ -10,18 +10,14 @@ from functools import partial
 from typing import Any
 
 from torch import nn
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
-    CheckpointWrapper,
-    checkpoint_wrapper,
-)
 
+from msa2net.compat import checkpoint_block, is_batch_norm, is_checkpointed
 from msa2net.models.dual_attention import DAEFormerBlock
 from msa2net.models.lka import LKABlock
 from msa2net.models.masag import MASAG
 
 DECODER_BLOCKS = (DAEFormerBlock, LKABlock, MASAG)
 Context = AbstractContextManager[None]
-WRAPPED = "_checkpoint_wrapped_module."  # in the names of modules, not in those of weights
 
 
 def checkpoint_blocks(model: nn.Module) -> None:
@@ -36,13 +32,12 @@ def checkpoint_blocks(model: nn.Module) -> None:
     places += _encoder_blocks(encoder)
     for parent, name in places:
         block = parent.get_submodule(name)
-        wrapped: Any = checkpoint_wrapper(block, context_fn=partial(_contexts, block))
-        parent.register_module(name, wrapped)
+        parent.register_module(name, checkpoint_block(block, partial(_contexts, block)))
 
 
-def recomputed_blocks(model: nn.Module) -> list[CheckpointWrapper]:
+def recomputed_blocks(model: nn.Module) -> list[nn.Module]:
     """Return the blocks that are computed twice, the outer ones where some lie within others."""
-    found = {n: one for n, one in model.named_modules() if isinstance(one, CheckpointWrapper)}
+    found = {n: one for n, one in model.named_modules() if is_checkpointed(one)}
     inner = {name for name in found for outer in found if name.startswith(outer + ".")}
     return [block for name, block in found.items() if name not in inner]
 
@@ -79,7 +74,7 @@ def _contexts(
 @contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
     """Keep batch norm from counting the same batch twice."""
-    norms = [one for one in block.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
+    norms: list[Any] = [one for one in block.modules() if is_batch_norm(one)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None

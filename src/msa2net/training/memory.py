@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 
+from msa2net.compat import block_inside, hold_storage_id, is_killed_worker, storage_id
 from msa2net.config import Config, TrainConfig
 from msa2net.data.check.findings import WHOLE, Finding, Level
 from msa2net.data.loading.native_resolution import FullResolutionDataset
@@ -17,15 +17,13 @@ from msa2net.data.loading.slices import SliceDataset
 from msa2net.data.prepared.store import Store
 from msa2net.errors import ConfigError, is_out_of_memory
 from msa2net.losses import create_loss
-from msa2net.training.gradient_checkpointing import WRAPPED, recomputed_blocks
+from msa2net.training.gradient_checkpointing import recomputed_blocks
 from msa2net.training.setup import create_network, create_preprocessing, supervise
 from msa2net.training.task import SegmentationTask
 
 GB = 1e9
 STATES = {"adamw": 2, "sgd": 1}  # numbers that an optimiser keeps for each weight
-INSIDE = WRAPPED.rstrip(".")
 SAMPLES = 2  # the fewest that batch norm trains on
-KILLED_WORKER = "DataLoader worker"
 
 
 def explain(
@@ -56,7 +54,7 @@ def explain(
         ConfigError: it does.
     """
     train, size = config.train, dataset.preprocessing.image_size
-    if worker_was_killed(error):
+    if is_killed_worker(error):
         raise worker_sentence(train.workers) from error
     if not is_out_of_memory(error):
         return
@@ -75,12 +73,6 @@ def explain(
 
     fixed = fixed_bytes(task, train.optimizer)
     raise training_sentence(device, parts, fixed, measure, train) from error
-
-
-def worker_was_killed(error: BaseException) -> bool:
-    """Tell whether an exception says that a process that loads data is gone."""
-    text = str(error)
-    return isinstance(error, RuntimeError) and KILLED_WORKER in text and "Caught" not in text
 
 
 def fixed_bytes(model: nn.Module, optimizer: str) -> int:
@@ -132,17 +124,17 @@ class _Kept:
     def __init__(self, model: nn.Module) -> None:
         tensors = [*model.parameters(), *model.buffers()]
         self.bytes = 0
-        self._own = {tensor.untyped_storage()._cdata for tensor in tensors}
-        # A reference keeps the address from being given again.
-        self._seen: dict[int, StorageWeakRef] = {}
+        self._own = {storage_id(tensor.untyped_storage()) for tensor in tensors}
+        self._seen: dict[int, object] = {}
 
     def leave_out(self, tensor: Tensor) -> None:
-        self._own.add(tensor.untyped_storage()._cdata)
+        self._own.add(storage_id(tensor.untyped_storage()))
 
     def count(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        if storage._cdata not in self._own and storage._cdata not in self._seen:
-            self._seen[storage._cdata] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+        key = storage_id(storage)
+        if key not in self._own and key not in self._seen:
+            self._seen[key] = hold_storage_id(storage)
             self.bytes += storage.nbytes()
 
     def counting(self) -> AbstractContextManager[Any]:
@@ -160,7 +152,7 @@ def _kept_bytes(model: nn.Module, image_BChw: Tensor) -> int:
             kept.count(tensor)
             inside.leave_out(tensor)
         with inside.counting():
-            block.get_submodule(INSIDE)(*inputs, **named)
+            block_inside(block)(*inputs, **named)
         largest = max(largest, inside.bytes)
 
     blocks = recomputed_blocks(model)

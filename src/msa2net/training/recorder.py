@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
+from msa2net.compat import set_loader_reuse
 from msa2net.config import TrainConfig
 from msa2net.data.loading.augment import derive_seed
 from msa2net.metrics import CaseRow, summarise
@@ -282,11 +283,6 @@ class Recorder(L.Callback):
         self._saved_at = progress.position
         self._saved_when = self._mark = self._ready = time.monotonic()
         self._saving_seconds = self._saved_when - started
-
-
-def set_loader_reuse(trainer: L.Trainer, reuse: bool) -> None:
-    """Let the next epoch have the same training loader, or ask the data for another."""
-    trainer.reload_dataloaders_every_n_epochs = int(not reuse)  # type: ignore[attr-defined]
 
 
 def _states(task: SegmentationTask) -> dict[str, Any]:

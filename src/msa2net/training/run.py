@@ -8,6 +8,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from msa2net.compat import set_epochs_done, set_loader_reuse
 from msa2net.config import Config
 from msa2net.data.prepared.prepare import Progress as ShowProgress
 from msa2net.data.prepared.prepare import prepare
@@ -16,7 +17,7 @@ from msa2net.evaluation.model_card import write_card
 from msa2net.inference.run_folder import choose_device
 from msa2net.training.fit_quality import write_reference_ranges
 from msa2net.training.outcome import learning_warnings, note_outcome
-from msa2net.training.recorder import LAST, kept_model, set_loader_reuse
+from msa2net.training.recorder import LAST, kept_model
 from msa2net.training.session import Plan, Session, TrainingResult
 from msa2net.training.stopping import Looks, StopTraining
 from msa2net.training.trainer import (
@@ -191,7 +192,5 @@ def _start_at(session: Session, trainer: L.Trainer) -> None:
     """
     progress = session.plan.progress
     session.data.start = (progress.epoch, progress.batch)
-    counter = trainer.fit_loop.epoch_progress.current
-    counter.completed = progress.epoch
-    counter.processed = progress.epoch  # type: ignore[attr-defined]
+    set_epochs_done(trainer, progress.epoch)
     set_loader_reuse(trainer, progress.batch == 0)
