@@ -83,7 +83,7 @@ def test_a_killed_process_loses_little(hearts: Path, tmp_path: Path):
     """SIGKILL leaves no time to write anything: the index must be there from before."""
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from msa2net.config import DataConfig; from msa2net.data import prepare as p\n"
+        "from msa2net.config import DataConfig; from msa2net.data.prepared import prepare as p\n"
         "p.WRITE_INDEX_EVERY_S = 0.0; slow = p._store_case\n"
         "p._store_case = lambda *a: (time.sleep(0.3), slow(*a))[1]\n"
         f"p.prepare(DataConfig(format='acdc', root=Path({str(hearts)!r}), "
@@ -110,7 +110,7 @@ def test_a_kill_while_arrays_change_never_passes_for_the_old_data(tmp_path: Path
     labels = {row.id: np.array(before.case(row.id).label) for row in before.cases}
     code = (
         "import os, sys; from pathlib import Path\n"
-        "from msa2net.config import DataConfig; from msa2net.data import prepare as p\n"
+        "from msa2net.config import DataConfig; from msa2net.data.prepared import prepare as p\n"
         "real, done = p._store_case, []\n"
         "def dying(*a):\n"
         "    if len(done) == 2: os.kill(os.getpid(), 9)\n"
