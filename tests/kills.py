@@ -146,7 +146,7 @@ def scored(work: Path) -> None:
     store = prepare(config(work).data)
     for folder in ("masks", "labels"):
         for row in store.cases:
-            store.truth(row.id).save(work / folder / f"{row.id}.png")
+            store.ground_truth(row.id).save(work / folder / f"{row.id}.png")
     evaluate_run(run, device="cpu", split="val")
 
 

@@ -153,7 +153,7 @@ def test_the_stored_labels_are_the_files_and_go_back(finished):
         label = next((Path(f["path"]) for f in row.files[::-1] if "nii" in f["path"]), None)
         if label is None:
             continue
-        written = store.truth(row.id).save(root / "back.nii.gz")
+        written = store.ground_truth(row.id).save(root / "back.nii.gz")
         original = read_nifti_label(label)[0]
         if store.encoding is not None:
             original = convert(original, "btcv", store.encoding)

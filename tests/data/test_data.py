@@ -28,7 +28,7 @@ from msa2net.data.loading.sampler import EpochSampler
 from msa2net.data.loading.slices import SliceDataset
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.prepared import prepare as prepare_module
-from msa2net.data.prepared.prepare import prepare, reduce_photograph
+from msa2net.data.prepared.prepare import prepare, reduce_image
 from msa2net.data.prepared.slice_files import build_slices
 from msa2net.data.prepared.splits import read_split_lists, split_by_count, split_by_ratio
 from msa2net.data.prepared.store import Store, open_store, with_splits
@@ -710,11 +710,11 @@ def test_damaged_stores_are_named(prepared: DataConfig, tmp_path: Path):
 
 def test_large_photographs_are_stored_reduced():
     image = np.arange(3 * 40 * 20, dtype=np.uint8).reshape(3, 1, 40, 20)
-    case = reduce_photograph(Case("a", image, np.zeros((1, 40, 20), np.uint8)), max_side=10)
+    case = reduce_image(Case("a", image, np.zeros((1, 40, 20), np.uint8)), max_side=10)
     assert case.image.shape == (3, 1, 10, 5)
     assert case.label.shape == (1, 10, 5)
     np.testing.assert_allclose(case.image[0, 0, 0, 0], image[0, 0, :4, :4].mean(), atol=0.5)
-    assert reduce_photograph(case, max_side=10) is case
+    assert reduce_image(case, max_side=10) is case
 
 
 # Slices, order, augmentation ----------------------------------------------------------------------

@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from torch.nn import functional as F
 
-from msa2net.data.preprocessing import Preprocessing
+from msa2net.data.preprocessing import Preprocessing, foreign_values
 from msa2net.data.resampling import nearest_index, resampling_matrix
-from msa2net.data.preprocessing import foreign_values
 from msa2net.errors import DataError
 
 SIDES = st.integers(1, 90)

@@ -37,7 +37,7 @@ def phantom(
     ] = False,
 ) -> None:
     """Write synthetic data in the layout of a real data set, to try things without a download."""
-    from msa2net.data.phantom.files import PHOTOGRAPHS, write_phantom
+    from msa2net.data.phantom.files import FORMATS_2D, write_phantom
 
     names = write_phantom(
         format,
@@ -47,6 +47,6 @@ def phantom(
         full_size=full_size,
         progress=lambda planned, total: track(planned, total, "drawing"),
     )
-    kind = "photograph" if format in PHOTOGRAPHS else "volume"
+    kind = "photograph" if format in FORMATS_2D else "volume"
     say(f"{count_cases(names)} in {out}, each a synthetic {kind}")
     say(f"next: msa2net prepare {format} {out} prepared/phantom-{format}")

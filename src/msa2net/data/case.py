@@ -1,6 +1,6 @@
 """`Case` and `Segmentation`: the two things that travel through the package.
 
-Axes, everywhere: C channels, Z slices, H rows, W columns. A photograph is a Case with Z = 1.
+Axes, everywhere: C channels, Z slices, H rows, W columns. A 2-D image is a Case with Z = 1.
 """
 
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ __all__ = ["Case", "Geometry", "Segmentation"]
 
 
 def is_name(text: str) -> bool:
-    """Tell whether a case can be called so: its files are named by it, and stay in one folder."""
+    """Return whether a case can be called so: files are named by it, and stay in one folder."""
     return bool(text) and not set(text) & set("/\\\r\n\0")
 
 
@@ -58,7 +58,7 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """The answer of a network for one case, on the case's own grid.
+    """The class of every voxel of a case, on the case's own grid.
 
     Attributes:
         id: the case's id.

@@ -1,4 +1,4 @@
-"""Turning a case's image into pictures for people, and the colours of classes."""
+"""Turning a case's image into something to look at, and the colours of classes."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,7 +24,7 @@ def class_color(index: int) -> tuple[int, int, int]:
 def display_image(
     image_CZHW: NDArray[np.generic], low: ArrayLike | None = None, high: ArrayLike | None = None
 ) -> NDArray[np.uint8]:
-    """Turn a case's image into pictures, (Z, H, W, 3) uint8.
+    """Return what to show of a case's image, (Z, H, W, 3) uint8 RGB.
 
     Three channels are red, green and blue; of any other number the first is shown in grey.
     8-bit images stay as they are unless a window is asked for. Others are scaled from

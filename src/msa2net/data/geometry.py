@@ -64,7 +64,7 @@ class FileLayout:
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """Where a voxel grid lies in the patient; all fields are None for a photograph.
+    """Where a voxel grid lies in the patient; all fields are None for a 2-D image.
 
     Attributes:
         spacing_mm: distance between voxel centres along (Z, H, W), in millimetres.
@@ -317,7 +317,7 @@ def require_same_grid(case_id: str, one: Grid, other: Grid) -> None:
 
 
 def _turned(one: Grid, other: Grid) -> str:
-    """Return a hint for pictures of which one lies on its side."""
+    """Return a hint for 2-D images of which one lies on its side."""
     swapped = one[1][-2:] == other[1][:-3:-1]
     if not swapped or one[2].affine is not None or other[2].affine is not None:
         return ""
@@ -328,7 +328,7 @@ def _turned(one: Grid, other: Grid) -> str:
 
 
 def _place(geometry: Geometry) -> str:
-    """Describe a grid for an error: where its first voxel is and how far apart voxels are."""
+    """Return where a grid's first voxel is and how far apart voxels are, for an error."""
     assert geometry.affine is not None
     origin = ", ".join(f"{value:.5g}" for value in geometry.affine[:3, 3])
     spacing = "?" if geometry.spacing_mm is None else _size(geometry.spacing_mm)

@@ -20,7 +20,7 @@ from msa2net.text import listed
 BACKGROUND = "background"
 IGNORE = 255
 """Value of label voxels that count nowhere; conversions leave it alone. But see
-`white_is_structure`."""
+`is_255_foreground`."""
 
 ENCODINGS: dict[str, dict[int, str]] = {
     "btcv": {
@@ -143,8 +143,8 @@ def class_table(classes: int) -> dict[int, int]:
     return {value: value for value in (*range(classes), IGNORE)}
 
 
-def white_is_structure(masks: Iterable[NDArray[Any]]) -> bool:
-    """Tell whether 255 is the second of two classes in a data set, and not what counts nowhere.
+def is_255_foreground(masks: Iterable[NDArray[Any]]) -> bool:
+    """Return whether 255 is the second of two classes in a data set, and not what counts nowhere.
 
     It is if some mask holds it and none holds a 1: such masks were drawn in black and white.
 
@@ -168,7 +168,7 @@ def _organs(encoding: str) -> dict[int, str]:
 
 
 def _counted(values: NDArray[np.integer[Any]]) -> str:
-    """Name values with their counts, at most five of them."""
+    """Return values with their counts, at most five of them."""
     found, counts = np.unique(values, return_counts=True)
     pairs = list(zip(found.tolist(), counts.tolist(), strict=True))
     return listed(f"{value} ({count} voxels)" for value, count in pairs)

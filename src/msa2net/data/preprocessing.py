@@ -115,7 +115,7 @@ class Preprocessing(BaseModel):
         return np.ascontiguousarray(own_WHZ.transpose(2, 1, 0))
 
     def check_channels(self, channels: int) -> None:
-        """Refuse a number of channels that the network cannot take; grey is repeated for colour.
+        """Check that the network can take a number of channels; grey is repeated for colour.
 
         Raises:
             DataError: naming both numbers.
@@ -135,7 +135,7 @@ class Preprocessing(BaseModel):
         )
 
     def check_values(self, image: NDArray[Any]) -> None:
-        """Refuse values that cannot be in the unit that the network was trained on.
+        """Check that values can be in the unit that the network was trained on.
 
         Raises:
             DataError: a picture for a network of Hounsfield units, 16 bits for one of 8.

@@ -23,7 +23,7 @@ from msa2net.data.formats.nnunet import read_description
 from msa2net.data.geometry import Geometry
 from msa2net.data.io.nifti import is_nifti, read_nifti_label
 from msa2net.data.io.readers import read_mask
-from msa2net.data.labels import IGNORE, apply_label_table, white_is_structure
+from msa2net.data.labels import IGNORE, apply_label_table, is_255_foreground
 from msa2net.errors import ConfigError, DataError
 from msa2net.files import read_json
 from msa2net.text import listed
@@ -112,7 +112,7 @@ def resolve_label_mappings(
         labels: folder; its names and their order are those of the evaluation.
         given: names for folders that have none of their own.
         masks: files in `labels`. Where the folder names two classes they decide what 255 means,
-            see `white_is_structure`.
+            see `is_255_foreground`.
 
     Raises:
         ConfigError: `given` are not names, or contradict those of `labels`.
@@ -157,7 +157,7 @@ def _labels_coding(
 
 def _drawn(own: ClassNames, masks: Iterable[Path]) -> bool:
     """Tell whether masks of two named classes are black and white; as in `prepare`."""
-    return own.ignored is None and white_is_structure(read_values(path)[0] for path in masks)
+    return own.ignored is None and is_255_foreground(read_values(path)[0] for path in masks)
 
 
 def _indices_by_name(

@@ -15,6 +15,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from check_cases import SMALL, case, found, make, the, three
 from msa2net.cli.check import places
 from msa2net.config import DataConfig
 from msa2net.data.case import Case
@@ -23,20 +24,15 @@ from msa2net.data.check.findings import LEVELS, Finding
 from msa2net.data.geometry import FileLayout, Geometry, canonical_orientation
 from msa2net.data.labels import ENCODINGS
 from msa2net.data.phantom.files import write_phantom
-from msa2net.data.prepared.intensity_statistics import count_labels, describe_channels
 from msa2net.data.prepared.prepare import prepare
 from msa2net.data.prepared.slice_files import build_slices
 from msa2net.data.prepared.store import (
     Store,
-    StoredCase,
-    image_path,
     label_path,
     open_store,
     write_index,
 )
 from msa2net.data.preprocessing import Preprocessing
-from check_cases import PLACE, SMALL, case, found, make, the, three
-
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +56,6 @@ def phantoms(tmp_path_factory) -> Path:
         )
     )
     return root
-
-
-
-
-
-
-
-
-
-
 
 
 def bad(store: Store) -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from check_cases import SMALL, case, found, make, the
 from commands import assert_one_sentence, msa2net
 from msa2net.config import Config, DataConfig, parse_section
 from msa2net.data.check.dataset import check_store
@@ -22,7 +23,6 @@ from msa2net.errors import DataError
 from msa2net.models.registry import create_model
 from msa2net.training import memory as estimate
 from msa2net.training.memory import bytes_per_sample, fixed_bytes
-from check_cases import SMALL, case, found, make, the
 
 
 def settings(folder: Path, **changes) -> DataConfig:

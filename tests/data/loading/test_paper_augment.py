@@ -1,7 +1,6 @@
 """The paper's augmentation and settings, to the letter."""
 
 from collections import Counter
-from pathlib import Path
 from unittest import mock
 
 import numpy as np

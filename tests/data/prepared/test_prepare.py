@@ -446,7 +446,7 @@ def test_a_label_returns_to_its_file_voxel_for_voxel(tmp_path: Path):
     store = open_store(tmp_path / "prepared")
     assert len(store.cases) == 50
     for number in range(1, 51):
-        written = store.truth(f"case{number:04d}").save(tmp_path / "back.nii.gz")
+        written = store.ground_truth(f"case{number:04d}").save(tmp_path / "back.nii.gz")
         back, original = (
             nibabel.load(written),
             nibabel.load(raw / f"label/label{number:04d}.nii.gz"),
@@ -459,7 +459,7 @@ def test_a_label_returns_to_its_file_voxel_for_voxel(tmp_path: Path):
 def test_the_real_scan_returns_to_its_file(real_data: Path, tmp_path: Path):
     root = real_data / "ct_example"
     store = prepare(DataConfig(format="btcv", root=root, prepared=tmp_path))
-    back = nibabel.load(store.truth("case0001").save(tmp_path / "back.nii.gz"))
+    back = nibabel.load(store.ground_truth("case0001").save(tmp_path / "back.nii.gz"))
     original = nibabel.load(root / "Training/label/label0001.nii.gz")
     assert np.array_equal(np.asarray(back.dataobj), np.asarray(original.dataobj))
     np.testing.assert_array_equal(back.affine, original.affine)

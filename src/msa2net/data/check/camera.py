@@ -1,7 +1,7 @@
-"""Do masks lie on photographs that a camera turned?
+"""Checks whether masks lie on images that a camera turned.
 
 A camera that is held upright stores its pixels lying, and says so in EXIF. Readers turn the
-photograph as viewers do; a mask that was drawn on the stored pixels then lies beside its object.
+image as viewers do; a mask that was drawn on the stored pixels then lies beside its object.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ CLEARLY = 1.5
 
 
 def check_camera(store: Store, row: StoredCase) -> list[Finding]:
-    """Compare how well the mask of a turned photograph fits as it lies and turned alike."""
+    """Compare how well the mask of a turned image fits as it lies and turned alike."""
     if row.turned_alone == 1:
         return []
     case = store.case(row.id, strict=False)

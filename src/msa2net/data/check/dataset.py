@@ -15,8 +15,8 @@ from msa2net.data.check.values import (
     check_classes,
     check_image,
     check_label,
+    check_meaning_of_255,
     check_organ_volumes,
-    check_white,
 )
 from msa2net.data.labels import ENCODINGS, IGNORE, convert
 from msa2net.data.prepared.intensity_statistics import count_labels, describe_channels
@@ -38,7 +38,7 @@ def check_store(
     progress: Progress | None = None,
     data: DataConfig | None = None,
 ) -> list[Finding]:
-    """Look through a prepared data set; the raw files are only asked for size and time.
+    """Check a prepared data set; of the raw files only size and time are looked at.
 
     Args:
         store: from `open_store(…, complete=False)`.
@@ -70,7 +70,7 @@ def check_store(
             findings += check_image(store, row, store.case(row.id, strict=False).image)
             findings += check_camera(store, row)
             sound.append(row)
-    findings += check_white(store, sound)
+    findings += check_meaning_of_255(store, sound)
     wrong_names = check_encoding(store, sound)
     findings += wrong_names
     if not any(finding.level == "error" for finding in wrong_names):
@@ -111,7 +111,7 @@ def _rows_of(view: Store, rows: Sequence[StoredCase]) -> list[StoredCase]:
 
 
 def _of_all_views(found: Sequence[Sequence[Finding]]) -> list[Finding]:
-    """Name the fold of each finding that is not one of all folds."""
+    """Return all findings, those that are not of all folds with their fold."""
     everywhere = [one for one in found[0] if all(one in others for others in found[1:])]
     return everywhere + [
         replace(one, where=f"fold {fold}: {one.where}")
@@ -185,7 +185,7 @@ def check_encoding(store: Store, rows: Sequence[StoredCase]) -> list[Finding]:
     """
     if store.encoding is None:
         return []
-    # BTCV's files were converted when they were read: what they held before is what is in doubt.
+    # BTCV's files were converted when they were read: what they held before is in question.
     declared = "btcv" if store.format == "btcv" else store.encoding
     result = recognise_encoding(_labelled(store, rows, declared))
     if result.best == declared:

@@ -1,4 +1,4 @@
-"""Is everything on disk that `dataset.json` speaks of, once each, and is there room to train?"""
+"""Checks whether all that `dataset.json` names is on disk, once, and there is room to train."""
 
 import hashlib
 import math
@@ -52,7 +52,7 @@ def _array_faults(
 
 
 def check_sources(row: StoredCase) -> list[Finding]:
-    """Say which of a case's source files were changed (warning) or are gone (note) by now."""
+    """Find which of a case's source files were changed (warning) or are gone (note) by now."""
     changed, gone = [], []
     for file in row.files:
         path = Path(file["path"])
@@ -134,7 +134,7 @@ def _voxel_hash(store: Store, row: StoredCase) -> str:
 def check_room(
     store: Store, trainings: Sequence[Sequence[StoredCase]], image_size: tuple[int, int]
 ) -> list[Finding]:
-    """Say what training needs on disk, an error if it is not there, and the largest case.
+    """Find what training needs on disk, an error if it is not there, and the largest case.
 
     Each case's slices are written once, whatever the fold: images (C, h, w) of two bytes, labels
     (h, w) of one.

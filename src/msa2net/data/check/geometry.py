@@ -1,4 +1,4 @@
-"""Do the volumes of a data set lie in comparable grids?"""
+"""Checks whether the volumes of a data set lie in comparable grids."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -96,7 +96,7 @@ class _Measured:
 
 
 def recognise_encoding(labels: Sequence[Labelled]) -> Recognition:
-    """Tell the encoding by the first six cases, all in one encoding and one orientation.
+    """Return the encoding that the first six cases look like, all in one and one orientation.
 
     Any orientation in which slices are axial is recognised, mirror images too, and the spacing
     need not be known. Labels of other kinds, and with fewer than five organs, are told apart from

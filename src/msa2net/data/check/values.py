@@ -1,4 +1,4 @@
-"""Do a case's voxels look like an image and its label?"""
+"""Checks whether a case's voxels look like an image and its label."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from msa2net.data.formats.synapse_files import HU_HIGH, HU_LOW
 from msa2net.data.labels import IGNORE
 from msa2net.data.prepared.intensity_statistics import ChannelStatistics
 from msa2net.data.prepared.splits import SPLITS
-from msa2net.data.prepared.store import Store, StoredCase, has_white_structure, only_ignored
+from msa2net.data.prepared.store import Store, StoredCase, only_ignored, took_255_as_foreground
 
 FULL = 0.95
 """Foreground that fills more of a case than this is probably an inverted mask."""
@@ -76,9 +76,9 @@ def check_organ_volumes(store: Store, row: StoredCase) -> list[Finding]:
     return findings
 
 
-def check_white(store: Store, rows: Sequence[StoredCase]) -> list[Finding]:
-    """Say what 255 was taken for, where all labels had to tell; an error if nothing is left."""
-    if has_white_structure(rows):
+def check_meaning_of_255(store: Store, rows: Sequence[StoredCase]) -> list[Finding]:
+    """Find what 255 was taken for, where all labels had to tell; an error if nothing is left."""
+    if took_255_as_foreground(rows):
         what = f"no label holds a 1, so {IGNORE} was taken for '{store.label_names[1]}'"
         advice = f"if {IGNORE} should be ignored, the labels lack the class itself, as 1"
         return [Finding("note", WHOLE, what, advice)]
@@ -151,9 +151,8 @@ def _check_scale(store: Store, row: StoredCase, image_CZHW: NDArray[Any]) -> lis
     is_ct = store.kind == "volume" and (store.low, store.high) == (HU_LOW, HU_HIGH)
     if is_ct and store.format != "synapse":
         channel = row.intensity[0]
-        doubt = _not_hounsfield(channel)
-        if doubt is not None:
-            what, advice = doubt
+        if (suspect := _not_hounsfield(channel)) is not None:
+            what, advice = suspect
             detail = f"{channel.minimum:g} to {channel.maximum:g}"
             what = f"does not look like Hounsfield units: {what}"
             findings.append(Finding("warning", row.id, what, advice, detail))

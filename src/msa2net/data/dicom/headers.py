@@ -49,14 +49,14 @@ _MACROS = (  # parts of a frame's description, each a sequence of one item
 
 
 def is_dicom(path: Path) -> bool:
-    """Tell by its first bytes, or failing that by its name, whether a file is DICOM."""
+    """Return whether a file is DICOM, by its first bytes, or failing that by its name."""
     if path.name.startswith(".") or not path.is_file():
         return False
     return path.suffix.lower() in DICOM_SUFFIXES or has_preamble(path)
 
 
 def holds_dicom(folder: Path) -> bool:
-    """Tell whether there is a DICOM file anywhere in a folder."""
+    """Return whether there is a DICOM file anywhere in a folder."""
     return any(is_dicom(path) for path in find_files(folder))
 
 
@@ -119,7 +119,7 @@ def read_image_header(path: Path) -> Any:
 
 
 def check_storage(path: Path, header: Any) -> None:
-    """Refuse values that are no plain measurements, and what nothing here can unpack."""
+    """Check that values are plain measurements, packed in a way that can be unpacked here."""
     pydicom = require()
     with parsing(path):
         photometric = str(header.get("PhotometricInterpretation") or "MONOCHROME2")
@@ -253,7 +253,7 @@ def _slice(path: Path, frame: int | None, places: Sequence[Any], header: Any) ->
 
 
 def _check_rescale(path: Path, modality: str, slope: Any, intercept: Any) -> None:
-    """Refuse values whose unit nobody can know: a CT's stored numbers are not Hounsfield units.
+    """Check that the unit of values is known: a CT's stored numbers are not Hounsfield units.
 
     The standard lets other modalities leave both tags out; stored values are then measured ones.
     """

@@ -38,7 +38,7 @@ _JPEG_SIZES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # markers; F7 is 
 
 
 def check_sizes(slices: Sequence[Slice], whole_bytes: int) -> None:
-    """Refuse, before any pixel is read, what slices cannot hold.
+    """Check, before any pixel is read, that slices can hold what they declare.
 
     Args:
         slices: of a series.
@@ -115,7 +115,7 @@ def _packed(dataset: Any, index: int) -> bytes:
 
 
 def _check_rle(slice_: Slice, frame: bytes) -> None:
-    """Refuse segments that run out, or unpack to more or less than the slice's pixels.
+    """Raise for segments that run out, or unpack to more or less than the slice's pixels.
 
     Source: PS3.5, annex G.
     """

@@ -61,7 +61,7 @@ def silent() -> Iterator[None]:
 
 @contextmanager
 def parsing(path: Path) -> Iterator[None]:
-    """Turn whatever pydicom stumbles over in `path` into one sentence without any value.
+    """Raise one sentence, without any value, for whatever pydicom stumbles over in `path`.
 
     Decoders written in Rust panic with what is no `Exception`; it is one here.
 
@@ -84,7 +84,7 @@ def parsing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def numbers_in(tag: str) -> Iterator[None]:
-    """Say of what a block takes for numbers whose they are, in place of what they are."""
+    """Raise the tag of what a block takes for numbers, in place of its value."""
     try:
         yield
     except (TypeError, ValueError, OverflowError):
@@ -96,7 +96,7 @@ class NotANumberError(ValueError):
 
 
 def blame(error: BaseException) -> str:
-    """Say which tag an error is about, or else of what kind it is; never a value."""
+    """Return which tag an error is about, or else of what kind it is; never a value."""
     if isinstance(error, NotANumberError):
         return f"{error} is no number"
     named = _TAG.search(str(error))
@@ -114,7 +114,7 @@ def tag_name(tag: int) -> str:
 
 
 def has_preamble(path: Path) -> bool:
-    """Tell whether a file begins as DICOM files do since 1993."""
+    """Return whether a file begins as DICOM files do since 1993."""
     with file_errors(path, "DICOM"), path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
 
@@ -158,7 +158,7 @@ def read_identifiers(path: Path) -> tuple[str, str]:
 
 
 def is_uid(text: str) -> bool:
-    """Tell whether a value is what its tag promises; others may hold anything."""
+    """Return whether a value is what its tag promises; others may hold anything."""
     return _UID.fullmatch(text) is not None
 
 

@@ -80,7 +80,7 @@ def choose_series(found: Sequence[Series], folder: Path, series: str | None = No
 
 
 def _told_apart(found: Sequence[Series]) -> list[str]:
-    """Describe series; those that would read alike with their UIDs."""
+    """Return series in words; those that would read alike with their UIDs."""
     shown = [str(one) for one in found]
     return [
         f"{text}, UID {one.uid}" if shown.count(text) > 1 and is_uid(one.uid) else text
@@ -140,7 +140,7 @@ def load_series(series: Series) -> Case:
 
 
 def _fits(values: NDArray[Any]) -> bool:
-    """Tell whether int16 holds all values exactly."""
+    """Return whether int16 holds all values exactly."""
     limits = np.iinfo(np.int16)
     if values.dtype.kind == "f":
         return False

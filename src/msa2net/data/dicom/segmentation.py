@@ -140,7 +140,7 @@ def read_back(path: Path, segmentation: Segmentation) -> NDArray[np.uint8]:
 
 
 def _difference(path: Path, segmentation: Segmentation) -> str:
-    """Say how a written file differs from what was to be written; empty if it does not."""
+    """Return how a written file differs from what was to be written; empty if it does not."""
     try:
         different = read_back(path, segmentation) != segmentation.labels
     except DataError as error:
@@ -270,7 +270,7 @@ def _culprit(error: Exception, sources: Sequence[Any]) -> str:
 
 
 def _describe(names: Sequence[str], colours: Sequence[Colour] | None) -> list[Any]:
-    """Describe each class but the background: label, code, colour, and who drew it."""
+    """Return label, code, colour and author of each class but the background."""
     highdicom = require("highdicom")
     codes = require("pydicom.sr.codedict").codes
     algorithm = highdicom.AlgorithmIdentificationSequence(

@@ -77,7 +77,7 @@ class Series:
         )
 
     def _below(self) -> str:
-        """Say in which of the folders that it was looked for in."""
+        """Return in which of the folders that it was looked for in."""
         below = _common(self.files)
         return "" if below in (self.folder, self.folder.parent) else f" in {below}"
 
@@ -236,7 +236,7 @@ def _series(
 
 
 def named(folder: Path, series: Sequence[Series]) -> list[Series]:
-    """Name series shortly after the folder, or the one file, that all lie in; sorted by number."""
+    """Return series, sorted by number, named after the folder, or the one file, they lie in."""
     named = _named(folder, [replace(one, folder=folder) for one in series])
     return sorted(named, key=lambda one: (one.number is None, one.number or 0, one.uid))
 
@@ -250,7 +250,7 @@ def _number(header: Any) -> int | None:
 
 
 def _named(folder: Path, found: Sequence[Series]) -> list[Series]:
-    """Name each series shortly and so that no two are called the same."""
+    """Return each series with a short name that no other has."""
     whole = folder.resolve()
     own = (whole.stem if whole.suffix.lower() in DICOM_SUFFIXES else whole.name) or "series"
     if len(found) == 1:

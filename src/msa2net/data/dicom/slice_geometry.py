@@ -160,10 +160,10 @@ def _check_alone(slice_: Slice) -> None:
 
 
 def _check_alike(slices: Sequence[Slice]) -> None:
-    """Refuse slices that differ from most others of their series."""
+    """Check that slices are alike, and name the one that differs from most of the series."""
     for what in ("patient", "study"):
         of = attrgetter(what)
-        usual = _usual(slices, of)
+        usual = _most_frequent(slices, of)
         for slice_ in slices:
             if of(slice_) != of(usual):
                 raise DataError(
@@ -171,7 +171,7 @@ def _check_alike(slices: Sequence[Slice]) -> None:
                     "of one series; part them into folders, and look how they were made anonymous"
                 )
     _require_same(slices, "rows × columns", lambda s: s.shape)
-    usual = _usual(slices, attrgetter("reference"))
+    usual = _most_frequent(slices, attrgetter("reference"))
     for slice_ in slices:
         if slice_.reference != usual.reference:
             raise DataError(
@@ -180,27 +180,27 @@ def _check_alike(slices: Sequence[Slice]) -> None:
             )
     # Rounded by what half a pixel at the far edge is, so that digits at the end make no difference.
     edge = max(slices[0].shape) / SIDEWAYS
-    usual = _usual(slices, lambda s: tuple(np.round(s.directions.ravel() * edge)))
+    usual = _most_frequent(slices, lambda s: tuple(np.round(s.directions.ravel() * edge)))
     for slice_ in slices:
         if np.abs(slice_.directions - usual.directions).max() * edge > 1:
             raise DataError(
                 f"{slice_} lies in another direction than {usual}, which is as most slices of the "
                 "series are; move it, and others such as localisers, to a folder of their own"
             )
-    usual = _usual(slices, lambda s: tuple(np.round(np.log(s.pixel_mm) * edge)))
+    usual = _most_frequent(slices, lambda s: tuple(np.round(np.log(s.pixel_mm) * edge)))
     for slice_ in slices:
         if np.abs(np.log(slice_.pixel_mm) - np.log(usual.pixel_mm)).max() * edge > 1:
             raise _differs("pixel spacing", slice_, slice_.pixel_mm, usual, usual.pixel_mm)
 
 
 def _require_same(slices: Sequence[Slice], what: str, of: Callable[[Slice], Hashable]) -> None:
-    usual = _usual(slices, of)
+    usual = _most_frequent(slices, of)
     for slice_ in slices:
         if of(slice_) != of(usual):
             raise _differs(what, slice_, of(slice_), usual, of(usual))
 
 
-def _usual(slices: Sequence[Slice], of: Callable[[Slice], Hashable]) -> Slice:
+def _most_frequent(slices: Sequence[Slice], of: Callable[[Slice], Hashable]) -> Slice:
     value, _ = Counter(map(of, slices)).most_common(1)[0]
     return next(slice_ for slice_ in slices if of(slice_) == value)
 
@@ -219,7 +219,7 @@ def _numbers(value: object) -> str:
 
 
 def _check_distances(ordered: Sequence[Slice], along_mm: NDArray[np.float64]) -> None:
-    """Refuse two slices at one place, and a gap."""
+    """Check that no two slices lie at one place, and none is missing."""
     steps = np.diff(along_mm)
     if (steps < _SAME_PLACE_MM).any():
         raise _repeated(ordered, steps)
@@ -264,7 +264,7 @@ def _check_even(ordered: Sequence[Slice], along_mm: NDArray[np.float64], step_mm
 def _check_upright(
     ordered: Sequence[Slice], positions_mm: NDArray[np.float64], normal: NDArray[np.float64]
 ) -> None:
-    """Refuse stacks whose slices do not lie straight above each other."""
+    """Check that slices lie straight above each other."""
     moved = positions_mm - positions_mm[0]
     sideways = moved - np.outer(moved @ normal, normal)
     far_mm = np.linalg.norm(sideways, axis=1)

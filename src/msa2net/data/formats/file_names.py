@@ -85,7 +85,7 @@ def read_class_list(path: Path) -> tuple[str, ...]:
 
 
 def are_class_names(names: Iterable[str]) -> bool:
-    """Tell whether these can be the names of a network's classes, background first."""
+    """Return whether these can be the names of a network's classes, background first."""
     every = tuple(names)
     late = "background" in (name.lower() for name in every[1:])
     different = len(set(every)) == len(every)

@@ -19,7 +19,7 @@ from msa2net.data.formats.file_names import (
     read_class_list,
 )
 from msa2net.data.formats.listing import by_name, raw_folder, subfolder, warn_of_unread
-from msa2net.data.formats.source import Source, White, pair_by_id, photograph_cases
+from msa2net.data.formats.source import MeaningOf255, Source, image_mask_cases, pair_by_id
 from msa2net.data.io.readers import list_images, read_image, read_mask
 from msa2net.data.prepared.splits import patient_of, split_by_ratio, splits_of_cases
 
@@ -46,24 +46,24 @@ def open_images(data: DataConfig) -> Source:
     default = split_by_ratio(sorted(set(patients.values())))
     splits = splits_of_cases(root, patients, default)
     eight_bit = read_image(next(iter(pairs.values()))[0]).image.dtype == "uint8"
-    white = None
+    meaning_255 = None
     if declared is not None and len(declared) == 2:
-        white = White((mask for _, mask in pairs.values()), read_mask)
+        meaning_255 = MeaningOf255((mask for _, mask in pairs.values()), read_mask)
     return Source(
         kind="photograph",
         label_names=label_names,
         intensity="fixed" if eight_bit else "percentile",
         low=0.0 if eight_bit else 0.5,
         high=255.0 if eight_bit else 99.5,
-        cases=photograph_cases(
+        cases=image_mask_cases(
             pairs,
             splits,
             len(label_names),
             binary=declared is None,
-            white=white,
+            meaning_255=meaning_255,
             patients=patients,
         ),
-        white=white,
+        meaning_255=meaning_255,
     )
 
 

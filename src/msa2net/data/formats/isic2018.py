@@ -9,7 +9,7 @@ from msa2net.config import DataConfig
 from msa2net.data.formats.file_names import Files, image_name
 from msa2net.data.formats.images import read_pairs
 from msa2net.data.formats.listing import by_name, raw_folder, subfolder
-from msa2net.data.formats.source import Source, photograph_cases
+from msa2net.data.formats.source import Source, image_mask_cases
 from msa2net.data.prepared.splits import read_split_lists, split_by_count, split_by_ratio
 
 IMAGES = "ISIC2018_Task1-2_Training_Input"
@@ -36,7 +36,7 @@ def open_isic2018(data: DataConfig) -> Source:
         intensity="fixed",
         low=0.0,
         high=255.0,
-        cases=photograph_cases(pairs, _splits(root, sorted(pairs)), len(LABEL_NAMES), binary=True),
+        cases=image_mask_cases(pairs, _splits(root, sorted(pairs)), len(LABEL_NAMES), binary=True),
     )
 
 

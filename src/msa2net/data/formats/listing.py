@@ -72,7 +72,7 @@ def by_name(paths: Iterable[Path], names: Iterable[str]) -> dict[str, Path]:
 
 
 def warn_of_unread(folder: Path, read: Iterable[Path]) -> None:
-    """Say what lies in a folder of the raw data and is not read: folders, files of other kinds."""
+    """Log what lies in a folder of the raw data and is not read: folders, files of other kinds."""
     known = {path.name for path in read}
     unread = [
         path.name + "/" * path.is_dir()

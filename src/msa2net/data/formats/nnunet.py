@@ -30,7 +30,7 @@ from msa2net.data.formats.listing import (
     subfolder,
     warn_of_unread,
 )
-from msa2net.data.formats.source import Source, White, source_cases
+from msa2net.data.formats.source import MeaningOf255, Source, source_cases
 from msa2net.data.formats.synapse_files import HU_HIGH, HU_LOW
 from msa2net.data.formats.volumes import (
     NIFTI_ENDINGS,
@@ -84,7 +84,7 @@ def open_nnunet(data: DataConfig) -> Source:
     are drawn once and for all; `imagesTs` is test when `labelsTs` has its labels, else test is
     drawn too, unless there is a `splits_final.json`. Lists in `splits/{train,val,test}.txt` go
     before all this. Names that differ only in a last `_frame01` or `_slice001` are taken for one
-    patient and never part. Label 255 is ignored, except for two classes, see `White`.
+    patient and never part. Label 255 is ignored, except for two classes, see `MeaningOf255`.
 
     Raises:
         ConfigError: no folder given.
@@ -103,9 +103,11 @@ def open_nnunet(data: DataConfig) -> Source:
     is_ct = [name.upper() for name in description.channels] == ["CT"]
     intensity: Literal["fixed", "percentile"] = "fixed" if is_ct else "percentile"
     files = training | testing
-    white = None
+    meaning_255 = None
     if len(description.label_names) == 2 and description.ignored is None:
-        white = White((paths[-1] for paths in files.values()), lambda p: read_nifti_label(p)[0])
+        meaning_255 = MeaningOf255(
+            (paths[-1] for paths in files.values()), lambda p: read_nifti_label(p)[0]
+        )
     return Source(
         kind="volume",
         label_names=description.label_names,
@@ -115,10 +117,10 @@ def open_nnunet(data: DataConfig) -> Source:
         cases=source_cases(
             files,
             splits,
-            partial(_read, description=description, white=white),
+            partial(_read, description=description, meaning_255=meaning_255),
             {case_id: patient_of(case_id) for case_id in files},
         ),
-        white=white,
+        meaning_255=meaning_255,
     )
 
 
@@ -249,8 +251,10 @@ def _first_fold(path: Path) -> dict[str, list[str]]:
     return {split: list(ids or ()) for split, ids in lists.items()}
 
 
-def _read(case_id: str, files: Files, description: Description, white: White | None) -> Case:
-    case = read_nifti_case(case_id, files, partial(_to_classes, description, white))
+def _read(
+    case_id: str, files: Files, description: Description, meaning_255: MeaningOf255 | None
+) -> Case:
+    case = read_nifti_case(case_id, files, partial(_to_classes, description, meaning_255))
     if len(case.image) != len(description.channels):
         raise DataError(
             f"case {case_id}: {files[0]} has {len(case.image)} channels but dataset.json names "
@@ -260,11 +264,11 @@ def _read(case_id: str, files: Files, description: Description, white: White | N
 
 
 def _to_classes(
-    description: Description, white: White | None, values: NDArray[Any], origin: str
+    description: Description, meaning_255: MeaningOf255 | None, values: NDArray[Any], origin: str
 ) -> NDArray[np.uint8]:
     table = class_table(len(description.label_names))
     if description.ignored is not None:
         table[description.ignored] = IGNORE
-    if white is not None and white.is_structure():
+    if meaning_255 is not None and meaning_255.is_foreground():
         table[IGNORE] = 1
     return apply_label_table(values, table, origin=origin, meaning="declared in dataset.json")

@@ -15,7 +15,7 @@ from msa2net.data.case import Case
 from msa2net.data.formats.file_names import LABELS_FILE
 from msa2net.data.io.readers import exif_orientation, read_image, read_mask
 from msa2net.data.io.validation import format_shape
-from msa2net.data.labels import IGNORE, white_is_structure
+from msa2net.data.labels import IGNORE, is_255_foreground
 from msa2net.errors import DataError
 from msa2net.text import listed
 
@@ -46,12 +46,12 @@ class Source:
     """A raw data set.
 
     Attributes:
-        kind: photographs are scored per image and pooled, volumes per volume.
+        kind: 2-D images (`photograph`) are scored per image and pooled, volumes per volume.
         label_names: one name per class, background first.
         intensity, low, high: how values are scaled, see `Preprocessing`.
         cases: all of them.
         encoding: of abdominal data sets, see `labels`; None for others.
-        white: decides what 255 means, where two classes are declared; None: 255 is ignored.
+        meaning_255: decides what 255 means, where two classes are declared; None: 255 is ignored.
     """
 
     kind: Literal["photograph", "volume"]
@@ -61,11 +61,11 @@ class Source:
     high: float
     cases: tuple[SourceCase, ...]
     encoding: str | None = None
-    white: "White | None" = None
+    meaning_255: "MeaningOf255 | None" = None
 
 
-class White:
-    """What 255 means in masks of two declared classes, see `white_is_structure`.
+class MeaningOf255:
+    """What 255 means in masks of two declared classes, see `is_255_foreground`.
 
     All masks of the data set decide it, and they are read only if somebody asks.
 
@@ -79,11 +79,11 @@ class White:
         self._lock = threading.Lock()
         self._answer: bool | None = None
 
-    def is_structure(self) -> bool:
-        """Tell whether 255 is the structure; otherwise it is ignored."""
+    def is_foreground(self) -> bool:
+        """Return whether 255 is the foreground; otherwise it is ignored."""
         with self._lock:
             if self._answer is None:
-                self._answer = white_is_structure(self._values())
+                self._answer = is_255_foreground(self._values())
             return self._answer
 
     def _values(self) -> Iterator[NDArray[Any]]:
@@ -124,19 +124,21 @@ def source_cases(
     )
 
 
-def photograph_cases(
+def image_mask_cases(
     pairs: dict[str, tuple[Path, Path]],
     splits: dict[str, str],
     num_classes: int,
     *,
     binary: bool,
-    white: White | None = None,
+    meaning_255: MeaningOf255 | None = None,
     patients: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[SourceCase, ...]:
-    """Make the cases of a data set of picture and mask files, sorted by id."""
+    """Make the cases of a data set of 2-D image and mask files, sorted by id."""
 
     def read(case_id: str, files: tuple[Path, ...]) -> Case:
-        return read_pair(case_id, files[0], files[1], num_classes, binary=binary, white=white)
+        return read_pair(
+            case_id, files[0], files[1], num_classes, binary=binary, meaning_255=meaning_255
+        )
 
     return source_cases(pairs, splits, read, patients)
 
@@ -148,9 +150,9 @@ def read_pair(
     num_classes: int,
     *,
     binary: bool,
-    white: White | None = None,
+    meaning_255: MeaningOf255 | None = None,
 ) -> Case:
-    """Read a picture and its mask as one Case; see `class_indices` for `binary`.
+    """Read a 2-D image and its mask as one Case; see `class_indices` for `binary`.
 
     `white`: as in `Source`.
 
@@ -172,7 +174,7 @@ def read_pair(
             f"case {case_id}: {image} is {format_shape(case.image.shape[2:])} and its mask {mask} "
             f"is {format_shape(values_HW.shape)} (rows × columns); they must be the same"
         )
-    drawn = binary or (white is not None and white.is_structure())
+    drawn = binary or (meaning_255 is not None and meaning_255.is_foreground())
     label_HW = class_indices(values_HW, num_classes, binary=drawn, origin=str(mask))
     return Case(id=case_id, image=case.image, label=label_HW[None], source=image)
 

@@ -181,7 +181,7 @@ def _data_set(path: Path, file: h5py.File, key: str) -> h5py.Dataset:
 
 
 def _check(path: Path, key: str, data_set: h5py.Dataset) -> int:
-    """Refuse what should not be read; return the bytes that it will take."""
+    """Check that a data set may be read; return the bytes that it will take."""
     dtype = data_set.dtype
     if not _PLAIN_TYPE.fullmatch(dtype.str):
         what = "text or objects" if dtype.kind in "OSU" else f"values of type {dtype}"

@@ -78,7 +78,7 @@ class _Header:
 
 
 def is_nifti(path: Path) -> bool:
-    """Tell by its name whether a file is read and written as NIfTI."""
+    """Return whether a file is read and written as NIfTI, by its name."""
     return path.name.lower().endswith(NIFTI_SUFFIXES)
 
 
@@ -131,7 +131,7 @@ def write_nifti_labels(path: Path, labels_ZHW: NDArray[Any], geometry: Geometry)
     Args:
         path: ends in .nii or .nii.gz.
         labels_ZHW: (Z, H, W) integers in the training orientation, 0 to 65535.
-        geometry: of the grid; a photograph's is refused.
+        geometry: of the grid; that of a 2-D image is refused.
 
     Raises:
         DataError: values or shape that do not fit, no affine, or the file cannot be written.

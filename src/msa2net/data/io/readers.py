@@ -25,7 +25,7 @@ _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # Pillow guesses by content, and star
 
 
 def read_image(path: Path, case_id: str | None = None) -> Case:
-    """Read a photograph (PNG, JPEG, TIFF, BMP) as a Case with Z = 1.
+    """Read a 2-D image (PNG, JPEG, TIFF, BMP) as a Case with Z = 1.
 
     Colour becomes (3, 1, H, W) uint8, grey (1, 1, H, W) uint8, uint16, int32 or float32; a palette
     is resolved, transparency dropped, and the camera's EXIF rotation applied, so that the

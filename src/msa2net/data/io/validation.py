@@ -56,7 +56,7 @@ _PARSER_ERRORS = (
 
 @contextmanager
 def file_errors(path: Path, kind: str) -> Iterator[None]:
-    """Turn whatever a parser stumbles over in `path` into one sentence.
+    """Raise one sentence for whatever a parser stumbles over in `path`.
 
     Args:
         path: the file that the block reads.
@@ -105,7 +105,7 @@ def declared_bytes(path: Path, shape: Sequence[int], itemsize: int) -> int:
 
 
 def check_held(path: Path, declared: int, held: int, ratio: int = 1) -> None:
-    """Refuse a file that cannot hold what it declares.
+    """Check that a file can hold what it declares.
 
     Args:
         path: for the sentence.
@@ -168,7 +168,7 @@ def blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def check_finite(path: Path, array: NDArray[Any]) -> None:
-    """Refuse NaN and infinities.
+    """Check that no value is NaN or infinite.
 
     Raises:
         DataError: says how many there are.

@@ -34,7 +34,7 @@ def write_labels(
         geometry: of the scan; see `write_nifti_labels`.
 
     Raises:
-        DataError: a suffix that is not written, several slices into a PNG, NIfTI of a photograph.
+        DataError: a suffix that is not written, several slices into a PNG, NIfTI of a 2-D image.
     """
     if path.name.lower().endswith(".png"):
         if labels_ZHW.shape[0] != 1:

@@ -31,7 +31,7 @@ class SpatialTransform:
 
 @dataclass(frozen=True)
 class Jitter:
-    """How one picture's values change; every step ends clipped to [0, 1].
+    """How one image's values change; every step ends clipped to [0, 1].
 
     Attributes:
         steps: (name, factor) in order; 1 changes nothing.

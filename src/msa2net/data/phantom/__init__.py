@@ -47,7 +47,7 @@ def abdomen(index: int, *, seed: int = 0, shape: tuple[int, int, int] = (32, 128
 
 
 def skin_lesion(index: int, *, seed: int = 0, shape: tuple[int, int] = (256, 256)) -> Case:
-    """Draw a dermoscopy photograph with one lesion.
+    """Draw a dermoscopy image with one lesion.
 
     Args:
         index: which case, from 0; also its id, `lesion_0003`.

@@ -17,7 +17,7 @@ from msa2net.files import clean_temporaries, contents
 LESION_CASES, LESION_SHAPE = 60, (256, 256)
 FULL_LESION_SHAPE = (767, 1022)  # among the archive's many sizes, a usual one
 
-PHOTOGRAPHS = ("images", "isic2018")
+FORMATS_2D = ("images", "isic2018")
 
 Progress = Callable[[Iterable[Planned], int], Iterable[Planned]]
 
@@ -40,7 +40,7 @@ class Layout:
 
 
 def plan_lesions(cases: int | None, full_size: bool) -> list[Planned]:
-    """Plan photographs: 60 of 256×256, or as many as ISIC 2018 has, of 767×1022."""
+    """Plan 2-D images: 60 of 256×256, or as many as ISIC 2018 has, of 767×1022."""
     count = cases or (isic2018.PUBLISHED_TOTAL if full_size else LESION_CASES)
     shape = (1, *(FULL_LESION_SHAPE if full_size else LESION_SHAPE))
     return [Planned(index, f"ISIC_{index:07d}", "train", shape) for index in range(count)]
@@ -49,14 +49,14 @@ def plan_lesions(cases: int | None, full_size: bool) -> list[Planned]:
 def write_isic2018(out: Path, planned: Planned, seed: int) -> None:
     """Write a lesion as ISIC 2018 Task 1 names its files."""
     case = skin_lesion(planned.index, seed=seed, shape=planned.shape[1:])
-    _write_photograph(case, out / isic2018.IMAGES / f"{planned.name}.jpg")
+    _write_image(case, out / isic2018.IMAGES / f"{planned.name}.jpg")
     _write_mask(case, out / isic2018.MASKS / f"{planned.name}_segmentation.png")
 
 
 def write_images(out: Path, planned: Planned, seed: int) -> None:
     """Write a lesion into a plain folder of pictures and masks."""
     case = skin_lesion(planned.index, seed=seed, shape=planned.shape[1:])
-    _write_photograph(case, out / "images" / f"{case.id}.jpg")
+    _write_image(case, out / "images" / f"{case.id}.jpg")
     _write_mask(case, out / "masks" / f"{case.id}.png")
 
 
@@ -85,7 +85,7 @@ def write_phantom(
         format: a name from `LAYOUTS`.
         out: folder, new or empty.
         cases: how many images, volumes, or patients (`acdc`, two phases each); by default 60
-            photographs, 8 volumes or 9 patients, or with `full_size` as many as the real data set
+            2-D images, 8 volumes or 9 patients, or with `full_size` as many as the real data set
             has.
         seed: other numbers give other cases.
         full_size: draw each case at the real data set's size. Synapse's 30 volumes, 2,211 training
@@ -116,7 +116,7 @@ def write_phantom(
     return [planned.name for planned in plan for _ in range(layout.cases)]
 
 
-def _write_photograph(case: Case, path: Path) -> None:
+def _write_image(case: Case, path: Path) -> None:
     write_jpeg(np.moveaxis(case.image[:, 0], 0, -1), path)
 
 

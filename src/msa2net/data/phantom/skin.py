@@ -21,7 +21,7 @@ _MELANIN = np.array([0.62, 1.0, 1.18], np.float32)
 
 @dataclass(frozen=True, eq=False)
 class _Picture:
-    """The grid of a photograph and its source of randomness.
+    """The grid of an image and its source of randomness.
 
     Attributes:
         rng: source of everything that varies.
@@ -51,7 +51,7 @@ class _Picture:
 def draw_lesion(
     rng: np.random.Generator, shape: tuple[int, int]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draw one dermoscopy photograph.
+    """Draw one dermoscopy image.
 
     Args:
         rng: source of everything that varies.

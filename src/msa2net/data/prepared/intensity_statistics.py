@@ -1,4 +1,4 @@
-"""What is worth knowing of a case's values without reading it again; kept in `dataset.json`."""
+"""Statistics of a case's intensities and labels, kept in `dataset.json`."""
 
 import math
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ class ChannelStatistics:
 
 
 def describe_channels(image_CZHW: NDArray[Any]) -> tuple[ChannelStatistics, ...]:
-    """Describe each channel; one without a finite voxel is described by zeros."""
+    """Compute the statistics of each channel; zeros for one without a finite voxel."""
     return tuple(_describe(channel_ZHW) for channel_ZHW in image_CZHW)
 
 

@@ -15,18 +15,16 @@ from PIL import Image
 
 from msa2net.config import DataConfig
 from msa2net.data.case import Case
-from msa2net.data.prepared.training_warnings import warn_before_training
 from msa2net.data.formats import open_source
 from msa2net.data.formats.source import Source, SourceCase
 from msa2net.data.io.readers import exif_orientation
-from msa2net.data.resampling import nearest_index
-from msa2net.data.prepared.slice_files import clean_slices
 from msa2net.data.prepared.intensity_statistics import count_labels, describe_channels
+from msa2net.data.prepared.slice_files import clean_slices
 from msa2net.data.prepared.store import (
     CASES,
     INDEX,
     ORIENTATION,
-    WHITE,
+    TOOK_255,
     Store,
     StoredCase,
     image_path,
@@ -36,10 +34,17 @@ from msa2net.data.prepared.store import (
     with_splits,
     write_index,
 )
+from msa2net.data.prepared.training_warnings import warn_before_training
 from msa2net.data.preprocessing import foreign_values
+from msa2net.data.resampling import nearest_index
 from msa2net.errors import MORE_MEMORY, ConfigError, DataError, Msa2NetError, memory_guard
 from msa2net.files import (
-    atomic_path, clean_temporaries, contents, remove, sha256, usable_cores,
+    atomic_path,
+    clean_temporaries,
+    contents,
+    remove,
+    sha256,
+    usable_cores,
 )
 from msa2net.locks import alone_in
 from msa2net.text import listed
@@ -96,7 +101,7 @@ def prepare(
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Refuse a folder that holds something and no prepared data: it would be written beside."""
+    """Raise for a folder that holds something and no prepared data: it would be written beside."""
     foreign = sorted(set(contents(folder)) - {INDEX, CASES, "slices", ".lock"})
     if foreign and not (folder / INDEX).is_file():
         raise ConfigError(
@@ -177,7 +182,7 @@ class _Work:
                 clean_slices(self.store())
 
     def store(self) -> Store:
-        """Describe what is stored so far."""
+        """Return the index of what is stored so far."""
         return _describe(
             self.data,
             self.source,
@@ -294,23 +299,23 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def _recipe(data: DataConfig, source: Source, before: Mapping[str, StoredCase]) -> str:
-    """Name what the stored arrays depend on besides the source files.
+    """Return what the stored arrays depend on besides the source files, as one string.
 
     Where all masks decide what 255 means, they are only read if any changed.
     """
     plain = _plain_recipe(data, source)
-    if source.white is None:
+    if source.meaning_255 is None:
         return plain
     known = [before[case.id] for case in source.cases if case.id in before]
     recipes = {row.recipe for row in known}
-    if recipes in ({plain}, {plain + WHITE}) and len(known) == len(source.cases):
+    if recipes in ({plain}, {plain + TOOK_255}) and len(known) == len(source.cases):
         (recipe,) = recipes
         cases = zip(known, source.cases, strict=True)
         unchanged = all(_unchanged(data.prepared, row, case, recipe) for row, case in cases)
         # An earlier version ignored 255 in any data set.
         if unchanged and not (recipe == plain and only_ignored(known)):
             return recipe
-    return plain + WHITE * source.white.is_structure()
+    return plain + TOOK_255 * source.meaning_255.is_foreground()
 
 
 def _plain_recipe(data: DataConfig, source: Source) -> str:
@@ -328,7 +333,7 @@ def _store_case(
     case = source_case.read()
     _check_depth(case, source)
     if source.kind == "photograph":
-        case = reduce_photograph(case, data.max_side)
+        case = reduce_image(case, data.max_side)
     assert case.label is not None
     for path, array in (
         (image_path(data.prepared, case.id), case.image),
@@ -366,7 +371,7 @@ def _camera(path: Path, source: Source) -> dict[str, int]:
 
 
 def _check_depth(case: Case, source: Source) -> None:
-    """Refuse values that the window cannot be for: they would come out all white, or black."""
+    """Raise for values that the window cannot be for: they would come out all white, or black."""
     fits, window = case.image.dtype == np.uint8, (source.low, source.high)
     if source.kind == "photograph" and source.intensity == "fixed" and not fits:
         raise DataError(
@@ -377,7 +382,7 @@ def _check_depth(case: Case, source: Source) -> None:
         raise DataError(f"{case.source}: {problem}")
 
 
-def reduce_photograph(case: Case, max_side: int) -> Case:
+def reduce_image(case: Case, max_side: int) -> Case:
     """Shrink a picture whose longer side is above `max_side`, and its label with it."""
     _, _, height, width = case.image.shape
     factor = max_side / max(height, width)

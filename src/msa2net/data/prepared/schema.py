@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from msa2net.data.case import is_name
 from msa2net.data.geometry import MM_PER_UNIT
 from msa2net.data.labels import IGNORE
-from msa2net.data.preprocessing import MAX_CHANNELS
 from msa2net.data.prepared.intensity_statistics import ChannelStatistics
+from msa2net.data.preprocessing import MAX_CHANNELS
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

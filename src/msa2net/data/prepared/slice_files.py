@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from msa2net.data.preprocessing import Preprocessing
 from msa2net.data.prepared.store import Store, StoredCase, image_path
+from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import DataError, is_out_of_memory
 from msa2net.files import WRITING, clean_temporaries, put_in_place, remove, staging
 from msa2net.locks import alone_in
@@ -46,7 +46,7 @@ class SampleError(DataError):
 
 @contextmanager
 def error_context(case_id: str, file: Path) -> Iterator[None]:
-    """Let whatever fails inside say which case and file it was about.
+    """Add the case and the file to the sentence of whatever fails inside.
 
     Raises:
         SampleError: something failed.
@@ -188,14 +188,14 @@ def write_slices(
 
 
 def file_name(store: Store, row: StoredCase) -> str:
-    """Name the file of a case's slices, by all that its stored arrays depend on."""
+    """Return the name of a case's slices, a hash of all that its stored arrays depend on."""
     hashes = [file["sha256"] for file in row.files]
     facts = [store.format, list(store.label_names), row.id, row.recipe, hashes]
     return _key(json.dumps(facts)) + _SUFFIX
 
 
 def sliced(store: Store, image_size: tuple[int, int]) -> set[str]:
-    """Name the cases whose slices of a size are there, in whichever preprocessing most are."""
+    """Return the cases whose slices of a size are there, in whichever preprocessing most are."""
     rows = {file_name(store, row): row for row in store.cases}
     most: set[str] = set()
     for folder in _folders(store):

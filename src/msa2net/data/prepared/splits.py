@@ -160,7 +160,7 @@ def splits_of_cases(
 def refuse_parted_patients(
     splits: Mapping[str, str], patients: Mapping[str, str], *, origin: str
 ) -> None:
-    """Refuse splits (case id → split) that put cases of one patient into two of them.
+    """Raise where splits (case id → split) put cases of one patient into two of them.
 
     Raises:
         DataError: naming the first such patient and both splits.

@@ -23,16 +23,16 @@ from msa2net.config import DataConfig
 from msa2net.data.case import Case, Geometry, Segmentation
 from msa2net.data.io.validation import format_shape
 from msa2net.data.labels import IGNORE
-from msa2net.data.prepared.splits import SPLITS, resplit
 from msa2net.data.prepared.intensity_statistics import ChannelStatistics
 from msa2net.data.prepared.schema import StoreIndex, with_geometry
+from msa2net.data.prepared.splits import SPLITS, resplit
 from msa2net.errors import DataError, is_out_of_memory
 from msa2net.files import read_json, write_json
 from msa2net.parsing import first_mistake
 from msa2net.text import listed
 
 INDEX, CASES = "dataset.json", "cases"
-WHITE = f" {IGNORE}=1"
+TOOK_255 = f" {IGNORE}=1"
 """In a recipe: masks of two classes held no 1, so 255 is the second class."""
 
 FAILURES, _MAX_FAILURES = "failures", 100
@@ -74,7 +74,7 @@ class StoredCase:
 
     @property
     def turned_alone(self) -> int:
-        """How the camera turned the photograph (EXIF) where its mask was not turned so; else 1."""
+        """Return the EXIF orientation of the image where its mask has none such; else 1."""
         image, *masks = (int(file.get(ORIENTATION, 1)) for file in self.files or [{}])
         return 1 if image in masks else image
 
@@ -172,7 +172,7 @@ class Store:
                 f"counted 0 to {classes - 1}; delete it and prepare the data again"
             )
 
-    def truth(self, case_id: str) -> Segmentation:
+    def ground_truth(self, case_id: str) -> Segmentation:
         """Open a case's label; saved, it lies in the source file's own grid again."""
         case = self.case(case_id)
         assert case.label is not None
@@ -180,14 +180,14 @@ class Store:
 
 
 def only_ignored(rows: Iterable[StoredCase]) -> bool:
-    """Tell whether 255 is all that the labels hold besides background."""
+    """Return whether 255 is all that the labels hold besides background."""
     values = {value for row in rows for value in row.voxels}
     return str(IGNORE) in values and values <= {"0", str(IGNORE)}
 
 
-def has_white_structure(rows: Iterable[StoredCase]) -> bool:
-    """Tell whether 255 was taken for the second of two classes."""
-    return any(row.recipe.endswith(WHITE) for row in rows)
+def took_255_as_foreground(rows: Iterable[StoredCase]) -> bool:
+    """Return whether 255 was taken for the second of two classes."""
+    return any(row.recipe.endswith(TOOK_255) for row in rows)
 
 
 def image_path(root: Path, case_id: str) -> Path:
@@ -330,7 +330,9 @@ def _open_array(path: Path, shape: tuple[int, ...], kinds: str) -> NDArray[Any]:
         size = 1 if kinds == "u" else array.itemsize
         if array.shape == shape and array.dtype.kind in kinds and array.itemsize == size:
             return array
-        reason = f"it is {array.dtype} of {format_shape(array.shape)}, {format_shape(shape)} is expected"
+        reason = (
+            f"it is {array.dtype} of {format_shape(array.shape)}, {format_shape(shape)} is expected"
+        )
     except (FileNotFoundError, DataError) as error:
         reason = error
     raise DataError(

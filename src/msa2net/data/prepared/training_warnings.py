@@ -4,10 +4,9 @@ import logging
 from collections.abc import Iterable
 
 from msa2net.data.check.dataset import check_encoding
-from msa2net.data.geometry import Geometry
+from msa2net.data.geometry import Geometry, describe_recut
 from msa2net.data.labels import IGNORE
-from msa2net.data.geometry import describe_recut
-from msa2net.data.prepared.store import Store, has_white_structure, only_ignored
+from msa2net.data.prepared.store import Store, only_ignored, took_255_as_foreground
 from msa2net.text import listed
 
 _log = logging.getLogger(__name__)
@@ -16,11 +15,11 @@ _log = logging.getLogger(__name__)
 def warn_before_training(store: Store) -> None:
     """Log a warning for everything about a data set that may be meant, and may be a mistake.
 
-    Label encodings that the organs contradict, a meaning of 255 that had to be guessed, photographs
-    that a camera turned, and scans that are cut across their own slices. `msa2net check` says it
+    Label encodings that the organs contradict, a meaning of 255 that had to be guessed, images that
+    a camera turned, and scans that are cut across their own slices. `msa2net check` says it
     again.
     """
-    for sentence in (*_encoding(store), *_white(store), *_camera(store), *_recut(store)):
+    for sentence in (*_encoding(store), *_meaning_of_255(store), *_camera(store), *_recut(store)):
         _log.warning("%s: %s", store.root, sentence)
 
 
@@ -31,8 +30,8 @@ def _encoding(store: Store) -> Iterable[str]:
             yield f"{finding.what}; → {finding.advice}"
 
 
-def _white(store: Store) -> Iterable[str]:
-    if has_white_structure(store.cases):
+def _meaning_of_255(store: Store) -> Iterable[str]:
+    if took_255_as_foreground(store.cases):
         yield (
             f"no label holds a 1, so {IGNORE} is taken for '{store.label_names[1]}' in all of "
             f"them; beside a 1 in any label, {IGNORE} would be ignored"
