@@ -100,8 +100,8 @@ def test_broken_pictures_are_one_sentence(tmp_path: Path):
     (tmp_path / "empty.jpg").write_bytes(b"")
     for name, message in (
         ("short.png", "may be truncated"),
-        ("text.png", "not a picture"),
-        ("empty.jpg", "not a picture"),
+        ("text.png", "not an image"),
+        ("empty.jpg", "not an image"),
         ("none.png", "there is no file"),
         ("scan.dcm", "there is no file"),
         ("scans", "there is no file or folder"),
@@ -121,14 +121,14 @@ def test_a_picture_that_declares_a_huge_size_is_refused(tmp_path: Path):
 
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
     (tmp_path / "bomb.png").write_bytes(data)
-    with pytest.raises(DataError, match=r"bomb.png declares an implausibly large picture"):
+    with pytest.raises(DataError, match=r"bomb.png declares an implausibly large image"):
         read_image(tmp_path / "bomb.png")
 
 
 def test_masks_with_colours_or_fractions_are_refused(tmp_path: Path):
     colour = np.zeros((4, 4, 3), np.uint8)
     colour[0, 0] = 1, 2, 3
-    with pytest.raises(DataError, match="colour picture, not a mask"):
+    with pytest.raises(DataError, match="colour image, not a mask"):
         read_mask(save(tmp_path / "c.png", colour))
     Image.fromarray(np.full((2, 2), 0.99, np.float32)).save(tmp_path / "f.tif")
     with pytest.raises(DataError, match=r"such as 0.9900000\d+; a label holds whole class indices"):
@@ -152,7 +152,7 @@ def test_no_other_kind_is_opened_whatever_a_file_is_called(tmp_path: Path, monke
     Image.new("L", (4, 4)).save(tmp_path / "animation.png", format="GIF")
     for name in ("photo.png", "animation.png"):
         for read in (read_image, read_mask):
-            with pytest.raises(DataError, match=f"{name} is not a picture that can be read"):
+            with pytest.raises(DataError, match=f"{name} is not an image that can be read"):
                 read(tmp_path / name)
 
 
@@ -497,7 +497,7 @@ def test_one_bit_masks_are_object_and_background(tmp_path: Path, labels):
 def test_pictures_of_mixed_depth_are_refused(tmp_path: Path):
     data = _pair(tmp_path)
     save(tmp_path / "images" / "2.png", np.full((8, 9), 40_000, np.uint16))
-    with pytest.raises(DataError, match=r"2.png holds uint16 values and .* first picture is 8-bit"):
+    with pytest.raises(DataError, match=r"2.png holds uint16 values and .* first image is 8-bit"):
         prepare(data)
 
 
@@ -631,7 +631,7 @@ def test_a_wrong_folder_is_called_by_what_was_typed_and_what_was_looked_for(tmp_
         assert message(format, tmp_path / "none").startswith(f"there is no folder {tmp_path}/none;")
     holds = "it holds scans/"
     assert message("images", tmp_path) == (
-        f"{tmp_path} holds no folder masks/: this layout is images/ and masks/, with pictures of "
+        f"{tmp_path} holds no folder masks/: this layout is images/ and masks/, with images of "
         f"the same names; {holds}"
     )
     assert f"{tmp_path} holds no folder ISIC2018_T" in message("isic2018", tmp_path)

@@ -241,5 +241,5 @@ def test_units_are_told_apart_by_values_that_the_other_cannot_have(values, dtype
 def test_a_scale_of_its_own_takes_any_unit():
     own = Preprocessing(channels=1, image_size=(32, 32), intensity="percentile", low=0, high=99)
     own.check_values(np.array([0, 60000], np.uint16))
-    with pytest.raises(DataError, match="8-bit pictures"):
+    with pytest.raises(DataError, match="8-bit images"):
         Preprocessing(channels=1, image_size=(32, 32)).check_values(np.array([300]))

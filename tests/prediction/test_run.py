@@ -329,7 +329,7 @@ def test_values_of_another_unit_get_no_mask_that_looks_right(run, volumes, tmp_p
     deep = np.array([[0, 256], [0, 0]], np.uint16)
     Pillow.fromarray(deep).save(tmp_path / "deep.png")
     said = msa2net("predict", run, "deep.png", "--out", "b", cwd=tmp_path)
-    assert_one_sentence(said, "deep.png: the image holds values from 0 to 256", "8-bit pictures")
+    assert_one_sentence(said, "deep.png: the image holds values from 0 to 256", "8-bit images")
     assert not list(tmp_path.glob("?/*.png"))
 
 

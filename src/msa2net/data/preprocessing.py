@@ -124,9 +124,9 @@ class Preprocessing(BaseModel):
         if channels == self.channels or grey_for_colour:
             return
         if self.channels == 1:
-            what = "give a grey one: no colour picture, no series of several volumes"
+            what = "give a grey one: no colour image, no series of several volumes"
         elif self.intensity == "fixed":
-            what = "give pictures in colour or grey"
+            what = "give images in colour or grey"
         else:
             what = f"give one file a channel, NAME_0000 to NAME_{self.channels - 1:04d}"
         raise DataError(
@@ -375,10 +375,10 @@ def _scaled(image_CZHW: NDArray[Any], value_range: ValueRange) -> Float:
 def foreign_values(image: NDArray[Any], low: float, high: float) -> str | None:
     """Return why values cannot be in the unit of a window from low to high; None if they may be.
 
-    There are two units: Hounsfield units, of which a window reaches below zero, and a picture's
+    There are two units: Hounsfield units, of which a window reaches below zero, and a 2-D image's
     8-bit values. Values that are not finite are left to those who refuse them.
     """
-    takes = "Hounsfield units" if low < 0 else "8-bit pictures"
+    takes = "Hounsfield units" if low < 0 else "8-bit images"
     if low < 0 and image.dtype == np.uint8:
         return (
             f"the image holds 8-bit values and the network takes {takes}; "

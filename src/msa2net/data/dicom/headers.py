@@ -136,7 +136,7 @@ def check_storage(path: Path, header: Any) -> None:
         kind = f" ({photometric})" if photometric in _COLOURS else ""
         raise DataError(
             f"{path} holds colours{kind}, not measured values; give the scan itself, or save the "
-            "pictures as PNG"
+            "images as PNG"
         )
     if table:
         raise DataError(

@@ -140,7 +140,7 @@ def _thickness(slice_: Slice) -> float:
     if slice_.thickness_mm is None or not 0 < slice_.thickness_mm < np.inf:
         raise DataError(
             f"{slice_} is a single slice without SliceThickness, so the size of its voxels is "
-            "unknown; export the whole series, or save the slice as a picture"
+            "unknown; export the whole series, or save the slice as an image"
         )
     return slice_.thickness_mm
 

@@ -23,7 +23,7 @@ from msa2net.data.formats.source import MeaningOf255, Source, image_mask_cases, 
 from msa2net.data.io.readers import list_images, read_image, read_mask
 from msa2net.data.prepared.splits import patient_of, split_by_ratio, splits_of_cases
 
-LAYOUT = "images/ and masks/, with pictures of the same names"
+LAYOUT = "images/ and masks/, with images of the same names"
 
 
 def open_images(data: DataConfig) -> Source:
@@ -89,9 +89,9 @@ def read_pairs(
         by_folder.append(by_name(paths, (path.stem for path in paths)))
     return pair_by_id(
         *match(by_folder[0], by_folder[1]),
-        lambda case_id: f"{case_id}.jpg, or of another kind of picture, in {images}",
+        lambda case_id: f"{case_id}.jpg, or of another kind of image, in {images}",
         lambda case_id: (
-            f"{case_id}.png, or of another kind of picture, or with {' or '.join(MASK_ENDINGS)} "
+            f"{case_id}.png, or of another kind of image, or with {' or '.join(MASK_ENDINGS)} "
             f"after all names, in {masks}"
         ),
     )

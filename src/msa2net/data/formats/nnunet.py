@@ -145,7 +145,7 @@ def read_description(path: Path) -> Description:
     if ending.lower() not in NIFTI_ENDINGS:
         raise DataError(
             f"{path}: files ending in '{ending}' are not read in this layout; convert them to "
-            "NIfTI (.nii.gz), or use the format 'images' for pictures"
+            "NIfTI (.nii.gz), or use the format 'images' for 2-D images"
         )
     names = _names_by_id(content["labels"], path)
     ignored = next((value for value, name in names.items() if name == IGNORE_NAME), None)

@@ -140,7 +140,7 @@ def write_nifti_labels(path: Path, labels_ZHW: NDArray[Any], geometry: Geometry)
         raise DataError(f"{path}: NIfTI files end in {' or '.join(NIFTI_SUFFIXES)}")
     layout = geometry.layout
     if layout is None and geometry.affine is None:
-        raise DataError(f"{path}: a photograph has no place in a patient; save it as .png")
+        raise DataError(f"{path}: a 2-D image has no place in a patient; save it as .png")
     dtype = _mask_dtype(path, labels_ZHW)
     if layout is None:
         file_XYZ = labels_ZHW.transpose(2, 1, 0).astype(dtype)

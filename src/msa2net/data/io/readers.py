@@ -77,7 +77,7 @@ def read_mask(path: Path) -> NDArray[Any]:
         colours = array[..., :3] if array.shape[2] > 2 else array[..., :1]  # without transparency
         if not (colours == colours[..., :1]).all():
             raise DataError(
-                f"{path} is a colour picture, not a mask; save class indices as a grey or "
+                f"{path} is a colour image, not a mask; save class indices as a grey or "
                 "palette PNG"
             )
         array = array[..., 0]
@@ -215,9 +215,9 @@ def _opened(path: Path, *, decode: bool = True) -> Iterator[Image.Image]:
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}") from error
     except Image.DecompressionBombError as error:
-        raise DataError(f"{path} declares an implausibly large picture: {error}") from error
+        raise DataError(f"{path} declares an implausibly large image: {error}") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{path} is not a picture that can be read; is it damaged?") from error
+        raise DataError(f"{path} is not an image that can be read; is it damaged?") from error
     except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, DataError):
             raise

@@ -375,8 +375,8 @@ def _check_depth(case: Case, source: Source) -> None:
     fits, window = case.image.dtype == np.uint8, (source.low, source.high)
     if source.kind == "photograph" and source.intensity == "fixed" and not fits:
         raise DataError(
-            f"{case.source} holds {case.image.dtype} values and the data set's first picture is "
-            "8-bit; bring all pictures to the same depth"
+            f"{case.source} holds {case.image.dtype} values and the data set's first image is "
+            "8-bit; bring all images to the same depth"
         )
     if source.intensity == "fixed" and (problem := foreign_values(case.image, *window)):
         raise DataError(f"{case.source}: {problem}")
