@@ -77,8 +77,7 @@ def read_mask(path: Path) -> NDArray[Any]:
         colours = array[..., :3] if array.shape[2] > 2 else array[..., :1]  # without transparency
         if not (colours == colours[..., :1]).all():
             raise DataError(
-                f"{path} is a colour image, not a mask; save class indices as a grey or "
-                "palette PNG"
+                f"{path} is a colour image, not a mask; save class indices as a grey or palette PNG"
             )
         array = array[..., 0]
     check_finite(path, array)
