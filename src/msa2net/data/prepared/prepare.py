@@ -286,16 +286,16 @@ def _of_format(store: Store, data: DataConfig) -> Store:
 
 
 def _unchanged(root: Path, known: StoredCase, case: SourceCase, recipe: str) -> bool:
-    stamps = [(path.name, *_stamp(path)) for path in case.files]
+    stamps = [(path.name, *_stamp(path).values()) for path in case.files]
     stored = [(Path(f["path"]).name, f["bytes"], f["mtime_ns"]) for f in known.files]
     present = image_path(root, case.id).is_file() and label_path(root, case.id).is_file()
     described = bool(known.intensity)  # not by the first version of this package
     return present and described and known.recipe == recipe and stamps == stored
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _stamp(path: Path) -> dict[str, int]:
     status = path.stat()
-    return status.st_size, status.st_mtime_ns
+    return {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
 def _recipe(data: DataConfig, source: Source, before: Mapping[str, StoredCase]) -> str:
@@ -344,7 +344,7 @@ def _store_case(
     files = [
         {
             "path": str(path.resolve()),
-            **dict(zip(("bytes", "mtime_ns"), _stamp(path), strict=True)),
+            **_stamp(path),
             "sha256": sha256(path),
             **_camera(path, source),
         }
@@ -365,25 +365,26 @@ def _store_case(
 
 
 def _camera(path: Path, source: Source) -> dict[str, int]:
-    """Note how the camera turned a picture, if it did."""
+    """Return how the camera turned an image, if it did."""
     orientation = exif_orientation(path) if source.kind == "photograph" else 1
     return {} if orientation == 1 else {ORIENTATION: orientation}
 
 
 def _check_depth(case: Case, source: Source) -> None:
     """Raise for values that the window cannot be for: they would come out all white, or black."""
-    fits, window = case.image.dtype == np.uint8, (source.low, source.high)
-    if source.kind == "photograph" and source.intensity == "fixed" and not fits:
+    if source.intensity != "fixed":
+        return
+    if source.kind == "photograph" and case.image.dtype != np.uint8:
         raise DataError(
             f"{case.source} holds {case.image.dtype} values and the data set's first image is "
             "8-bit; bring all images to the same depth"
         )
-    if source.intensity == "fixed" and (problem := foreign_values(case.image, *window)):
+    if problem := foreign_values(case.image, source.low, source.high):
         raise DataError(f"{case.source}: {problem}")
 
 
 def reduce_image(case: Case, max_side: int) -> Case:
-    """Shrink a picture whose longer side is above `max_side`, and its label with it."""
+    """Return an image whose longer side is above `max_side` reduced, and its label with it."""
     _, _, height, width = case.image.shape
     factor = max_side / max(height, width)
     if factor >= 1:
