@@ -341,21 +341,12 @@ def _store_case(
     ):
         with atomic_path(path) as temporary:
             np.save(temporary, array, allow_pickle=False)
-    files = [
-        {
-            "path": str(path.resolve()),
-            **_stamp(path),
-            "sha256": sha256(path),
-            **_camera(path, source),
-        }
-        for path in source_case.files
-    ]
     return StoredCase(
         id=case.id,
         split=source_case.split,
         shape=case.image.shape,
         geometry=case.geometry.to_json(),
-        files=files,
+        files=[_describe_file(path, source) for path in source_case.files],
         recipe=recipe,
         patient=source_case.patient or case.id,
         group=source_case.group,
@@ -364,10 +355,10 @@ def _store_case(
     )
 
 
-def _camera(path: Path, source: Source) -> dict[str, int]:
-    """Return how the camera turned an image, if it did."""
+def _describe_file(path: Path, source: Source) -> dict[str, Any]:
     orientation = exif_orientation(path) if source.kind == "photograph" else 1
-    return {} if orientation == 1 else {ORIENTATION: orientation}
+    camera = {} if orientation == 1 else {ORIENTATION: orientation}
+    return {"path": str(path.resolve()), **_stamp(path), "sha256": sha256(path), **camera}
 
 
 def _check_depth(case: Case, source: Source) -> None:
