@@ -105,12 +105,13 @@ def test_a_failed_write_of_torch_is_known(tmp_path: Path):
 
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    try:
-        with (tmp_path / "a.ckpt").open("wb") as file, pytest.raises(RuntimeError) as failed:
-            torch.save({"a": torch.ones(3000)}, file)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with (tmp_path / "a.ckpt").open("wb") as file:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+        try:
+            with pytest.raises(RuntimeError) as failed:
+                torch.save({"a": torch.ones(3000)}, file)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert compat.is_failed_write(failed.value)
     assert not compat.is_failed_write(RuntimeError("another"))
 
