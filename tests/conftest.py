@@ -1,7 +1,10 @@
 """Fixtures shared by all tests."""
 
 import os
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -44,6 +47,21 @@ def exported_run(tmp_path_factory) -> Path:
     from onnx_runs import write_exported_run
 
     return write_exported_run(tmp_path_factory.mktemp("exported") / "run")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _phantoms_drawn_once() -> Iterator[None]:
+    """Each is a function of its arguments alone, and most tests ask for the same few."""
+    from msa2net.data.formats import phantom
+    from msa2net.data.phantom import files, volumes
+
+    abdomen, skin_lesion = (cache(draw) for draw in (volumes.abdomen, files.skin_lesion))
+    with (
+        mock.patch.object(files, "skin_lesion", skin_lesion),
+        mock.patch.object(phantom, "abdomen", abdomen),
+        mock.patch.object(volumes, "abdomen", abdomen),
+    ):
+        yield
 
 
 @pytest.fixture(autouse=True)

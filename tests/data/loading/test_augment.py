@@ -214,3 +214,22 @@ def test_channels_that_are_no_colour_change_on_their_own():
     assert len({round(channel.mean().item(), 6) for channel in found}) == 4
     colour, _ = Augmentation(config)(image[:3], label, (0, 0, 0))
     assert len({round(channel.mean().item(), 6) for channel in colour}) == 1
+
+
+def test_image_and_label_move_together():
+    """An image that equals its label still does after flips and affine maps, but for the edge."""
+    config = AugmentConfig(horizontal_flip=0.5, vertical_flip=0.5, affine=1.0, shear_degrees=10)
+    label = torch.zeros(64, 64, dtype=torch.uint8)
+    label[10:40, 20:55] = 1
+    for index in range(10):
+        image, moved = Augmentation(config)(label[None].float(), label, (0, 0, index))
+        disagree = ((image[0] > 0.5) != (moved == 1)).float().mean()
+        assert disagree < 0.02
+        assert set(moved.unique().tolist()) <= {0, 1}
+
+
+def test_no_augmentation_changes_nothing():
+    image, label = torch.rand(3, 16, 16), torch.randint(0, 2, (16, 16), dtype=torch.uint8)
+    same_image, same_label = Augmentation(AugmentConfig())(image, label, (0, 0, 0))
+    assert torch.equal(image, same_image)
+    assert torch.equal(label, same_label)

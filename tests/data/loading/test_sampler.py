@@ -1,5 +1,7 @@
 """Order and augmentation depend on (seed, epoch, index) only."""
 
+import pickle
+
 import pytest
 import torch
 from hypothesis import given
@@ -135,6 +137,16 @@ def test_shares_are_a_partition(length: int, seed: int, epoch: int, world: int, 
     for k in range(length // batch):
         together = {index for share in shares for index in share[k * own : (k + 1) * own]}
         assert together == set(order[k * batch : (k + 1) * batch])
+
+
+def test_a_spawned_worker_gets_no_copy_of_the_slices(dataset: SliceDataset):
+    assert len(pickle.dumps(dataset.arrays)) < 5000
+
+
+def test_augmentation_leaves_the_global_generator_alone(dataset: SliceDataset):
+    state = torch.get_rng_state()
+    dataset[(0, 0)]
+    assert torch.equal(state, torch.get_rng_state())
 
 
 def test_seeds_are_fixed_for_all_time():
