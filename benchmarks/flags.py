@@ -44,7 +44,7 @@ def main() -> None:
     config = load_config(options.run / "config.yaml")
     store = prepare(config.data)
     predictor = Predictor.load(options.run, options.device, config.batch_slices)
-    if predictor.usual is None or options.again:
+    if predictor.reference_ranges is None or options.again:
         predictor = with_limits(options.run, predictor, store, options, config.batch_slices)
     found = clean(predictor, store, options.split)
     found["spoilt"] = spoilt(predictor, store, options.split, options.spoilt)
@@ -65,10 +65,10 @@ def with_limits(
 
 def clean(predictor: Predictor, store: Store, split: str) -> dict:
     """Score a split as it is."""
-    usual, ids = predictor.usual, store.ids(split)
+    reference, ids = predictor.reference_ranges, store.ids(split)
     seconds = {}
-    monitor = QualityMonitor(usual, calibration=True)
-    for name, asked in (("without flags", None), ("with flags", QualityMonitor(usual))):
+    monitor = QualityMonitor(reference, calibration=True)
+    for name, asked in (("without flags", None), ("with flags", QualityMonitor(reference))):
         started = time.process_time()  # of all threads, whatever else the machine does
         for _ in predictor.segment((store.case(one) for one in ids), asked):
             pass
@@ -100,7 +100,7 @@ def clean(predictor: Predictor, store: Store, split: str) -> dict:
         "dice_rest": float(np.mean([mean[case] for case in rest])),
         "worst_tenth_in_fifth": worst_found(mean, fifth),
         "spearman": float(correlation.statistic),
-        "temperature": usual.temperature,
+        "temperature": reference.temperature,
         "calibration_error": errors,
         "cpu_seconds": seconds,
     }
@@ -127,7 +127,7 @@ def spoilt(predictor: Predictor, store: Store, split: str, count: int) -> dict[s
         assessments: list[CaseAssessment] = []
         refused = 0
         for number, case_id in enumerate(store.ids(split)[:count]):
-            monitor = QualityMonitor(predictor.usual)
+            monitor = QualityMonitor(predictor.reference_ranges)
             case = spoil(store.case(case_id), np.random.default_rng(number))
             try:
                 next(predictor.segment([case], monitor))

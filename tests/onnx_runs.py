@@ -53,7 +53,7 @@ def write_run(folder: Path, seed: int = 0) -> Path:
         label_names=NAMES,
         preprocessing=preprocessing,
         training=training,
-        usual=USUAL,
+        reference_ranges=USUAL,
     )
     save_run(folder, model, facts)
     return folder

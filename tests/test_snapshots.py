@@ -63,7 +63,7 @@ def folder(tmp_path_factory):
         make_evaluation(root / f"{kind}-masks", kind)
     make_run(root / "infinite", "volume", failed_distance="inf")
     with_trust(root / "volume", root / "trusted", monitor_of(FLAGGED))
-    facts = read_facts(root / "trusted").model_copy(update={"usual": usual()})
+    facts = read_facts(root / "trusted").model_copy(update={"reference_ranges": usual()})
     write_facts(root / "trusted", facts)
     shutil.copytree(root / "volume", root / "schema-1")
     summary = root / "schema-1" / "evaluation" / "summary.json"

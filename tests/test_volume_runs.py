@@ -92,7 +92,7 @@ def test_flags_and_the_model_card(finished):
     """Two epochs teach little, but what is usual is known, and every table has its columns."""
     _, root, said = finished
     run, masks = root / "runs/small", root / "masks"
-    usual = json.loads((run / "model.json").read_text())["usual"]
+    usual = json.loads((run / "model.json").read_text())["reference_ranges"]
     assert usual["val_cases"] >= 1
     assert usual["temperature"] > 0
     rows = list(csv.DictReader((run / "evaluation/cases.csv").open()))

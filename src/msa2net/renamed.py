@@ -16,6 +16,7 @@ FORMER: dict[str, dict[str, str]] = {
         "train.supervision": "deep_supervision",
         "train.balance": "oversample_foreground",
     },
+    "model.json": {"usual": "reference_ranges"},
 }
 """Kind of file → path of a former name → the name in its place.
 

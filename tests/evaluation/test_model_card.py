@@ -63,7 +63,7 @@ def test_a_temperature_that_did_not_help_is_told(run, tmp_path):
     folder = tmp_path / "worse"
     with_trust(run, folder, monitor)
     assert "after: here it made them worse." in Page(write_report(folder).read_text()).text
-    facts = read_facts(folder).model_copy(update={"usual": usual()})
+    facts = read_facts(folder).model_copy(update={"reference_ranges": usual()})
     (folder / "model.json").write_text(facts.model_dump_json())
     assert "with it, which made it worse here." in write_card(folder).read_text()
     # And where none was fitted, nothing is divided and the chart has one line.
@@ -78,7 +78,7 @@ def test_a_temperature_that_did_not_help_is_told(run, tmp_path):
     assert "1 validation case: of so few nothing can be said about the share" in page.text
     assert "5 % of clean cases" not in page.text
     assert not [attributes for _, attributes in page.tags if "after" in attributes.get("class", "")]
-    facts = facts.model_copy(update={"usual": alone})
+    facts = facts.model_copy(update={"reference_ranges": alone})
     (folder / "model.json").write_text(facts.model_dump_json())
     card = write_card(folder).read_text()
     assert f"Confidences are the network's own: {reason}." in card
@@ -102,7 +102,7 @@ def test_nothing_is_said_where_nothing_is_known(run, tmp_path):
 def test_the_card_says_what_is_known_and_names_nobody(run, tmp_path):
     folder = tmp_path / "run"
     with_trust(run, folder, monitor_of({"secret-case": CaseAssessment((), (), 0.0)}))
-    facts = read_facts(folder).model_copy(update={"usual": usual()})
+    facts = read_facts(folder).model_copy(update={"reference_ranges": usual()})
     (folder / "model.json").write_text(facts.model_dump_json())
     card = write_card(folder).read_text()
     for part in (
@@ -139,7 +139,7 @@ def test_no_share_is_above_all_of_an_image(run, tmp_path, high, said):
     depth = Range(low=math.log(5.36), centre=math.log(10.2), high=math.log(21.7))
     ranges = {"size:share:lesion": share, "spacing:depth:": depth}
     known = usual().model_copy(update={"ranges": ranges})
-    facts = read_facts(run).model_copy(update={"usual": known})
+    facts = read_facts(run).model_copy(update={"reference_ranges": known})
     (tmp_path / "run/model.json").write_text(facts.model_dump_json())
     card = write_card(tmp_path / "run").read_text()
     assert f"Size of lesion in % of an image: about 13.8, {said}" in card
@@ -153,7 +153,7 @@ def test_no_share_is_above_all_of_an_image(run, tmp_path, high, said):
 def facts_of(run, usual_of=None, **training):
     facts = read_facts(run)
     return facts.model_copy(
-        update={"training": facts.training | training, "usual": usual_of or usual()}
+        update={"training": facts.training | training, "reference_ranges": usual_of or usual()}
     )
 
 
@@ -221,7 +221,7 @@ def test_a_network_that_finds_nothing_says_so(run):
     ],
 )
 def test_an_unfinished_training_is_told(run, training, known, unfinished):
-    facts = facts_of(run, val_dice=0.9, **training).model_copy(update={"usual": known})
+    facts = facts_of(run, val_dice=0.9, **training).model_copy(update={"reference_ranges": known})
     assert is_unfinished(facts) == unfinished
     told = [warning for warning in network_warnings(facts) if "(3 of 40 epochs)" in warning]
     assert bool(told) == unfinished

@@ -141,10 +141,10 @@ def test_the_published_way_back_is_there_too(exported, eager):
 def test_what_is_usual_is_judged_alike(exported, eager):
     """All features, those of confidences among them, and the flags they lead to."""
     cases = [abdomen(0, shape=(8, 64, 80)), skin_lesion(0, shape=(90, 120))]
-    assert exported.usual == eager.usual == USUAL
+    assert exported.reference_ranges == eager.reference_ranges == USUAL
     features, assessments = [], []
     for apply in (exported, eager):
-        monitors = QualityMonitor(None), QualityMonitor(apply.usual)
+        monitors = QualityMonitor(None), QualityMonitor(apply.reference_ranges)
         monitors[0].temperature = USUAL.temperature
         for monitor in monitors:
             for _ in apply.segment(cases, monitor):

@@ -83,12 +83,21 @@ def size(side: object) -> dict:
         ({"preprocessing.intensity": "percentile"}, "no percentiles"),
         ({"preprocessing.pixel_mm": [0.5, float("inf")]}, "pixel_mm.1 is inf"),
         ({"training": {"flips": 3}}, "flips"),
-        ({"usual": USUAL | {"thumbnail": [0.0]}}, "1 pixels are no thumbnail of 16×16"),
-        ({"usual": USUAL | {"temperature": 0}}, "temperature is 0"),
-        ({"usual": USUAL | {"limits": {"size": -1}}}, "limits.size is -1"),
-        ({"usual": USUAL | {"ranges": {"size:mm3:x": RANGE | {"low": 0.0}}}}, "below centre"),
-        ({"usual": USUAL | {"ranges": {"confidence:all:": RANGE}}}, "has a range and no limit"),
-        ({"usual": USUAL | {"ranges": {"size:mm3:x": RANGE | {"centre": 1e9}}}}, "centre is 1000"),
+        ({"reference_ranges": USUAL | {"thumbnail": [0.0]}}, "1 pixels are no thumbnail of 16×16"),
+        ({"reference_ranges": USUAL | {"temperature": 0}}, "temperature is 0"),
+        ({"reference_ranges": USUAL | {"limits": {"size": -1}}}, "limits.size is -1"),
+        (
+            {"reference_ranges": USUAL | {"ranges": {"size:mm3:x": RANGE | {"low": 0.0}}}},
+            "below centre",
+        ),
+        (
+            {"reference_ranges": USUAL | {"ranges": {"confidence:all:": RANGE}}},
+            "has a range and no limit",
+        ),
+        (
+            {"reference_ranges": USUAL | {"ranges": {"size:mm3:x": RANGE | {"centre": 1e9}}}},
+            "centre is 1000",
+        ),
         ({"weights_sha256": ["abc"]}, "weights_sha256.0 is 'abc'"),
         ({"schema_version": "two"}, "schema_version is 'two'"),
     ],
@@ -104,9 +113,15 @@ def test_a_model_json_that_is_none_is_refused(run: Path, content: str):
     refused(run, "model.json is (not valid JSON|damaged)")
 
 
-def test_what_is_usual_and_right_is_read(run: Path):
-    change(run, {"usual": USUAL | {"thumbnail": [0.5] * 256}})
-    assert read_facts(run).usual is not None
+@pytest.mark.parametrize("name", ["reference_ranges", "usual"])
+def test_reference_ranges_are_read_by_their_former_name_too(run: Path, name: str):
+    content = json.loads((run / "model.json").read_text())
+    ranges = USUAL | {"thumbnail": [0.5] * 256}
+    without = {key: own for key, own in content.items() if key != "reference_ranges"}
+    (run / "model.json").write_text(json.dumps(without | {name: ranges}))
+    assert read_facts(run).reference_ranges is not None
+    (run / "model.json").write_text(json.dumps(without | {"usual": ranges, "reference_ranges": 1}))
+    refused(run, "usual is the former name of reference_ranges; remove one of them")
 
 
 def flip_bits(file: Path) -> None:

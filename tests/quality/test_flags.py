@@ -53,7 +53,7 @@ def usual():
 
 
 def assessments_of(cases, usual, **options):
-    predictor = Predictor(ByValue(), PREPROCESSING, NAMES, 16, usual=usual, **options)
+    predictor = Predictor(ByValue(), PREPROCESSING, NAMES, 16, reference_ranges=usual, **options)
     monitor = QualityMonitor(usual)
     for _ in predictor.segment(cases, monitor):
         pass

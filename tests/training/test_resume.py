@@ -79,10 +79,10 @@ def test_cut_off_after_the_last_epoch(workplace: Path, tmp_path: Path, whole: Pa
         pytest.raises(CutOffError),
     ):
         resumed.train(workplace, run)
-    assert json.loads((run / "model.json").read_text())["usual"] is None
+    assert json.loads((run / "model.json").read_text())["reference_ranges"] is None
     resumed.train(workplace, run, resume=True)
     assert_same_run(run, whole)
-    usual = json.loads((run / "model.json").read_text())["usual"]
+    usual = json.loads((run / "model.json").read_text())["reference_ranges"]
     assert (usual["train_cases"], usual["val_cases"]) == (9, 1)
     assert (run / "MODEL_CARD.md").read_text() == (whole / "MODEL_CARD.md").read_text()
 
@@ -111,7 +111,7 @@ def test_a_signal_after_the_last_epoch_leaves_a_run_that_works(
     assert (stopped.value.signum, stopped.value.epochs) == (signum, 2)
     assert shown[-1] == (11, 20)  # 9 training cases twice, a validation case twice
     facts = read_facts(run)
-    assert facts.usual is None
+    assert facts.reference_ranges is None
     assert facts.training["epochs_run"] == facts.training["epochs"] == 2
     assert (run / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 

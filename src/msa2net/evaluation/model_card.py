@@ -74,7 +74,7 @@ def model_card(
         *_part("Training", _training(facts, config)),
         "## Scores",
         *_scores(summary),
-        *_part("Confidence and flags", _trust(facts.usual, summary)),
+        *_part("Confidence and flags", _trust(facts.reference_ranges, summary)),
         *_part("Limits", _limits(facts, summary)),
     ]
     return "\n\n".join(parts) + "\n"
@@ -130,7 +130,7 @@ def _data(facts: ModelMetadata, config: Config | None) -> list[str]:
         found.append(_split(config))
     if facts.data.get("hash"):
         found.append(f"Fingerprint of the prepared data: {facts.data['hash'][:16]}.")
-    return [*found, *_seen(facts.usual)]
+    return [*found, *_seen(facts.reference_ranges)]
 
 
 def _patients(data_format: str | None) -> str:
@@ -297,7 +297,7 @@ def _limits(facts: ModelMetadata, summary: Mapping[str, Any] | None) -> list[str
     ]
     if missed:
         found.append(f"Missed altogether in the scored cases: {', '.join(missed)}.")
-    if facts.usual is None or not facts.usual.val_cases:
+    if facts.reference_ranges is None or not facts.reference_ranges.val_cases:
         found.append("How far its confidences are true is not known.")
     return found
 

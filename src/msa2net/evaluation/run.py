@@ -122,12 +122,16 @@ def _evaluate(
     ids = store.ids(split)
     hashes = {"predictions": LabelsHash(), "labels": LabelsHash()}
     patterns: list[Pattern] = []
-    monitor = QualityMonitor(facts.usual, calibration=True) if facts.usual is not None else None
+    monitor = (
+        QualityMonitor(facts.reference_ranges, calibration=True)
+        if facts.reference_ranges is not None
+        else None
+    )
     rows = score_cases(predictor, store, ids, progress, failed_distance, hashes, patterns, monitor)
     about = _about_run(run, split, predictor, store, hashes)
     about["note"] = " ".join(describe_systematic_errors(patterns, rows, store.label_names)) or None
     summary = build_summary(rows, store.label_names, store.kind, protocols, failed_distance, about)
-    summary |= {"trust": summarise_assessments(monitor, facts.usual)}
+    summary |= {"trust": summarise_assessments(monitor, facts.reference_ranges)}
     write_evaluation(run / EVALUATIONS[split], summary, rows, _examples(predictor, store, rows))
     write_card(run)
     return summary

@@ -44,7 +44,7 @@ class Pending:
         windows: that a slice takes, of all networks the most.
         labels: along the same axes, for each way back to its grid that is asked for.
         done: slices finished.
-        watch: notes how usual the case is and how sure the answer; None if nobody asks.
+        watch: its monitor; None if nobody asks.
     """
 
     case: Case

@@ -47,7 +47,7 @@ def load_members(
                 one.model,
                 one.preprocessing,
                 trained_flips(run, one.facts) if options.flips else (),
-                one.facts.usual,
+                one.facts.reference_ranges,
                 options.precision,
                 compile=options.compile,
             )

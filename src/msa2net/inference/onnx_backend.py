@@ -57,7 +57,7 @@ class OnnxPredictor(Segmenter):
         facts: what `model.json` of the run folder said.
         preprocessing: how images become inputs.
         label_names: one name per class, background first.
-        usual: what its training's cases are like; None if it was not noted.
+        reference_ranges: of its training's cases; None if they were not noted.
         performance: see `Segmenter`.
         warnings: see `Segmenter`.
     """
@@ -71,7 +71,7 @@ class OnnxPredictor(Segmenter):
         networks = OnnxBackend(session, facts.preprocessing)
         options = InferenceOptions(batch_slices=batch_slices)
         engine = Engine((networks,), len(facts.label_names), options)
-        super().__init__(engine, facts.label_names, facts.usual)
+        super().__init__(engine, facts.label_names, facts.reference_ranges)
         self.facts = facts
 
     @classmethod

@@ -35,17 +35,20 @@ class Segmenter:
     Attributes:
         preprocessing: how images become inputs of the first network.
         label_names: one name per class, background first.
-        usual: what the first network's training cases are like; None if it was not noted.
+        reference_ranges: of the first network's training cases; None if they were not noted.
         performance: a line on each network's validation; none of networks made in memory.
         warnings: sentences that speak against a network: unfinished, or classes hardly found.
     """
 
     def __init__(
-        self, engine: Engine, label_names: tuple[str, ...], usual: ReferenceRanges | None = None
+        self,
+        engine: Engine,
+        label_names: tuple[str, ...],
+        reference_ranges: ReferenceRanges | None = None,
     ) -> None:
         self.preprocessing = engine.groups[0].preprocessing
         self.label_names = label_names
-        self.usual = usual
+        self.reference_ranges = reference_ranges
         self.performance: tuple[str, ...] = ()
         self.warnings: tuple[str, ...] = ()
         self._engine = engine
@@ -94,7 +97,7 @@ class Segmenter:
 
         Args:
             cases: them.
-            monitor: is told of every case, before its result comes, how usual it is.
+            monitor: assesses every case, before its result comes.
         """
         found = self._segment(cases, ("probabilities",), monitor)
         return (segmentation for (segmentation,) in found)
@@ -182,7 +185,7 @@ class Predictor(Segmenter):
         preprocessing: how images become its inputs.
         label_names: one name per class, background first.
         flips: the mirrored copies of an input whose outputs the first network's are averaged with.
-        usual: what the first network's training cases are like; None if it was not noted.
+        reference_ranges: of the first network's training cases; None if they were not noted.
         performance: see `Segmenter`.
         warnings: see `Segmenter`.
     """
@@ -196,7 +199,7 @@ class Predictor(Segmenter):
         *,
         flips: "tuple[Flip, ...]" = (),
         others: "Sequence[EnsembleMember]" = (),
-        usual: ReferenceRanges | None = None,
+        reference_ranges: ReferenceRanges | None = None,
         **options: Unpack[NetworkKeywords],
     ) -> None:
         """Make a predictor of networks in memory; `load` makes one of run folders.
@@ -208,7 +211,7 @@ class Predictor(Segmenter):
             batch_slices: see `InferenceOptions`.
             flips: mirrored copies of an input whose outputs are averaged with the plain one's.
             others: networks with the same classes and channels, averaged with the first.
-            usual: see the class.
+            reference_ranges: see the class.
             options: see `InferenceOptions`; precision and compile are those of the first network.
                 What `model` learns later does not reach a network that is compiled, or a copy in
                 bfloat16.
@@ -225,10 +228,10 @@ class Predictor(Segmenter):
         if chosen.mode == "sliding":
             sliding_window_inference()  # missing, it is said before anything is read
         first = EnsembleMember(
-            model, preprocessing, flips, usual, chosen.precision, compile=chosen.compile
+            model, preprocessing, flips, reference_ranges, chosen.precision, compile=chosen.compile
         )
         groups = group_members([first, *others])
-        super().__init__(Engine(groups, len(label_names), chosen), label_names, usual)
+        super().__init__(Engine(groups, len(label_names), chosen), label_names, reference_ranges)
         self.model = first.model
         self.flips = flips
 
@@ -276,7 +279,7 @@ class Predictor(Segmenter):
             options.batch_slices,
             flips=first.flips,
             others=others,
-            usual=first.usual,
+            reference_ranges=first.reference_ranges,
             mode=options.mode,
             overlap=options.overlap,
             precision=options.precision,

@@ -40,6 +40,7 @@ from msa2net.inference.training_facts import TrainingMetadata
 from msa2net.locks import alone_in
 from msa2net.parsing import first_mistake
 from msa2net.quality.reference_ranges import ReferenceRanges
+from msa2net.renamed import current_keys
 from msa2net.text import listed
 
 if TYPE_CHECKING:
@@ -82,8 +83,8 @@ class ModelMetadata(BaseModel):
         preprocessing: how images become its inputs.
         data: format and hash of the data it was trained on.
         training: what is known of its training, for people.
-        usual: what its training's cases are like, and from where on others are flagged; None of
-            older and of imported networks, and while a training is under way.
+        reference_ranges: of its training's cases, and the limits beyond which others are flagged;
+            None of older and of imported networks, and while a training is under way.
         weights_sha256: of the weight file that this belongs to. Two while one file takes another's
             place, so that a kill in between leaves a network that loads; none of older folders.
         versions: of the software that wrote it.
@@ -97,7 +98,7 @@ class ModelMetadata(BaseModel):
     preprocessing: Preprocessing
     data: dict[str, str] = {}
     training: dict[str, Any] = {}
-    usual: ReferenceRanges | None = None
+    reference_ranges: ReferenceRanges | None = None
     weights_sha256: tuple[Sha256, ...] = Field((), max_length=2)
     versions: dict[str, str] = {}
 
@@ -254,11 +255,10 @@ def parse_facts(content: Any, origin: str) -> ModelMetadata:
                 f"{origin} was written by a newer version (schema {written_by}, this one reads up "
                 f"to {SCHEMA}); install a newer msa2net"
             )
-        return ModelMetadata.model_validate(content)
-    except ValidationError as error:
-        raise WeightsError(
-            f"{origin} is damaged: {first_mistake(error)}; restore it, or train again"
-        ) from error
+        return ModelMetadata.model_validate(current_keys(MODEL_FILE, content))
+    except (ConfigError, ValidationError) as error:
+        mistake = first_mistake(error) if isinstance(error, ValidationError) else error
+        raise WeightsError(f"{origin} is damaged: {mistake}; restore it, or train again") from error
 
 
 @memory_guard("loading a network")

@@ -45,7 +45,7 @@ class EnsembleMember:
         model: (B, C, h, w) → logits (B, K, h, w).
         preprocessing: how images become its inputs.
         flips: the mirrored copies of an input whose outputs are averaged with the plain one's.
-        usual: of its training's cases; None if it was not noted.
+        reference_ranges: of its training's cases; None if they were not noted.
         precision: what the network computes in.
         compile: whether it is compiled at its first batch, see `compile_network`.
 
@@ -56,7 +56,7 @@ class EnsembleMember:
     model: nn.Module
     preprocessing: Preprocessing
     flips: tuple[Flip, ...] = ()
-    usual: ReferenceRanges | None = None
+    reference_ranges: ReferenceRanges | None = None
     precision: PredictionPrecision = "float32"
     compile: bool = False
     _compiled: Answer | None = field(init=False, repr=False, default=None)

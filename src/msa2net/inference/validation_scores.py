@@ -88,9 +88,14 @@ def is_unfinished(facts: ModelMetadata) -> bool:
     training = TrainingMetadata.model_validate(facts.training)
     if training.finished is not None:
         return not training.finished
-    # Older trainings noted at their end what is usual, and still older ones did not.
+    # Older trainings noted reference ranges at their end, and still older ones did not.
     done, planned = training.epochs_run, training.epochs
-    return facts.usual is None and done is not None and planned is not None and done < planned
+    return (
+        facts.reference_ranges is None
+        and done is not None
+        and planned is not None
+        and done < planned
+    )
 
 
 def network_warnings(facts: ModelMetadata, run: Path | None = None) -> tuple[str, ...]:

@@ -63,8 +63,8 @@ def write_tables(out: Path, asked_for: Collection[str] = ()) -> tuple[str, ...]:
         asked_for: names of images that fail if they are not there. Of others that are not there any
             more, failures of another time are not listed.
 
-    In `flags.csv` the most suspicious cases come first; cases predicted by networks of which
-    nothing usual is known are not in it.
+    In `flags.csv` the most suspicious cases come first; cases predicted by networks
+    without reference ranges are not in it.
 
     Returns:
         A sentence for each record that cannot be read: its image is in no table.

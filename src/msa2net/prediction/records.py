@@ -96,7 +96,7 @@ class Record(BaseModel):
         dicom_seg: kind of the DICOM segmentation; none if there is none.
         structures: rows of `structures.csv`.
         flags, suspicion: why to look at it first, see `quality/flags.py`; None where the
-            network does not know what is usual.
+            network has no reference ranges.
         warnings: what spoke against the networks, see `Segmenter`.
         error: why there are no outputs; "" if there are.
     """

@@ -176,8 +176,8 @@ class _Work:
             return
         predictor = self._source.load()
         _make_folder(self._out)
-        if predictor.usual is not None:
-            self._monitor = QualityMonitor(predictor.usual)
+        if predictor.reference_ranges is not None:
+            self._monitor = QualityMonitor(predictor.reference_ranges)
         todo = iter(jobs if progress is None else progress(jobs, len(jobs)))
         for job, case, segmentation in self._segmented(predictor, todo):
             try:

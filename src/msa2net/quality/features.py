@@ -1,4 +1,4 @@
-"""What is measured of a case to tell whether it is usual: its input, its grid, its structures.
+"""Features that tell an out-of-distribution case: of its input, its grid, its structures.
 
 A feature is a number with a name such as `size:mm3:liver`, see `name_feature`. What is not known of
 a case has no feature. Scales are logarithmic where ratios matter.
@@ -109,17 +109,17 @@ class InputSums:
         return found
 
 
-def layout_features(thumbnail: NDArray[np.float64], usual: NDArray[np.float64]) -> Features:
-    """Compare a case's thumbnail with the training's: how alike, and whether a mirror image is.
+def layout_features(thumbnail: NDArray[np.float64], reference: NDArray[np.float64]) -> Features:
+    """Return the correlation of a case's thumbnail with the training's, and with its mirror images.
 
     `columns` and `rows` are how much more alike it is than its own mirror image, so below 0 where
     the mirror image fits better.
     """
-    alike = _correlation(thumbnail, usual)
+    alike = _correlation(thumbnail, reference)
     return {
         name_feature("layout", "alike"): alike,
-        name_feature("layout", "columns"): alike - _correlation(thumbnail[:, ::-1], usual),
-        name_feature("layout", "rows"): alike - _correlation(thumbnail[::-1], usual),
+        name_feature("layout", "columns"): alike - _correlation(thumbnail[:, ::-1], reference),
+        name_feature("layout", "rows"): alike - _correlation(thumbnail[::-1], reference),
     }
 
 

@@ -1,4 +1,4 @@
-"""What is usual of a training's cases, and from where on a case is flagged; kept in `model.json`.
+"""Fitting reference ranges to a training's cases, and the limits beyond which a case is flagged.
 
 Every feature (see `features`) has a range: its centre and how far it goes down and up. A case's
 deviation is its distance from the centre in units of that range, and of a criterion (size, place,
@@ -18,7 +18,7 @@ to where none of them is.
 What is there or not has no limit to move: where it flags too many, the one feature in question is
 judged no more. That a structure which all training cases hold is missing, or fills a slice as in
 none of them, is judged whatever the validation cases say: a network that fails in them is to be
-looked at, not to be taken as usual.
+looked at, not to be taken as normal.
 """
 
 import math
@@ -104,7 +104,7 @@ def upper_limit(values: Sequence[float] | NDArray[np.float64], rate: float) -> f
 def fit_reference_ranges(
     train: Sequence[Features], val: Sequence[Features], errors: Sequence[float] = ()
 ) -> ReferenceRanges:
-    """Learn ranges and limits.
+    """Fit ranges and limits.
 
     Args:
         train: the features of training cases, structures by their labels; at least one.

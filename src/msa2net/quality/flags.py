@@ -1,4 +1,4 @@
-"""Which cases to look at first, and why, in plain words."""
+"""Out-of-distribution and low-confidence cases: an anomaly score to sort by, and flags in words."""
 
 import math
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ class CaseAssessment:
 
     Attributes:
         flags: a sentence on each feature that is beyond a criterion, the most unusual first; none
-            if usual.
+            if there is none.
         criteria: the names of these criteria.
         suspicion: to sort cases by. Above 1 if there is a flag; below, how unsure the network is:
-            0 is as usual, less is surer.
+            0 is as in validation, less is surer.
     """
 
     flags: tuple[str, ...]
@@ -36,11 +36,11 @@ class CaseAssessment:
         return SEPARATOR.join(self.flags)
 
 
-def assess(features: Features, usual: ReferenceRanges) -> CaseAssessment:
-    """Compare a case with what is usual."""
+def assess(features: Features, reference: ReferenceRanges) -> CaseAssessment:
+    """Compare a case with the reference ranges of its network's training."""
     beyond: dict[str, list[tuple[float, str]]] = {}
-    for feature, deviation in deviations(features, usual.ranges).items():
-        limit = usual.limits.get(criterion(feature))
+    for feature, deviation in deviations(features, reference.ranges).items():
+        limit = reference.limits.get(criterion(feature))
         if limit is not None and deviation > limit:
             beyond.setdefault(criterion(feature), []).append((deviation / limit, feature))
     for found in beyond.values():
@@ -50,16 +50,19 @@ def assess(features: Features, usual: ReferenceRanges) -> CaseAssessment:
             del found[1:]
     ordered = sorted(beyond, key=lambda name: -beyond[name][0][0])
     words = dict.fromkeys(
-        _words(feature, features, usual.ranges)
+        _words(feature, features, reference.ranges)
         for name in ordered
         for _, feature in beyond[name][:_EACH]
     )
     # Below every limit only doubt of the whole answer says something of how good it is.
     own = 0.0
-    if DICE_ERROR in usual.ranges and features.get(NOTHING):
+    if DICE_ERROR in reference.ranges and features.get(NOTHING):
         own = _NOTHING_FOUND
-    elif DICE_ERROR in usual.ranges and DICE_ERROR in features:
-        own = usual.ranges[DICE_ERROR].signed(features[DICE_ERROR]) / usual.limits["confidence"]
+    elif DICE_ERROR in reference.ranges and DICE_ERROR in features:
+        own = (
+            reference.ranges[DICE_ERROR].signed(features[DICE_ERROR])
+            / reference.limits["confidence"]
+        )
     suspicion = max([own, *(beyond[name][0][0] for name in ordered)])
     return CaseAssessment(tuple(words), tuple(ordered), round(min(suspicion, _MOST), 4))
 
@@ -73,18 +76,18 @@ def _words(feature: str, features: Features, ranges: Mapping[str, Range]) -> str
 # has a semicolon or a question mark, since several of them may make one line.
 
 
-def _confidence(which: str, of: str, value: float, usual: Range) -> str:
+def _confidence(which: str, of: str, value: float, reference: Range) -> str:
     if which == "entropy":
         return "the network is unsure of more than the outlines: look at the whole mask"
     whom = f"of {of}" if which == "structure" else "of its answer"
     what = "that structure's mask" if which == "structure" else "the whole mask"
-    expected, typical = (1 - _share(logit) for logit in (value, usual.centre))
+    expected, typical = (1 - _share(logit) for logit in (value, reference.centre))
     figures = f"expects a Dice of {expected:.2f}, usually {typical:.2f}"
     return f"the network is unsure {whom} ({figures}): look at {what}"
 
 
-def _disagreement(which: str, _: str, value: float, usual: Range) -> str:
-    found, typical = (1 - _share(logit) for logit in (value, usual.centre))
+def _disagreement(which: str, _: str, value: float, reference: Range) -> str:
+    found, typical = (1 - _share(logit) for logit in (value, reference.centre))
     if which == "networks":
         seen = f"the networks disagree (Dice {found:.2f} with each other)"
     else:
@@ -107,35 +110,35 @@ def _extent(_: str, of: str, __: float, ___: Range) -> str:
     return f"{of} fills a whole slice, as in no training image: look whether its mask is right"
 
 
-def _size(which: str, of: str, value: float, usual: Range) -> str:
-    large = "large" if value > usual.centre else "small"
+def _size(which: str, of: str, value: float, reference: Range) -> str:
+    large = "large" if value > reference.centre else "small"
     doubt = "look whether its mask is right"
     if which == "mm3":
         found, typical = (
-            f"{format_number(math.exp(x) / 1000, 3)} mL" for x in (value, usual.centre)
+            f"{format_number(math.exp(x) / 1000, 3)} mL" for x in (value, reference.centre)
         )
         doubt += ", and the spacing in the file's header"
     else:
-        shares = (format_number(100 * math.exp(x), 2) for x in (value, usual.centre))
+        shares = (format_number(100 * math.exp(x), 2) for x in (value, reference.centre))
         found, typical = (f"{share} % of the image" for share in shares)
     return f"{of} is unusually {large} ({found}, usually about {typical}): {doubt}"
 
 
-def _place(which: str, of: str, value: float, usual: Range) -> str:
+def _place(which: str, of: str, value: float, reference: Range) -> str:
     axis, _, among = which.partition(" ")
     ends = {"slices": ("first", "last"), "rows": ("top", "bottom"), "columns": ("left", "right")}
-    end = ends[axis][value > usual.centre]
+    end = ends[axis][value > reference.centre]
     where = f"{end} slices" if axis == "slices" else f"{end} of the slices"
     others = " among the structures" if among else ""
     doubt = "look whether its mask is right, and the image neither turned, mirrored nor cropped"
     return f"{of} lies unusually far to the {where}{others}: {doubt}"
 
 
-def _intensity(which: str, of: str, value: float, usual: Range) -> str:
+def _intensity(which: str, of: str, value: float, reference: Range) -> str:
     whose = "its intensities are" if of == "0" else f"intensities of channel {of} are"
-    found = f"{value:.2f}, usually about {usual.centre:.2f}"
+    found = f"{value:.2f}, usually about {reference.centre:.2f}"
     if which in ("dark", "bright"):
-        shares = [max(0.0, 100 * math.exp(x) - 1) for x in (value, usual.centre)]
+        shares = [max(0.0, 100 * math.exp(x) - 1) for x in (value, reference.centre)]
         found = f"{shares[0]:.0f} %, usually about {shares[1]:.0f} %"
         end = "lowest" if which == "dark" else "highest"
         what = f"share at the {end} value of the window {found}"
@@ -145,15 +148,15 @@ def _intensity(which: str, of: str, value: float, usual: Range) -> str:
     return f"{whose} unlike the training images' ({what}): {doubt}"
 
 
-def _noise(_: str, __: str, value: float, usual: Range) -> str:
-    if value > usual.centre:
+def _noise(_: str, __: str, value: float, reference: Range) -> str:
+    if value > reference.centre:
         return "it is noisier than the training images: look whether a better image is at hand"
     doubt = "look whether it was filtered, resampled or compressed"
     return f"it is smoother than the training images: {doubt}"
 
 
-def _colour(_: str, __: str, value: float, usual: Range) -> str:
-    more = "more" if value > usual.centre else "less"
+def _colour(_: str, __: str, value: float, reference: Range) -> str:
+    more = "more" if value > reference.centre else "less"
     doubt = "look whether it was taken or stored in another way"
     return f"it is {more} colourful than the training images: {doubt}"
 
@@ -167,8 +170,8 @@ def _layout(which: str, _: str, __: float, ___: Range) -> str:
     return f"it looks mirrored, {sides}, beside the training images: {doubt}"
 
 
-def _spacing(which: str, _: str, value: float, usual: Range) -> str:
-    found, typical = math.exp(value), math.exp(usual.centre)
+def _spacing(which: str, _: str, value: float, reference: Range) -> str:
+    found, typical = math.exp(value), math.exp(reference.centre)
     if which == "depth":
         seen = f"it has {found:.0f} slice{'s' * (found > 1.5)}, usual are about {typical:.0f}"
         return f"{seen}: look whether this is all of the scan, and no other"

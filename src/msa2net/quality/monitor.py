@@ -1,4 +1,4 @@
-"""Looking at cases while they are segmented: how usual each is, and how sure the network of it.
+"""Monitoring cases while they are segmented: out-of-distribution features, and confidence.
 
 Axes: B slices of a batch, C channels, Z slices, H rows, W columns; h, w are the network's.
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # it needs torch, and whoever has none compares with no truth
 
 
 class CaseMonitor:
-    """What is noted of one case; no slice and no probability is kept.
+    """Sums over one case's slices and outputs; none of these is kept.
 
     Args:
         case: it, along the training's axes (`Preprocessing.to_plane`).
@@ -116,10 +116,10 @@ class CaseMonitor:
 
 
 class QualityMonitor:
-    """Is told of every case that a `Predictor` segments.
+    """Assesses every case that a `Predictor` segments.
 
     Args:
-        usual: what cases are judged by; None collects features only.
+        reference: the ranges that cases are assessed by; None collects features only.
         calibration: cases have labels, and confidences are compared with them.
         pixels: of each case that are kept to fit a temperature to.
 
@@ -131,18 +131,18 @@ class QualityMonitor:
     """
 
     def __init__(
-        self, usual: ReferenceRanges | None, *, calibration: bool = False, pixels: int = 0
+        self, reference: ReferenceRanges | None, *, calibration: bool = False, pixels: int = 0
     ) -> None:
         self.assessments: dict[str, CaseAssessment] = {}
         self.features: dict[str, Features] = {}
         self.tables_2B3 = np.zeros((2, BINS, COLUMNS))
         self.samples: list[tuple[NDArray[np.float32], NDArray[np.uint8]]] = []
         self.errors: list[float] = []
-        self.temperature = 1.0 if usual is None else usual.temperature
+        self.temperature = 1.0 if reference is None else reference.temperature
         self.thumbnail: NDArray[np.float64] | None = None
-        if usual is not None and usual.thumbnail:
-            self.thumbnail = np.array(usual.thumbnail).reshape(SIDE, SIDE)
-        self._usual = usual
+        if reference is not None and reference.thumbnail:
+            self.thumbnail = np.array(reference.thumbnail).reshape(SIDE, SIDE)
+        self._reference = reference
         self._calibration = calibration
         self._pixels = pixels
 
@@ -162,10 +162,10 @@ class QualityMonitor:
     def finish(self, watch: CaseMonitor, labels_ZHW: NDArray[np.uint8]) -> None:
         """End with a case, whose structures are known now."""
         features = watch.features(labels_ZHW, self.thumbnail)
-        if self._usual is None:
+        if self._reference is None:
             self.features[watch.case_id] = features
         else:
-            self.assessments[watch.case_id] = assess(features, self._usual)
+            self.assessments[watch.case_id] = assess(features, self._reference)
         if watch.truth is not None:
             self.tables_2B3 += watch.truth.tables_2B3
             self.samples += watch.truth.samples

@@ -1,4 +1,4 @@
-"""What is usual of a training's cases, as it stands in `model.json`; `usual` learns it."""
+"""Reference ranges of a training's cases, as they stand in `model.json`; `fit_ranges` fits them."""
 
 import math
 from itertools import pairwise
@@ -23,7 +23,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Range(BaseModel):
-    """Where a feature usually is.
+    """The reference range of a feature.
 
     Attributes:
         low, centre, high: one deviation down, none, and one up; None is without end.
@@ -56,7 +56,7 @@ class Range(BaseModel):
 
 
 class ReferenceRanges(BaseModel):
-    """What is usual, for `flags.assess`.
+    """Reference ranges of features, and the limits beyond which `flags.assess` flags a case.
 
     Attributes:
         target: the share of clean cases that may be flagged.

@@ -43,7 +43,7 @@ def write_reference_ranges(
     *,
     again: bool = False,
 ) -> None:
-    """Add what is usual to a finished run's `model.json`, unless it is there for these weights.
+    """Add reference ranges to a finished run's `model.json`, unless it is there for these weights.
 
     Args:
         run: the run folder, with weights.
@@ -57,7 +57,7 @@ def write_reference_ranges(
         again: also if it is there.
     """
     facts = read_facts(run)
-    if facts.usual is not None and not again:
+    if facts.reference_ranges is not None and not again:
         return
     check_weights(run, facts)
     load_weights(predictor.model, run / WEIGHTS_FILE)
@@ -65,8 +65,8 @@ def write_reference_ranges(
     ids = {split: [row.id for row in store.cases if row.split == split] for split in SPLITS}
     val = [] if "val" in trained_on else evenly_chosen(ids["val"], VAL_CASES)
     train = evenly_chosen([one for split in trained_on for one in ids[split]], TRAIN_CASES)
-    usual = measure_cases(predictor, batch_slices, store, train, val, flips, looks)
-    write_facts(run, facts.model_copy(update={"usual": usual}))
+    reference = measure_cases(predictor, batch_slices, store, train, val, flips, looks)
+    write_facts(run, facts.model_copy(update={"reference_ranges": reference}))
 
 
 def measure_cases(
@@ -78,7 +78,7 @@ def measure_cases(
     flips: tuple[Flip, ...],
     looks: Looks | None = None,
 ) -> ReferenceRanges:
-    """Return what is usual of cases of a training; `looks` as for `write_reference_ranges`."""
+    """Return the reference ranges of cases of a training; `looks` as for the function above."""
     preprocessing, names = predictor.preprocessing, predictor.label_names
     fitted = evenly_chosen(val, FITTED_CASES)
     total = 2 * len(train) + len(fitted) + len(val)
@@ -90,8 +90,8 @@ def measure_cases(
         assert case.label is not None
         train_features.append(watch.features(np.asarray(case.label), thumbnail))
     if not val:
-        usual = fit_reference_ranges(train_features, [])
-        return usual.model_copy(update={"thumbnail": thumbnail.ravel().tolist()})
+        reference = fit_reference_ranges(train_features, [])
+        return reference.model_copy(update={"thumbnail": thumbnail.ravel().tolist()})
     temperature, reason = _fit(predictor, _cases(store, fitted, numbers))
     mirrored = Predictor(predictor.model, preprocessing, names, batch_slices, flips=flips)
     monitor = QualityMonitor(None, calibration=True)
@@ -99,9 +99,11 @@ def measure_cases(
     for _ in mirrored.segment(_cases(store, val, numbers), monitor):
         pass
     next(numbers, None)  # the last one is done: a bar goes
-    usual = fit_reference_ranges(train_features, list(monitor.features.values()), monitor.errors)
+    reference = fit_reference_ranges(
+        train_features, list(monitor.features.values()), monitor.errors
+    )
     before, after = (expected_calibration_error(table) or 0.0 for table in monitor.tables_2B3)
-    return usual.model_copy(
+    return reference.model_copy(
         update={
             "temperature": temperature,
             "temperature_reason": reason,
