@@ -31,14 +31,13 @@ from msa2net.quality.fit_ranges import (
     OF_VALIDATION,
     RATES,
     allowed_flags,
-    deviations,
     fit_reference_ranges,
     largest,
     upper_limit,
 )
 from msa2net.quality.flags import _SENTENCES, assess
 from msa2net.quality.monitor import QualityMonitor
-from msa2net.quality.reference_ranges import TARGET, Range, criterion
+from msa2net.quality.reference_ranges import TARGET, Range, criterion, deviations
 from msa2net.training.fit_quality import measure_cases
 
 TEST = range(60, 100)

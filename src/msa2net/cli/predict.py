@@ -101,8 +101,7 @@ def predict(
     An image that cannot be used is reported and skipped; the exit code is then 2. Started by
     torchrun or srun, the processes share the images.
     """
-    from msa2net.inference.sharding import world_from_environment
-    from msa2net.prediction.devices import device_of_process
+    from msa2net.inference.sharding import device_of_process, world_from_environment
     from msa2net.prediction.load import is_exported
     from msa2net.prediction.run import predict_files
 

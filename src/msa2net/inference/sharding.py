@@ -1,4 +1,4 @@
-"""Sharing cases out over processes that torchrun or SLURM started together."""
+"""Sharing cases, and a machine's GPUs, among processes that torchrun or SLURM started together."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
@@ -68,3 +68,19 @@ def world_from_environment(environment: Mapping[str, str]) -> World:
             f"{names[0]} is {rank} and {names[1]} is {size}; ranks count from 0 and stay below it"
         )
     return World(rank, size)
+
+
+def device_of_process(device: str, environment: Mapping[str, str]) -> str:
+    """Return the device of this process: with `auto`, each on a machine takes its own GPU.
+
+    Args:
+        device: as asked for; anything but auto stays as it is.
+        environment: torchrun sets LOCAL_RANK in it, srun SLURM_LOCALID.
+    """
+    local = environment.get("LOCAL_RANK") or environment.get("SLURM_LOCALID") or ""
+    if device != "auto" or not (local.isascii() and local.isdigit()):
+        return device
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return f"cuda:{int(local) % count}" if count else device

@@ -7,7 +7,7 @@ from msa2net.data.dicom.headers import holds_dicom, is_dicom, kind_of
 from msa2net.data.dicom.reader import choose_series
 from msa2net.data.dicom.series import Series, named, survey
 from msa2net.errors import DataError
-from msa2net.prediction.images import Image, name_of
+from msa2net.prediction.jobs import Image, name_of
 
 ALL_SERIES = "all"
 

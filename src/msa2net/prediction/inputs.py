@@ -12,7 +12,7 @@ from msa2net.data.io.nifti import NIFTI_SUFFIXES, is_nifti
 from msa2net.data.io.readers import IMAGE_SUFFIXES, list_images, stem
 from msa2net.errors import ConfigError, DataError
 from msa2net.prediction.dicom_inputs import find_dicom, loose_slices, without_image
-from msa2net.prediction.images import Image
+from msa2net.prediction.jobs import Image
 
 CHANNEL = re.compile(r"(.+)_(\d{4})")  # nnU-Net's names of a channel's file
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from msa2net.config import load_config
 from msa2net.errors import ConfigError
-from msa2net.inference.onnx_backend import OnnxPredictor
 from msa2net.inference.predictor import Predictor, Segmenter
 from msa2net.inference.run_folder import CONFIG_FILE, ModelMetadata, read_facts
 from msa2net.inference.validation_scores import describe_networks
@@ -60,6 +59,8 @@ def open_source(run: str | Path | Sequence[str | Path], options: InferenceOption
             )
         if options.device not in ("auto", "cpu"):
             raise ConfigError(f"an exported network computes on the CPU, not on '{options.device}'")
+        from msa2net.inference.onnx_backend import OnnxPredictor
+
         exported = OnnxPredictor.load(runs[0], options.batch_slices, options.threads)
         maker = Maker.of_exported(runs[0], exported.facts)
         return Source(

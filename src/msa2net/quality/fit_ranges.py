@@ -28,7 +28,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.quality.features import AXES, Features, name_feature, parts_of
-from msa2net.quality.reference_ranges import CONFIDENCE, TARGET, Range, ReferenceRanges, criterion
+from msa2net.quality.reference_ranges import (
+    CONFIDENCE,
+    TARGET,
+    Range,
+    ReferenceRanges,
+    criterion,
+    deviations,
+)
 
 RATES = {
     "confidence": 0.010,
@@ -140,15 +147,6 @@ def fit_reference_ranges(
     )
 
 
-def deviations(features: Features, ranges: Mapping[str, Range]) -> dict[str, float]:
-    """Return feature → its deviation, of those that have a range."""
-    return {
-        name: ranges[name].deviation(value)
-        for name, value in features.items()
-        if name in ranges and not _said_better(name, features, ranges)
-    }
-
-
 def largest(found: Mapping[str, float]) -> dict[str, float]:
     """Return criterion → the largest deviation of its features."""
     by_criterion: dict[str, float] = {}
@@ -156,15 +154,6 @@ def largest(found: Mapping[str, float]) -> dict[str, float]:
         name = criterion(feature)
         by_criterion[name] = max(deviation, by_criterion.get(name, 0.0))
     return by_criterion
-
-
-def _said_better(feature: str, features: Features, ranges: Mapping[str, Range]) -> bool:
-    """Tell whether a size is known in mm³ too, which is what counts then."""
-    _, which, of = parts_of(feature)
-    if which != "share":
-        return False
-    in_mm3 = name_feature("size", "mm3", of)
-    return in_mm3 in features and in_mm3 in ranges
 
 
 def _ranges(train: Sequence[Features], val: Sequence[Features]) -> dict[str, Range]:

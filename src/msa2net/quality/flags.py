@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from msa2net.quality.features import DICE_ERROR, NOTHING, Features, parts_of
-from msa2net.quality.fit_ranges import deviations
-from msa2net.quality.reference_ranges import Range, ReferenceRanges, criterion
+from msa2net.quality.reference_ranges import Range, ReferenceRanges, criterion, deviations
 
 SEPARATOR = "; "
 _NOTHING_FOUND = 0.99  # the suspicion of an empty answer that is not flagged

@@ -1,13 +1,14 @@
 """Reference ranges of a training's cases, as they stand in `model.json`; `fit_ranges` fits them."""
 
 import math
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from msa2net.metrics.calibration import HIGHEST, LOWEST
-from msa2net.quality.features import DICE_ERROR, SIDE, parts_of
+from msa2net.quality.features import DICE_ERROR, SIDE, Features, name_feature, parts_of
 
 TARGET = 0.05
 """The share of clean cases that may be flagged, at most."""
@@ -119,3 +120,21 @@ def describe_limits(val_cases: int, target: float = TARGET) -> str:
 def criterion(feature: str) -> str:
     """Return the criterion that a feature belongs to."""
     return parts_of(feature)[0]
+
+
+def deviations(features: Features, ranges: Mapping[str, Range]) -> dict[str, float]:
+    """Return feature → its deviation, of those that have a range."""
+    return {
+        name: ranges[name].deviation(value)
+        for name, value in features.items()
+        if name in ranges and not _said_better(name, features, ranges)
+    }
+
+
+def _said_better(feature: str, features: Features, ranges: Mapping[str, Range]) -> bool:
+    """Tell whether a size is known in mm³ too, which is what counts then."""
+    _, which, of = parts_of(feature)
+    if which != "share":
+        return False
+    in_mm3 = name_feature("size", "mm3", of)
+    return in_mm3 in features and in_mm3 in ranges
