@@ -157,8 +157,8 @@ def test_what_is_usual_is_judged_alike(exported, eager):
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
         assert assessments[0][case.id].flags == assessments[1][case.id].flags
     flags = assessments[0][cases[0].id].text
-    assert "it has 8 slices, usual are about 1" in flags
-    assert "the network is unsure of lesion" in flags
+    assert "it has 8 slices, typical 1" in flags
+    assert "low confidence in lesion" in flags
 
 
 # --- without torch
@@ -221,8 +221,8 @@ def test_no_torch_is_needed(exported_run: Path, eager, tmp_path: Path):
     assert "left with 2" in done.stdout
     assert "this needs torch, which is not installed" in done.stderr
     flags = (tmp_path / "masks" / "flags.csv").read_text()
-    assert "it has 8 slices, usual are about 1" in flags
-    assert flags.count("the network is unsure of lesion") == 2
+    assert "it has 8 slices, typical 1" in flags
+    assert flags.count("low confidence in lesion") == 2
     picture, volume = eager(tmp_path / "picture.png"), eager(tmp_path / "volume.nii.gz")
     volume.save(tmp_path / "expected.nii.gz")
     expected = nibabel.load(tmp_path / "expected.nii.gz")

@@ -83,7 +83,7 @@ def test_clean_cases_go_unflagged(usual, flips):
         (SPOILERS["other units"], "it is smoother than the training images"),
         (photograph, "its voxels' size is not known"),
         (photograph, "its intensities are unlike"),
-        (photograph, "it has 1 slice, usual are about"),
+        (photograph, "it has 1 slice, typical "),
     ],
 )
 def test_spoilt_cases_are_flagged(usual, spoil, words):
@@ -129,10 +129,10 @@ def test_a_smaller_structure_and_coarser_slices_are_flagged(usual):
     half[0][removed] = -60
     (small,) = assessments_of([replace(case, image=half)], usual)
     assert "liver is unusually small" in small.text
-    assert " mL, usually about " in small.text
+    assert " mL, typical " in small.text
     coarse = replace(case, geometry=Geometry.from_spacing((25.0, 5.0, 5.0)))
     (assessment,) = assessments_of([coarse], usual)
-    assert "its slices are 25 mm apart, usual are about " in assessment.text
+    assert "its slices are 25 mm apart, typical " in assessment.text
 
 
 def test_an_unsure_network_is_flagged(usual):
@@ -141,7 +141,7 @@ def test_an_unsure_network_is_flagged(usual):
     image = np.array(case.image)
     image[0][case.label == 1] += 33
     (assessment,) = assessments_of([replace(case, image=image)], usual)
-    assert "the network is unsure of " in assessment.text
+    assert "low confidence in " in assessment.text
     assert "confidence" in assessment.criteria
 
 
@@ -152,7 +152,7 @@ def test_networks_that_disagree_are_flagged(usual):
 
     others = [EnsembleMember(Shifted(), PREPROCESSING)]
     (assessment,) = assessments_of([torso(60)], usual, others=others)
-    assert "the networks disagree" in assessment.text
+    assert "low agreement of the networks" in assessment.text
     (assessment,) = assessments_of(
         [torso(60)], usual, others=[EnsembleMember(ByValue(), PREPROCESSING)]
     )

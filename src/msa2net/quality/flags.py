@@ -77,20 +77,21 @@ def _words(feature: str, features: Features, ranges: Mapping[str, Range]) -> str
 
 def _confidence(which: str, of: str, value: float, reference: Range) -> str:
     if which == "entropy":
-        return "the network is unsure of more than the outlines: look at the whole mask"
-    whom = f"of {of}" if which == "structure" else "of its answer"
+        return "low confidence beyond the outlines: look at the whole mask"
+    whom = f" in {of}" if which == "structure" else ""
     what = "that structure's mask" if which == "structure" else "the whole mask"
     expected, typical = (1 - _share(logit) for logit in (value, reference.centre))
-    figures = f"expects a Dice of {expected:.2f}, usually {typical:.2f}"
-    return f"the network is unsure {whom} ({figures}): look at {what}"
+    dice = f"expected Dice {expected:.2f}, typical {typical:.2f}"
+    return f"low confidence{whom} ({dice}): look at {what}"
 
 
 def _disagreement(which: str, _: str, value: float, reference: Range) -> str:
     found, typical = (1 - _share(logit) for logit in (value, reference.centre))
     if which == "networks":
-        seen = f"the networks disagree (Dice {found:.2f} with each other)"
+        seen = f"low agreement of the networks (Dice {found:.2f} with each other)"
     else:
-        seen = f"its mirror image is answered otherwise (Dice {found:.2f}, usually {typical:.2f})"
+        dice = f"Dice {found:.2f}, typical {typical:.2f}"
+        seen = f"low test-time-augmentation consistency under mirroring ({dice})"
     return f"{seen}: look at the whole mask"
 
 
@@ -120,7 +121,7 @@ def _size(which: str, of: str, value: float, reference: Range) -> str:
     else:
         shares = (format_number(100 * math.exp(x), 2) for x in (value, reference.centre))
         found, typical = (f"{share} % of the image" for share in shares)
-    return f"{of} is unusually {large} ({found}, usually about {typical}): {doubt}"
+    return f"{of} is unusually {large} ({found}, typical {typical}): {doubt}"
 
 
 def _place(which: str, of: str, value: float, reference: Range) -> str:
@@ -135,10 +136,10 @@ def _place(which: str, of: str, value: float, reference: Range) -> str:
 
 def _intensity(which: str, of: str, value: float, reference: Range) -> str:
     whose = "its intensities are" if of == "0" else f"intensities of channel {of} are"
-    found = f"{value:.2f}, usually about {reference.centre:.2f}"
+    found = f"{value:.2f}, typical {reference.centre:.2f}"
     if which in ("dark", "bright"):
         shares = [max(0.0, 100 * math.exp(x) - 1) for x in (value, reference.centre)]
-        found = f"{shares[0]:.0f} %, usually about {shares[1]:.0f} %"
+        found = f"{shares[0]:.0f} %, typical {shares[1]:.0f} %"
         end = "lowest" if which == "dark" else "highest"
         what = f"share at the {end} value of the window {found}"
     else:
@@ -162,22 +163,21 @@ def _colour(_: str, __: str, value: float, reference: Range) -> str:
 
 def _layout(which: str, _: str, __: float, ___: Range) -> str:
     if which == "alike":
-        doubt = "look whether it shows another view, or another part of the body"
-        return f"it is laid out unlike the training images: {doubt}"
-    sides = "left to right" if which == "columns" else "top to bottom"
-    doubt = "look whether it was flipped when it was stored"
-    return f"it looks mirrored, {sides}, beside the training images: {doubt}"
+        doubt = "look whether it shows another view or body region"
+        return f"image layout differs from the training data: {doubt}"
+    sides = "left-right" if which == "columns" else "top-bottom"
+    return f"possible {sides} flip: look whether it was flipped when it was stored"
 
 
 def _spacing(which: str, _: str, value: float, reference: Range) -> str:
     found, typical = math.exp(value), math.exp(reference.centre)
     if which == "depth":
-        seen = f"it has {found:.0f} slice{'s' * (found > 1.5)}, usual are about {typical:.0f}"
+        seen = f"it has {found:.0f} slice{'s' * (found > 1.5)}, typical {typical:.0f}"
         return f"{seen}: look whether this is all of the scan, and no other"
     if which == "aspect":
-        seen = f"it is {found:.2g} times as high as wide, usual is about {typical:.2g}"
+        seen = f"it is {found:.2g} times as high as wide, typical {typical:.2g}"
         return f"{seen}: look whether it was cropped or turned"
-    seen = f"its {which} are {found:.3g} mm apart, usual are about {typical:.3g} mm"
+    seen = f"its {which} are {found:.3g} mm apart, typical {typical:.3g} mm"
     return f"{seen}: look whether the spacing in the file's header is right"
 
 
