@@ -3,7 +3,7 @@
     python benchmarks/flags.py RUN [--split test] [--spoilt 10] [--out flags.json]
 
 Of the clean split: the share that is flagged (at most 5 % is meant to be), Dice of the most
-suspicious fifth beside the rest, and the rank correlation of suspicion and Dice. Then the first
+suspicious fifth beside the rest, and the rank correlation of anomaly score and Dice. Then the first
 cases are spoilt in every way of `spoil.py`, and the share that is flagged is printed. A
 run without limits in its model.json (of an older version) gets them first.
 """
@@ -81,12 +81,12 @@ def clean(predictor: Predictor, store: Store, split: str) -> dict:
     mean = {case: float(np.mean(values)) for case, values in dice.items()}
     assessments = monitor.assessments
     flagged = [case for case in ids if assessments[case].flags]
-    order = sorted(mean, key=lambda case: -assessments[case].suspicion)
+    order = sorted(mean, key=lambda case: -assessments[case].anomaly_score)
     fifth = order[: round(len(order) / 5)]
     rest = order[len(fifth) :]
     reasons = Counter(name for case in flagged for name in assessments[case].criteria)
     correlation = stats.spearmanr(
-        [assessments[c].suspicion for c in order], [mean[c] for c in order]
+        [assessments[c].anomaly_score for c in order], [mean[c] for c in order]
     )
     errors = [expected_calibration_error(table) for table in monitor.tables_2B3]
     found = {
@@ -106,11 +106,10 @@ def clean(predictor: Predictor, store: Store, split: str) -> dict:
     }
     for name, value in found.items():
         print(f"{name}: {value}")
-    for case in sorted(flagged, key=lambda case: -assessments[case].suspicion)[:10]:
+    for case in sorted(flagged, key=lambda case: -assessments[case].anomaly_score)[:10]:
         shown = f"{mean[case]:.3f}" if case in mean else "-"
-        print(
-            f"  {case}  Dice {shown}  {assessments[case].suspicion:.2f}  {assessments[case].text}"
-        )
+        own = assessments[case]
+        print(f"  {case}  Dice {shown}  {own.anomaly_score:.2f}  {own.text}")
     return found
 
 

@@ -110,8 +110,8 @@ def test_flags_and_the_model_card(finished):
     assert str(root) not in card
     assert not [case for case in verdicts if case in card]
     flags = list(csv.DictReader((masks / "flags.csv").open()))
-    suspicions = [float(row["suspicion"]) for row in flags]
-    assert suspicions == sorted(suspicions, reverse=True)
+    scores = [float(row["anomaly_score"]) for row in flags]
+    assert scores == sorted(scores, reverse=True)
     shown = {row["case"]: row["flags"] for row in flags}
     structures = list(csv.DictReader((masks / "structures.csv").open()))
     assert {row["case"] for row in structures} == shown.keys()

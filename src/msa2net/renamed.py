@@ -17,6 +17,7 @@ FORMER: dict[str, dict[str, str]] = {
         "train.balance": "oversample_foreground",
     },
     "model.json": {"usual": "reference_ranges"},
+    "record": {"suspicion": "anomaly_score"},
 }
 """Kind of file → path of a former name → the name in its place.
 

@@ -138,7 +138,7 @@ def test_records_of_the_first_layout_are_read(tmp_path: Path):
     path.write_text(json.dumps(first))
     record = read_record(tmp_path, "a")
     assert record is not None
-    assert (record.made_by.precision, record.flags, record.suspicion) == ("float32", "", None)
+    assert (record.made_by.precision, record.flags, record.anomaly_score) == ("float32", "", None)
     write_record(tmp_path, "b", Record(made_by=record.made_by, source="b.png", fingerprint="f"))
     assert json.loads(record_path(tmp_path, "b").read_text())["schema_version"] == SCHEMA
     assert read_record(tmp_path, "b") is not None

@@ -413,7 +413,8 @@ def test_a_record_that_cannot_be_read_is_refused(run, tmp_path: Path, content: s
     [
         ({"structures": [{"case": "p0000", "liver": "3"}]}, "'liver' is no column"),
         ({"structures": [{"case": 3}]}, "structures.0.case is 3"),
-        ({"suspicion": float("inf")}, "suspicion is inf"),
+        ({"anomaly_score": float("inf")}, "anomaly_score is inf"),
+        ({"suspicion": 1.0}, "suspicion is the former name of anomaly_score"),
         ({"outputs": {"../../x.png": "0" * 64}}, "'../../x.png' is no path in a folder"),
         ({"outputs": {"/x.png": "0" * 64}}, "'/x.png' is no path"),
         ({"outputs": {"x.png": "none"}}, "outputs.x.png is 'none'"),

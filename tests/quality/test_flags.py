@@ -68,7 +68,7 @@ def test_clean_cases_go_unflagged(usual, flips):
     assessments = assessments_of((torso(index) for index in cases), usual, flips=flips)
     flagged = [assessment.text for assessment in assessments if assessment.flags]
     assert len(flagged) <= TARGET * len(cases), flagged
-    assert all(assessment.suspicion <= 1 for assessment in assessments if not assessment.flags)
+    assert all(assessment.anomaly_score <= 1 for assessment in assessments if not assessment.flags)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_clean_cases_go_unflagged(usual, flips):
 def test_spoilt_cases_are_flagged(usual, spoil, words):
     rng = np.random.default_rng(0)
     assessments = assessments_of((spoil(torso(index), rng) for index in TEST[:3]), usual)
-    assert all(assessment.flags and assessment.suspicion > 1 for assessment in assessments)
+    assert all(assessment.flags and assessment.anomaly_score > 1 for assessment in assessments)
     said = [words in assessment.text for assessment in assessments]
     assert np.mean(said) > 0.6, [assessment.text for assessment in assessments]
 
@@ -186,7 +186,7 @@ def test_sliding_windows_are_judged_as_resized_slices_are(usual, monkeypatch):
             assert slid[name] == resized[name], name
     (assessment,) = assessments_of([case], usual, mode="sliding")
     assert not assessment.flags
-    assert assessment.suspicion == 0
+    assert assessment.anomaly_score == 0
     (assessment,) = assessments_of(
         [without(case, 2, np.random.default_rng(0))], usual, mode="sliding"
     )
@@ -439,7 +439,7 @@ def test_a_mask_of_the_whole_picture_is_flagged(cases):
         assert "extent" not in assess(features(share), usual).criteria
     assessment = assess(features(1.0), usual)
     assert "lesion fills a whole slice, as in no training image: look whether" in assessment.text
-    assert assessment.suspicion > 1
+    assert assessment.anomaly_score > 1
     # Where training images are like that, it says nothing.
     close_up = fit_reference_ranges([features(1.0)] * 6, [])
     assert "extent" not in assess(features(1.0), close_up).criteria

@@ -31,7 +31,7 @@ def summarise_assessments(
             for case, assessment in monitor.assessments.items()
             if assessment.flags
         ),
-        key=lambda pair: (-pair[1].suspicion, pair[0]),
+        key=lambda pair: (-pair[1].anomaly_score, pair[0]),
     )
     reasons = Counter(name for _, assessment in flagged for name in assessment.criteria)
     before, after = (
@@ -44,7 +44,7 @@ def summarise_assessments(
         "target": usual.target,
         "val_cases": usual.val_cases,
         "first": [
-            {"case": case, "suspicion": assessment.suspicion, "flags": assessment.text}
+            {"case": case, "suspicion": assessment.anomaly_score, "flags": assessment.text}
             for case, assessment in flagged[:SHOWN]
         ],
         "reasons": dict(reasons.most_common()),

@@ -250,7 +250,7 @@ def score_cases(
             failed_distance=failed_distance,
             group=store.row(case_id).group,
             flags="" if assessment is None else assessment.text,
-            suspicion=None if assessment is None else assessment.suspicion,
+            suspicion=None if assessment is None else assessment.anomaly_score,
         )
     return rows
 

@@ -148,7 +148,7 @@ class Engine:
             raise DataError(
                 f"windows would slide over {rows:.6g}×{columns:.6g} pixels"
                 f"{f', since those of the image are {mm} mm apart' if mm else ''}: more than "
-                f"{format_bytes(_PLANE_BYTES)} of answers; correct the spacing if it is wrong, or "
+                f"{format_bytes(_PLANE_BYTES)} of outputs; correct the spacing if it is wrong, or "
                 "leave sliding windows"
             )
 

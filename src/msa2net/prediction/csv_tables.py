@@ -19,7 +19,7 @@ from msa2net.text import csv_text
 
 STRUCTURES_FILE, FLAGS_FILE, FAILURES_FILE = "structures.csv", "flags.csv", "failures.csv"
 TABLES = (STRUCTURES_FILE, FLAGS_FILE, FAILURES_FILE)
-FLAG_COLUMNS = ("case", "suspicion", "flags")
+FLAG_COLUMNS = ("case", "anomaly_score", "flags")
 FAILURE_COLUMNS = ("case", "source", "error")
 
 
@@ -90,9 +90,9 @@ def write_tables(out: Path, asked_for: Collection[str] = ()) -> tuple[str, ...]:
                     (out / output).is_file() for output in record.outputs
                 ):
                     structures += record.structures
-                    if record.suspicion is not None:
-                        row = {"case": name, "suspicion": f"{record.suspicion:g}"}
-                        flags.append((-record.suspicion, row | {"flags": record.flags}))
+                    if record.anomaly_score is not None:
+                        row = {"case": name, "anomaly_score": f"{record.anomaly_score:g}"}
+                        flags.append((-record.anomaly_score, row | {"flags": record.flags}))
             _write(out / STRUCTURES_FILE, STRUCTURE_COLUMNS, structures)
             _write(out / FLAGS_FILE, FLAG_COLUMNS, [row for _, row in sorted(flags, key=_first)])
             _write(out / FAILURES_FILE, FAILURE_COLUMNS, failures)

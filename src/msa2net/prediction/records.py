@@ -13,15 +13,16 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from msa2net.errors import DataError, WeightsError
+from msa2net.errors import ConfigError, DataError, WeightsError
 from msa2net.files import read_json, sha256, write_text
 from msa2net.inference.run_folder import WEIGHTS_FILE, ModelMetadata, read_facts
 from msa2net.options import InferenceOptions, PredictionPrecision
 from msa2net.parsing import first_mistake
+from msa2net.renamed import current_keys
 
 FOLDER = "records"
 STRUCTURE_COLUMNS = ("case", "structure", "voxels", "volume_ml", "area_mm2")
-SCHEMA = 4
+KIND, SCHEMA = "record", 4
 """1 had no precision and flags, 2 no warnings, 3 no overlap; defaults are what was so then."""
 
 
@@ -95,7 +96,7 @@ class Record(BaseModel):
         outputs: path in the folder → SHA-256; empty if it failed.
         dicom_seg: kind of the DICOM segmentation; none if there is none.
         structures: rows of `structures.csv`.
-        flags, suspicion: why to look at it first, see `quality/flags.py`; None where the
+        flags, anomaly_score: why to look at it first, see `quality/flags.py`; None where the
             network has no reference ranges.
         warnings: what spoke against the networks, see `Segmenter`.
         error: why there are no outputs; "" if there are.
@@ -111,7 +112,7 @@ class Record(BaseModel):
     dicom_seg: str = "none"
     structures: tuple[dict[str, str], ...] = ()
     flags: str = ""
-    suspicion: float | None = None
+    anomaly_score: float | None = None
     warnings: tuple[str, ...] = ()
     error: str = ""
 
@@ -164,10 +165,11 @@ def read_record(out: Path, name: str) -> Record | None:
             "another --out"
         )
     try:
-        return Record.model_validate(content)
-    except ValidationError as error:
+        return Record.model_validate(current_keys(KIND, content))
+    except (ConfigError, ValidationError) as error:
+        mistake = first_mistake(error) if isinstance(error, ValidationError) else error
         raise DataError(
-            f"{path} is damaged ({first_mistake(error)}); choose another --out, or replace what is "
+            f"{path} is damaged ({mistake}); choose another --out, or replace what is "
             "there with --overwrite"
         ) from error
 

@@ -281,7 +281,7 @@ class _Work:
                 dicom_seg=self._dicom_seg,
                 structures=structure_rows(segmentation),
                 flags=text,
-                suspicion=None if assessment is None else assessment.suspicion,
+                anomaly_score=None if assessment is None else assessment.anomaly_score,
             )
             job.remove(out)
             write_record(out, job.name, record)
@@ -289,7 +289,7 @@ class _Work:
                 (out / name).parent.mkdir(exist_ok=True)
                 put_in_place(path, out / name)
         if assessment is not None and assessment.flags:
-            self._flagged.append((-assessment.suspicion, job.name, text))
+            self._flagged.append((-assessment.anomaly_score, job.name, text))
 
     def _fail(self, job: Job, error: Msa2NetError) -> None:
         """Note a failure, and leave nothing that could pass for its result."""

@@ -8,9 +8,9 @@ from msa2net.quality.features import DICE_ERROR, NOTHING, Features, parts_of
 from msa2net.quality.reference_ranges import Range, ReferenceRanges, criterion, deviations
 
 SEPARATOR = "; "
-_NOTHING_FOUND = 0.99  # the suspicion of an empty answer that is not flagged
+_NOTHING_FOUND = 0.99  # the score of an empty mask that is not flagged
 _EACH = 2  # features of a criterion that are told, those that are furthest beyond
-_MOST = 99.0  # of a suspicion; beyond it nothing is more suspicious
+_MOST = 99.0  # the highest score: beyond it nothing is more anomalous
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class CaseAssessment:
         flags: a sentence on each feature that is beyond a criterion, the most unusual first; none
             if there is none.
         criteria: the names of these criteria.
-        suspicion: to sort cases by. Above 1 if there is a flag; below, how unsure the network is:
-            0 is as in validation, less is surer.
+        anomaly_score: to sort cases by. Above 1 if there is a flag; below, how far the expected
+            Dice error is from the typical one: 0 is typical, less is surer.
     """
 
     flags: tuple[str, ...]
     criteria: tuple[str, ...]
-    suspicion: float
+    anomaly_score: float
 
     @property
     def text(self) -> str:
@@ -53,7 +53,7 @@ def assess(features: Features, reference: ReferenceRanges) -> CaseAssessment:
         for name in ordered
         for _, feature in beyond[name][:_EACH]
     )
-    # Below every limit only doubt of the whole answer says something of how good it is.
+    # Below every limit only the expected Dice error says something of how good a mask is.
     own = 0.0
     if DICE_ERROR in reference.ranges and features.get(NOTHING):
         own = _NOTHING_FOUND
@@ -62,8 +62,8 @@ def assess(features: Features, reference: ReferenceRanges) -> CaseAssessment:
             reference.ranges[DICE_ERROR].signed(features[DICE_ERROR])
             / reference.limits["confidence"]
         )
-    suspicion = max([own, *(beyond[name][0][0] for name in ordered)])
-    return CaseAssessment(tuple(words), tuple(ordered), round(min(suspicion, _MOST), 4))
+    score = max([own, *(beyond[name][0][0] for name in ordered)])
+    return CaseAssessment(tuple(words), tuple(ordered), round(min(score, _MOST), 4))
 
 
 def _words(feature: str, features: Features, ranges: Mapping[str, Range]) -> str:
