@@ -71,13 +71,14 @@ def export(run: Path, name: str) -> dict[str, float]:
     """Write a run folder and export it."""
     import torch
 
+    from msa2net.config import NetworkConfig
     from msa2net.data.preprocessing import Preprocessing
     from msa2net.export.onnx import export_onnx
-    from msa2net.inference.run_folder import ModelMetadata, NetworkMetadata, save_run
+    from msa2net.inference.run_folder import ModelMetadata, save_run
     from msa2net.models.registry import create_model, find_model
 
     side = find_model(name).image_size
-    network = NetworkMetadata(
+    network = NetworkConfig(
         name=name, encoder=None, num_classes=9, in_channels=1, image_size=(side, side)
     )
     facts = ModelMetadata(

@@ -33,7 +33,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 from torch import nn
 
-from msa2net.config import Config, load_config
+from msa2net.config import Config, NetworkConfig, load_config
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.evaluation.folders import evaluate
 from msa2net.evaluation.summary import read_notes
@@ -47,7 +47,7 @@ from msa2net.inference.onnx_backend import (
     OnnxPredictor,
 )
 from msa2net.inference.predictor import Predictor
-from msa2net.inference.run_folder import ModelMetadata, NetworkMetadata, save_run
+from msa2net.inference.run_folder import ModelMetadata, save_run
 from msa2net.models.registry import create_model
 from msa2net.models.weights import check_entries, read_state_dict
 from msa2net.prediction.csv_tables import write_tables
@@ -127,7 +127,7 @@ def _settings(folder: Path) -> list[Kind]:
 
 def _facts() -> ModelMetadata:
     return ModelMetadata(
-        network=NetworkMetadata(
+        network=NetworkConfig(
             name="msa2net", encoder="test_maxvit", num_classes=2, in_channels=3, image_size=SIZE
         ),
         label_names=NAMES,

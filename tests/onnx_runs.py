@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from msa2net.config import NetworkConfig
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.export.onnx import export_onnx
-from msa2net.inference.run_folder import ModelMetadata, NetworkMetadata, save_run
+from msa2net.inference.run_folder import ModelMetadata, save_run
 from msa2net.models.registry import create_model
 from msa2net.quality.reference_ranges import Range, ReferenceRanges
 
@@ -33,7 +34,7 @@ def write_run(folder: Path, seed: int = 0) -> Path:
     themselves. So the head weighs its channels by a hundred times as much, and its bias is chosen
     such that half of the pixels of some noise is lesion.
     """
-    network = NetworkMetadata(
+    network = NetworkConfig(
         name="msa2net", encoder="test_maxvit", num_classes=2, in_channels=3, image_size=SIZE
     )
     torch.manual_seed(seed)

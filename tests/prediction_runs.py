@@ -4,8 +4,9 @@ from pathlib import Path
 
 import torch
 
+from msa2net.config import NetworkConfig
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.inference.run_folder import ModelMetadata, NetworkMetadata, save_run
+from msa2net.inference.run_folder import ModelMetadata, save_run
 from msa2net.models.registry import create_model
 
 NAMES = ("background", "liver", "spleen")
@@ -15,7 +16,7 @@ def write_run(
     folder: Path, *, channels: int = 1, names=NAMES, seed: int = 0, scale: float = 30, **facts
 ) -> Path:
     """Write a run folder; a head `scale` times as strong keeps answers far from ties."""
-    network = NetworkMetadata(
+    network = NetworkConfig(
         name="msa2net", encoder="test_maxvit", num_classes=len(names), in_channels=channels,
         image_size=(32, 32),
     )  # fmt: skip

@@ -6,13 +6,13 @@ from functools import cache
 import numpy as np
 from torch import nn
 
-from msa2net.config import Config, dump_config
+from msa2net.config import Config, NetworkConfig, dump_config
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.evaluation.examples import example_name, pack_example
 from msa2net.evaluation.published_results import reference_for
 from msa2net.evaluation.summary import build_summary, protocols_of, write_evaluation
 from msa2net.files import sha256
-from msa2net.inference.run_folder import ModelMetadata, NetworkMetadata, save_run, software_versions
+from msa2net.inference.run_folder import ModelMetadata, save_run, software_versions
 from msa2net.metrics import case_rows
 
 ORGANS = ["aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen"]
@@ -96,7 +96,7 @@ def make_run(folder, kind, failed_distance="diagonal"):
     folder.mkdir(parents=True)
     config = make_config(FORMATS[kind])
     (folder / "config.yaml").write_text(dump_config(config))
-    network = NetworkMetadata(
+    network = NetworkConfig(
         name=config.model.name,
         encoder=config.model.encoder,
         num_classes=len(names),

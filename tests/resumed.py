@@ -9,7 +9,8 @@ import os
 import signal
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -17,9 +18,11 @@ import lightning as L
 import torch
 from torch import nn
 
-from msa2net.config import Config, load_config
+from msa2net.config import Config, NetworkConfig, NetworkOptions, load_config
+from msa2net.models.base import Network
+from msa2net.models.registry import MODELS
 from msa2net.training import run as training
-from msa2net.training import session, setup
+from msa2net.training import session
 from msa2net.training.checkpoint import Checkpoints
 
 SETTINGS = """
@@ -32,28 +35,28 @@ train: {epochs: 2, batch_size: 2, learning_rate: 0.02, weight_decay: 0.01, check
 """
 
 
-class TinyNetwork(nn.Module):
+class TinyNetwork(Network):
     """Has what a checkpoint can get wrong: running statistics and dropout; and two levels."""
 
-    widths = (6, 6)
-
     def __init__(self, in_channels: int, num_classes: int) -> None:
-        super().__init__()
+        super().__init__((32, 32), widths=(6, 6))
         self.first = nn.Conv2d(in_channels, 6, 3, padding=1)
         self.norm = nn.BatchNorm2d(6)
         self.dropout = nn.Dropout(0.2)
         self.head = nn.Conv2d(6, num_classes, 3, padding=1)
-
-    def forward(self, image_BCHW: torch.Tensor) -> torch.Tensor:
-        return self.head(self.decode(image_BCHW)[-1])
 
     def decode(self, image_BCHW: torch.Tensor) -> tuple[torch.Tensor, ...]:
         x = torch.relu(self.norm(self.first(image_BCHW)))
         return nn.functional.avg_pool2d(x, 2), self.dropout(x)
 
 
-def tiny_network(*, in_channels: int, num_classes: int, **_) -> nn.Module:
-    return TinyNetwork(in_channels, num_classes)
+def tiny_network(network: NetworkConfig, _: NetworkOptions) -> nn.Module:
+    return TinyNetwork(network.in_channels, network.num_classes)
+
+
+def msa2net_is(build):
+    """Within it, the network called msa2net is what `build` makes."""
+    return mock.patch.dict(MODELS, msa2net=replace(MODELS["msa2net"], build=build))
 
 
 def settings(folder: Path, **changes) -> Config:
@@ -70,7 +73,7 @@ def train(folder: Path, run: Path, *, tiny: bool = True, resume: bool = False, *
     """Train on the CPU; a checkpoint after every batch unless the settings say otherwise."""
     config = options.pop("config", None) or settings(folder)
     with (
-        mock.patch.object(setup, "create_model", tiny_network if tiny else setup.create_model),
+        msa2net_is(tiny_network) if tiny else nullcontext(),
         mock.patch("msa2net.training.recorder.SAVING_SHARE", float("inf")),
     ):
         return training.train(config, run, device="cpu", resume=resume, **options)

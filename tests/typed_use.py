@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import assert_type
 
-from torch import nn
-
 import msa2net
 from msa2net import Case, Config, OnnxPredictor, Predictor, Segmentation
+from msa2net.models.base import Network
 from msa2net.prediction.run import PredictionResult
 from msa2net.training.session import TrainingResult
 
@@ -15,7 +14,7 @@ def use(case: Case, file: Path) -> None:
     config = msa2net.load_config(file)
     assert_type(config, Config)
     assert_type(msa2net.train(config, file), TrainingResult)
-    assert_type(msa2net.create_model("msa2net", num_classes=2), nn.Module)
+    assert_type(msa2net.create_model("msa2net", num_classes=2), Network)
     predictor = Predictor.load(file)
     assert_type(predictor, Predictor)
     assert_type(OnnxPredictor.load(file), OnnxPredictor)

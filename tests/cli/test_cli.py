@@ -22,9 +22,10 @@ from golden_weights import published_state
 from msa2net import __version__
 from msa2net.cli import run_command
 from msa2net.cli.console import print_error, say, set_up
+from msa2net.config import NetworkConfig
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.inference.run_folder import ModelMetadata, NetworkMetadata, read_facts, save_run
+from msa2net.inference.run_folder import ModelMetadata, read_facts, save_run
 from msa2net.models.registry import create_model
 
 CONFIG = """
@@ -50,7 +51,7 @@ def process(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[st
 def run(tmp_path_factory) -> Path:
     """A run folder with an untrained network, for commands that need one."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    network = NetworkMetadata(
+    network = NetworkConfig(
         name="msa2net", encoder="test_maxvit", num_classes=2, in_channels=3, image_size=(32, 32)
     )
     facts = ModelMetadata(

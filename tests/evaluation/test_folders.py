@@ -17,7 +17,7 @@ from PIL import Image
 import msa2net
 from commands import assert_one_sentence
 from commands import msa2net as command
-from msa2net.config import DataConfig
+from msa2net.config import DataConfig, NetworkConfig
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.prepared.prepare import prepare
 from msa2net.data.preprocessing import Preprocessing
@@ -26,7 +26,7 @@ from msa2net.evaluation import folders as folders_module
 from msa2net.evaluation import label_maps
 from msa2net.evaluation.run import evaluate_run
 from msa2net.evaluation.summary import LabelsHash, read_summary
-from msa2net.inference.run_folder import ModelMetadata, NetworkMetadata, save_run
+from msa2net.inference.run_folder import ModelMetadata, save_run
 from msa2net.metrics import read_cases_csv
 from msa2net.models.registry import create_model
 from msa2net.report.html import write_report
@@ -689,7 +689,7 @@ def test_the_hash_of_arrays_sees_values_shapes_and_names():
 
 def untrained_run(folder: Path, store, image_size: int = 32) -> Path:
     """A run folder whose network guesses; what it says is scored, not how well."""
-    network = NetworkMetadata(
+    network = NetworkConfig(
         name="msa2net", encoder="test_maxvit", num_classes=len(store.label_names),
         in_channels=store.channels, image_size=(image_size, image_size),
     )  # fmt: skip

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -20,6 +21,7 @@ from PIL import Image
 import commands
 import resumed
 from commands import assert_one_sentence
+from msa2net.config import NetworkConfig
 from msa2net.data.case import Case
 from msa2net.data.io.readers import read_image
 from msa2net.data.io.writers import write_png
@@ -40,7 +42,7 @@ from msa2net.inference.onnx_backend import (
     OnnxPredictor,
 )
 from msa2net.inference.predictor import Predictor
-from msa2net.inference.run_folder import ModelMetadata, NetworkMetadata, read_facts, save_run
+from msa2net.inference.run_folder import ModelMetadata, read_facts, save_run
 from msa2net.models.registry import MODELS, create_model
 from msa2net.quality.monitor import QualityMonitor
 from onnx_runs import NAMES, SIZE, USUAL, write_run
@@ -501,9 +503,7 @@ def test_no_file_is_one_sentence(tmp_path):
 def test_every_network_can_be_exported(name, tmp_path):
     """Half a minute each; that it answers the same is seen to in exporting."""
     size = (64, 64)
-    network = NetworkMetadata(
-        name=name, encoder=None, num_classes=3, in_channels=1, image_size=size
-    )
+    network = NetworkConfig(name=name, encoder=None, num_classes=3, in_channels=1, image_size=size)
     facts = ModelMetadata(
         network=network,
         label_names=("background", "a", "b"),
@@ -557,7 +557,8 @@ def test_a_case_with_other_channels_is_refused(exported, exported_run: Path):
 def test_an_exported_run_goes_on_and_is_replaced(tmp_path: Path, monkeypatch):
     """The export lies in the run folder, and is gone as soon as the weights are others."""
     write_phantom("isic2018", tmp_path / "raw", cases=13)
-    monkeypatch.setattr("msa2net.models.registry.create_model", resumed.tiny_network)
+    tiny = replace(MODELS["msa2net"], build=resumed.tiny_network)
+    monkeypatch.setitem(MODELS, "msa2net", tiny)
     run = tmp_path / "run"
     file, data = run / "model.onnx", run / "model.onnx.data"
 

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import dicom_files
-from msa2net.config import Config, dump_config
+from msa2net.config import Config, NetworkConfig, dump_config
 from msa2net.data.case import Case, Geometry
 from msa2net.data.io.readers import read_path
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, DataError
 from msa2net.inference.backend import DEFAULT_BATCH
 from msa2net.inference.predictor import Predictor
-from msa2net.inference.run_folder import ModelMetadata, NetworkMetadata, save_run
+from msa2net.inference.run_folder import ModelMetadata, save_run
 from msa2net.inference.sharding import World, share_of, world_from_environment
 from msa2net.inference.torch_backend import (
     LARGEST,
@@ -125,7 +125,7 @@ def test_networks_of_several_sizes_answer_on_the_case_s_own_grid():
 
 def write_run(path: Path, seed: int, names=NAMES, channels=1, **training) -> Path:
     torch.manual_seed(seed)
-    network = NetworkMetadata(
+    network = NetworkConfig(
         name="msa2net_pico", encoder=None, num_classes=len(names), in_channels=channels,
         image_size=SIZE,
     )  # fmt: skip

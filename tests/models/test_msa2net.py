@@ -170,8 +170,8 @@ def test_summary_counts_without_building():
     ("arguments", "message"),
     [
         ({"name": "msa3net"}, "there are msa2net, msa2net_tiny"),
-        ({"num_classes": 1}, "2 or more"),
-        ({"in_channels": 0}, "1 or more"),
+        ({"num_classes": 1}, "be greater than or equal to 2"),
+        ({"in_channels": 0}, "be greater than or equal to 1"),
         ({"image_size": 100}, "near 100: 96 or 128"),
         ({"image_size": (64, 0)}, "multiples of 32"),
         ({"encoder": "resnet18.nonsense"}, "Invalid pretrained tag"),

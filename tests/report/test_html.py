@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from html_page import Page
-from msa2net.config import dump_config, load_config
+from msa2net.config import NetworkConfig, dump_config, load_config
 from msa2net.errors import DataError, Msa2NetError
 from msa2net.evaluation.examples import RANKS
 from msa2net.evaluation.run import evaluate_run
 from msa2net.files import sha256
-from msa2net.inference.run_folder import NetworkMetadata, read_facts, software_versions
+from msa2net.inference.run_folder import read_facts, software_versions
 from msa2net.inference.training_facts import TrainingMetadata
 from msa2net.inference.validation_scores import network_warnings
 from msa2net.metrics import read_cases_csv, summarise
@@ -126,7 +126,7 @@ def facts_of(folder, *, config=None, facts=None):
 
 
 def test_precision_is_what_ran_or_nothing(tmp_path):
-    network = NetworkMetadata(
+    network = NetworkConfig(
         name="msa2net", encoder=None, num_classes=2, in_channels=1, image_size=(64, 96)
     )
     known = {"seed": 7, "best_epoch": 3, "warnings": ["nothing useful was learnt: …"]}
@@ -143,7 +143,7 @@ def test_precision_is_what_ran_or_nothing(tmp_path):
 
 
 def test_encoder_is_the_one_in_use(tmp_path):
-    network = NetworkMetadata(
+    network = NetworkConfig(
         name="msa2net", encoder="test_maxvit", num_classes=2, in_channels=1, image_size=(64, 64)
     )
     config = make_config("synapse")
@@ -623,7 +623,7 @@ def test_missing_piece_is_named(runs, tmp_path, kind, missing, sentence):
 
 
 def test_imported_weights_alone_make_a_page(tmp_path):
-    network = NetworkMetadata(
+    network = NetworkConfig(
         name="msa2net_reference", encoder=None, num_classes=9, in_channels=1, image_size=(224, 224)
     )
     origin = {"imported_from": "msa2net.pth", "sha256": "0123456789abcdef" * 4}

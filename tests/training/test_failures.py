@@ -210,8 +210,8 @@ class Chancy(nn.Module):
 def test_the_second_run_draws_the_same(workplace: Path, tmp_path: Path, seed: int, monkeypatch):
     """Otherwise it would find nothing four times out of five."""
 
-    def network(**sizes) -> nn.Module:
-        model = resumed.TinyNetwork(sizes["in_channels"], sizes["num_classes"])
+    def network(sizes, _) -> nn.Module:
+        model = resumed.TinyNetwork(sizes.in_channels, sizes.num_classes)
         model.dropout = nn.Sequential(nn.Dropout(0.2), Chancy())
         return model
 

@@ -11,11 +11,11 @@ from torch import nn
 
 import commands
 from golden_weights import published_state
-from msa2net.config import Config, load_config
+from msa2net.config import Config, NetworkConfig, load_config
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, WeightsError
-from msa2net.inference.run_folder import ModelMetadata, NetworkMetadata, load_run, save_run
+from msa2net.inference.run_folder import ModelMetadata, load_run, save_run
 from msa2net.models.registry import create_model
 from msa2net.training.finetune import read_source, start_from
 from msa2net.training.run import train
@@ -35,7 +35,7 @@ def network(
 ):
     """Return a network with random weights, and its facts."""
     torch.manual_seed(seed)
-    sizes = NetworkMetadata(
+    sizes = NetworkConfig(
         name="msa2net",
         encoder=encoder,
         num_classes=len(labels),

@@ -31,7 +31,6 @@ from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import choose_device, load_run, read_facts
 from msa2net.metrics import case_rows, read_cases_csv
 from msa2net.report.html import write_report
-from msa2net.training import setup
 from msa2net.training import trainer as lightning_trainer
 from msa2net.training.distributed import find_processes
 from msa2net.training.outcome import learning_warnings
@@ -497,9 +496,7 @@ class Silent(nn.Module):
 def test_a_training_that_learns_nothing_ends_with_a_warning(tmp_path: Path):
     write_phantom("isic2018", tmp_path / "raw", cases=13)
     config = resumed.settings(tmp_path, **{"train.learning_rate": 1e-12, "train.epochs": 1})
-    with mock.patch.object(
-        setup, "create_model", lambda *, in_channels, num_classes, **_: Silent(1, num_classes)
-    ):
+    with resumed.msa2net_is(lambda network, _: Silent(1, network.num_classes)):
         result = train(config, tmp_path / "run", device="cpu")
     (warning,) = result.warnings
     assert warning.startswith("nothing useful was learnt: the best val Dice is 0.000, next to none")

@@ -5,6 +5,7 @@ name the nearest known one.
 """
 
 from msa2net.config.loading import dump_config, known_keys, load_config, parse_section
+from msa2net.config.network import Architecture, NetworkConfig, NetworkOptions
 from msa2net.config.schema import AugmentConfig, Config, DataConfig, ModelConfig
 from msa2net.config.train import TrainConfig
 from msa2net.config.types import (
@@ -19,12 +20,15 @@ from msa2net.config.types import (
 __all__ = [
     "LEVELS_WORDS",
     "PRECISION_WORDS",
+    "Architecture",
     "AugmentConfig",
     "Config",
     "DataConfig",
     "LabelEncoding",
     "LoggerName",
     "ModelConfig",
+    "NetworkConfig",
+    "NetworkOptions",
     "PaperDefect",
     "Precision",
     "TrainConfig",

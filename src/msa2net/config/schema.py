@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from msa2net.config.network import Architecture, NetworkOptions
 from msa2net.config.train import TrainConfig
 from msa2net.config.types import ImageSize, LabelEncoding, PaperDefect, Range, SectionModel
 from msa2net.renamed import current_keys
@@ -12,45 +13,13 @@ from msa2net.renamed import current_keys
 KIND = "configuration"  # in the table of former names
 
 
-class ModelConfig(SectionModel):
+class ModelConfig(NetworkOptions, Architecture):
     """Which network."""
 
-    name: str = Field("msa2net", description="network, a name from `msa2net models`")
-    encoder: str | None = Field(
-        None,
-        description="another encoder, by its timm name, with features at strides 4 to 32; not "
-        "set: the network's own",
-    )
-    pretrained: bool = Field(
-        False, description="start the encoder from timm's ImageNet weights, downloaded once"
-    )
-    pretrained_file: Path | None = Field(
-        None, description="start the encoder from a file with such weights, without a download"
-    )
     init_from: Path | None = Field(
         None,
         description="start from another network, a run folder or a file of weights, also of other "
         "classes or channels; what fits is taken over",
-    )
-    levels: Literal[4, 5] = Field(
-        4,
-        description="levels of the decoder: 4 is Figure 1; 5, our extension, adds a gate on a "
-        "feature at stride 2",
-    )
-    drop_path: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="stochastic depth: the largest chance that a block is left out in a training "
-        "step",
-    )
-    layer_scale: float = Field(
-        0.01, gt=0, description="where the layer scales of the LKA blocks start; the paper has 0.01"
-    )
-    depthwise_init: Literal["xavier", "fan_in"] = Field(
-        "xavier",
-        description="how wide the decoder's depthwise kernels start: xavier as in the paper, or "
-        "by what a kernel sees (fan_in)",
     )
 
     @model_validator(mode="after")

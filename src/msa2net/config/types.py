@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def _as_pair(value: object) -> object:
@@ -25,10 +25,24 @@ def _as_minutes(value: object) -> object:
 MAX_SIDE = 4096
 """Of a network's input, in pixels; beyond it no machine has the memory."""
 
+MAX_CLASSES, MAX_CHANNELS = 255, 1024
+"""Of a network: labels are bytes, whose largest marks what is not scored."""
 
-def _not_too_large(value: tuple[int, int]) -> tuple[int, int]:
-    if max(value) > MAX_SIDE:
-        raise ValueError(f"a side of more than {MAX_SIDE} pixels takes more memory than there is")
+_STRIDE = 32  # of the deepest feature
+
+
+def _is_possible(value: tuple[int, int]) -> tuple[int, int]:
+    for side in value:
+        if side > MAX_SIDE:
+            raise ValueError(
+                f"a side of more than {MAX_SIDE} pixels takes more memory than there is"
+            )
+        if side < _STRIDE or side % _STRIDE:
+            lower = max(_STRIDE, side // _STRIDE * _STRIDE)
+            raise ValueError(
+                f"both sides must be multiples of {_STRIDE} (near {side}: {lower} or "
+                f"{lower + _STRIDE})"
+            )
     return value
 
 
@@ -43,9 +57,10 @@ Minutes = Annotated[float, BeforeValidator(_as_minutes), Kind("minutes, or a tim
 ImageSize = Annotated[
     tuple[int, int],
     BeforeValidator(_as_pair),
-    AfterValidator(_not_too_large),
+    AfterValidator(_is_possible),
     Kind("whole number, or a list of 2"),
 ]
+Name = Annotated[str, Field(min_length=1, max_length=1000)]
 Range = tuple[float, float]
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]

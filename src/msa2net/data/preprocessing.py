@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from scipy.sparse import csr_array
 
-from msa2net.config.types import MAX_SIDE
+from msa2net.config.types import MAX_CHANNELS, MAX_SIDE
 from msa2net.data.case import Case
 from msa2net.data.geometry import to_canonical, to_file
 from msa2net.data.placement import AxisResizePad, ResizePad, placing_matrix
@@ -33,7 +33,6 @@ _LARGE = 2**26  # values; more are brought to the input's size in bands, to save
 ValueRange = tuple[ArrayLike, ArrayLike]
 """The low and the high end of each channel, (C,) each; or one number for all."""
 
-MAX_CHANNELS = 1024
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Millimetres = Annotated[float, Field(gt=1e-6, lt=1e6)]
 

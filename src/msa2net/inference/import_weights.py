@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from msa2net.config import NetworkConfig
 from msa2net.data.formats.synapse_files import HU_HIGH, HU_LOW
 from msa2net.data.labels import BACKGROUND, ENCODINGS
 from msa2net.data.preprocessing import Preprocessing
@@ -10,12 +11,11 @@ from msa2net.files import contents, sha256
 from msa2net.inference.run_folder import (
     WEIGHTS_FILE,
     ModelMetadata,
-    NetworkMetadata,
     save_run,
     software_versions,
     writing_run,
 )
-from msa2net.models.registry import create_model
+from msa2net.models.registry import build_network
 from msa2net.models.released import ReferenceNet, load_published, recognise
 from msa2net.models.weights import read_state_dict
 
@@ -50,14 +50,14 @@ def import_published(file: Path, out: Path, image_size: int = 224) -> ModelMetad
         raise WeightsError(f"{file} has no entry {HEAD}, so its classes cannot be counted")
     num_classes = state[HEAD].shape[0]
     synapse = num_classes == len(SYNAPSE_LABELS)
-    network = NetworkMetadata(
+    network = NetworkConfig(
         name=name,
         encoder=None,
         num_classes=num_classes,
         in_channels=1 if synapse else 3,
         image_size=(image_size, image_size),
     )
-    model = create_model(**network.model_dump())
+    model = build_network(network)
     assert isinstance(model, ReferenceNet)
     load_published(model, state, origin=str(file))
     facts = ModelMetadata(

@@ -22,9 +22,10 @@ from pydantic import (
     model_validator,
 )
 
+from msa2net.config import NetworkConfig
+from msa2net.config.types import Name
 from msa2net.data.io.validation import format_shape
-from msa2net.data.labels import IGNORE
-from msa2net.data.preprocessing import MAX_CHANNELS, Preprocessing, Side
+from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, DataError, WeightsError, is_out_of_memory, memory_guard
 from msa2net.files import (
     clean_temporaries,
@@ -56,21 +57,7 @@ EVALUATIONS = {"test": "evaluation", "val": "evaluation-val", "train": "evaluati
 _EXAMPLES = tuple(f"{folder}/examples" for folder in EVALUATIONS.values())
 WRITTEN_BELOW = ("checkpoints", *EVALUATIONS.values(), *_EXAMPLES, "logs", "prediction")
 
-Name = Annotated[str, Field(min_length=1, max_length=1000)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-
-
-class NetworkMetadata(BaseModel):
-    """The arguments of `create_model` that rebuild the network."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: Name
-    encoder: Name | None
-    num_classes: int = Field(ge=2, le=IGNORE)
-    in_channels: int = Field(ge=1, le=MAX_CHANNELS)
-    image_size: tuple[Side, Side]
-    levels: int = Field(4, ge=4, le=5)
 
 
 class ModelMetadata(BaseModel):
@@ -93,7 +80,7 @@ class ModelMetadata(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     schema_version: int = SCHEMA
-    network: NetworkMetadata
+    network: NetworkConfig
     label_names: tuple[Name, ...]
     preprocessing: Preprocessing
     data: dict[str, str] = {}
@@ -269,7 +256,7 @@ def load_run(run: Path, device: str = "auto") -> LoadedRun:
         WeightsError: not a run folder, or its weights are damaged or do not fit.
         ConfigError: no such device, or memory is too small.
     """
-    from msa2net.models.registry import create_model
+    from msa2net.models.registry import build_network
     from msa2net.models.weights import check_entries, load_weights, read_state_dict
 
     facts = read_facts(run)
@@ -280,7 +267,7 @@ def load_run(run: Path, device: str = "auto") -> LoadedRun:
         if facts.network.encoder is not None:  # of any size: what is in the file tells which
             shapes = _shapes(facts.network)
             check_entries(shapes, read_state_dict(weights), origin=str(weights), values=False)
-        model = create_model(**facts.network.model_dump())
+        model = build_network(facts.network)
         checked.result()
     load_weights(model, weights)
     return LoadedRun(model.to(target).eval(), facts)
@@ -310,14 +297,14 @@ def check_weights(run: Path, facts: ModelMetadata) -> None:
         )
 
 
-def _shapes(network: NetworkMetadata) -> Mapping[str, "torch.Tensor"]:
+def _shapes(network: NetworkConfig) -> Mapping[str, "torch.Tensor"]:
     """Return a network's entries without the memory that their numbers would take."""
     import torch
 
-    from msa2net.models.registry import create_model
+    from msa2net.models.registry import build_network
 
     with torch.device("meta"):
-        return create_model(**network.model_dump()).state_dict()
+        return build_network(network).state_dict()
 
 
 def choose_device(name: str = "auto") -> "torch.device":

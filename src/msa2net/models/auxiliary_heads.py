@@ -1,26 +1,26 @@
-"""Auxiliary heads: every decoder level answers for itself while training.
+"""Deep supervision: auxiliary heads, one for each level of the decoder, while training.
 
 Axes: B batch, C channels, H rows, W columns, K classes.
 """
 
-from typing import Any
-
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from msa2net.models.base import Network
 
 
 class SupervisedNetwork(nn.Module):
     """A network with a 1×1 convolution on each level of its decoder but the last.
 
-    The last level has the network's own head, which alone answers at inference: what is saved as
+    The last level has the network's own head, the only one that inference uses: what is saved as
     the network is `model`, without `heads`.
 
     Args:
-        model: offers `decode`, `head` and `widths`, as those of the registry do.
+        model: the network.
         num_classes: channels of the logits.
     """
 
-    def __init__(self, model: Any, num_classes: int) -> None:
+    def __init__(self, model: Network, num_classes: int) -> None:
         super().__init__()
         self.model = model
         self.heads = nn.ModuleList(_head(width, num_classes) for width in model.widths[:-1])

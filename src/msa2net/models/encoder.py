@@ -12,6 +12,7 @@ import timm
 from torch import Tensor, nn
 
 from msa2net.compat import is_maxvit
+from msa2net.config import NetworkConfig, NetworkOptions
 from msa2net.errors import ConfigError, WeightsError, is_out_of_memory
 from msa2net.models.weights import check_finite, read_state_dict
 from msa2net.text import listed
@@ -61,7 +62,7 @@ class MaxViTEncoder(Encoder):
     that norm out, and rename the published keys.
     """
 
-    def __init__(self, backbone: Any, in_channels: int, levels: int = 4) -> None:
+    def __init__(self, backbone: Any, in_channels: int, levels: int) -> None:
         super().__init__(backbone, in_channels)
         self.indices = tuple(range(5 - levels, 5))
         self.channels = tuple(backbone.feature_info[index]["num_chs"] for index in self.indices)
@@ -78,7 +79,7 @@ class MaxViTEncoder(Encoder):
 class PyramidEncoder(Encoder):
     """Any other timm backbone with features at strides 4–32; a fresh LayerNorm on the deepest."""
 
-    def __init__(self, backbone: Any, in_channels: int, levels: int = 4) -> None:
+    def __init__(self, backbone: Any, in_channels: int, levels: int) -> None:
         super().__init__(backbone, in_channels)
         strides = backbone.feature_info.reduction()
         self.levels = [strides.index(stride) for stride in STRIDES[-levels:]]
@@ -96,82 +97,58 @@ class PyramidEncoder(Encoder):
         return *shallow, self.norm(f32.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def create_encoder(
-    name: str,
-    in_channels: int,
-    image_size: tuple[int, int],
-    *,
-    pretrained: bool = False,
-    pretrained_file: Path | None = None,
-    levels: int = 4,
-    drop_path: float = 0.0,
-) -> Encoder:
+def create_encoder(network: NetworkConfig, options: NetworkOptions) -> Encoder:
     """Build a timm backbone as an encoder.
 
     Args:
-        name: a timm model name with features at strides 4, 8, 16, 32.
-        in_channels: of the images; 1 is repeated to 3, other counts use timm's `in_chans`.
-        image_size: (H, W), multiples of 32.
-        pretrained: load timm's ImageNet weights from its hub.
-        pretrained_file: load them from this file instead (.safetensors or .pth).
-        levels: 4, or 5 for a feature at stride 2 too.
-        drop_path: stochastic depth of the last block; it rises to that from 0 at the first.
+        network: its `encoder` is a timm model with features at strides 4, 8, 16, 32, and at 2 for
+            five levels; image channels other than 1, which is repeated to 3, use timm's `in_chans`.
+        options: pre-trained weights; stochastic depth, which rises from 0 at the first block.
 
     Raises:
         ConfigError: unknown name, no feature pyramid, or an image size it cannot take.
         WeightsError: pre-trained weights cannot be fetched or read.
     """
-    options = backbone_options(
-        name,
-        image_size,
-        pretrained=pretrained,
-        pretrained_file=pretrained_file,
-        drop_path=drop_path,
-    )
-    options["in_chans"] = 3 if in_channels == 1 else in_channels
+    name, in_channels, levels = str(network.encoder), network.in_channels, network.levels
+    arguments = backbone_options(network, options)
+    arguments["in_chans"] = 3 if in_channels == 1 else in_channels
     if is_maxvit(name):
-        options["num_classes"] = 0
-        backbone = call_factory(name, lambda: timm.create_model(name, **options))
+        arguments["num_classes"] = 0
+        backbone = call_factory(name, lambda: timm.create_model(name, **arguments))
         return MaxViTEncoder(backbone, in_channels, levels)
-    options["features_only"] = True
-    backbone = call_factory(name, lambda: timm.create_model(name, **options))
+    arguments["features_only"] = True
+    backbone = call_factory(name, lambda: timm.create_model(name, **arguments))
     strides, needed = backbone.feature_info.reduction(), STRIDES[-levels:]
     if not set(needed) <= set(strides):
         raise ConfigError(
             f"'{name}' cannot be an encoder here: its features have strides {strides}, and the "
             f"decoder needs {list(needed)}; choose a network with a feature pyramid"
-            + ("" if levels == 4 else ", or model.levels=4")
+            + ("" if STRIDES[0] not in needed else ", or model.levels=4")
         )
     return PyramidEncoder(backbone, in_channels, levels)
 
 
-def backbone_options(
-    name: str,
-    image_size: tuple[int, int],
-    *,
-    pretrained: bool = False,
-    pretrained_file: Path | None = None,
-    drop_path: float = 0.0,
-) -> dict[str, Any]:
-    """Return what `timm.create_model` is given for a backbone besides its name; see above.
+def backbone_options(network: NetworkConfig, options: NetworkOptions) -> dict[str, Any]:
+    """Return what `timm.create_model` is given for a network's encoder besides its name.
 
     Raises:
         ConfigError: timm knows no such name.
         WeightsError: the file is not of this backbone.
     """
+    name, file = str(network.encoder), options.pretrained_file
     if not timm.is_model(name):
         close = timm.list_models(f"*{name.split('_')[0]}*")[:5]
         hint = f"; similar: {', '.join(close)}" if close else ""
         raise ConfigError(f"timm knows no model '{name}'{hint}; see timm.list_models()")
-    options: dict[str, Any] = {"pretrained": pretrained or pretrained_file is not None}
-    if pretrained_file is not None:
-        state = _read_backbone_weights(name, pretrained_file)
-        options["pretrained_cfg_overlay"] = {"state_dict": state, "custom_load": False}
+    arguments: dict[str, Any] = {"pretrained": options.pretrained or file is not None}
+    if file is not None:
+        state = _read_backbone_weights(name, file)
+        arguments["pretrained_cfg_overlay"] = {"state_dict": state, "custom_load": False}
     if is_maxvit(name) or _has_fixed_size(name):
-        options["img_size"] = image_size
-    if drop_path:
-        options["drop_path_rate"] = drop_path
-    return options
+        arguments["img_size"] = network.image_size
+    if options.drop_path:
+        arguments["drop_path_rate"] = options.drop_path
+    return arguments
 
 
 def call_factory(name: str, build: Callable[[], Any]) -> Any:

@@ -5,19 +5,13 @@ Axes: B batch, C channels, H rows, W columns, K classes. f4 is the feature at st
 
 from torch import Tensor, nn
 
-from msa2net.errors import ConfigError
+from msa2net.models.base import Network
 from msa2net.models.masag import MASAG
 from msa2net.models.patch_expand import PatchExpand
 
 
-class MSA2Net(nn.Module):
-    """The network of Figure 1; `registry.create_model` decides sizes and hands the parts in.
-
-    `decoder2` is not of the figure: a fifth level, our extension, on a feature at stride 2.
-
-    Attributes:
-        widths: channels of what `decode` returns.
-    """
+class MSA2Net(Network):
+    """The network of Figure 1; `registry.create_model` decides sizes and hands the parts in."""
 
     def __init__(
         self,
@@ -29,41 +23,24 @@ class MSA2Net(nn.Module):
         head: nn.Module,
         image_size: tuple[int, int],
         widths: tuple[int, ...],
-        decoder2: nn.Module | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(image_size, widths)
         self.encoder = encoder
         self.bottleneck = bottleneck
         self.decoder16 = decoder16
         self.decoder8 = decoder8
         self.decoder4 = decoder4
-        self.decoder2 = decoder2
-        self.head = head
-        self.image_size = image_size
-        self.widths = widths
-
-    def forward(self, image_BCHW: Tensor) -> Tensor:
-        """Segment images of exactly `image_size`, scaled to about [-1, 1].
-
-        Returns:
-            Logits (B, K, H, W).
-
-        Raises:
-            ConfigError: the image has another size.
-        """
-        return self.head(self.decode(image_BCHW)[-1])  # logits (B, K, H, W)
+        self.head = head  # logits (B, K, H, W) of what decoder4 returns
 
     def decode(self, image_BCHW: Tensor) -> tuple[Tensor, ...]:
-        """Return what each level of the decoder hands on, coarse to fine; `head` takes the last."""
-        check_image_size(image_BCHW, self.image_size)
-        *f2, f4, f8, f16, f32 = self.encoder(image_BCHW)  # features at strides 4, 8, 16, 32
+        """Return the output of each level of the decoder, coarse to fine."""
+        self.check_size(image_BCHW)
+        f4, f8, f16, f32 = self.encoder(image_BCHW)  # features at strides 4, 8, 16, 32
         x16 = self.bottleneck(f32)  # DAE-Former ×2 → 1/16
         x8 = self.decoder16(x16, skip=f16)  # MASAG → DAE-Former ×2 → 1/8
         x4 = self.decoder8(x8, skip=f8)  # MASAG → LKA ×2 → 1/4
         x = self.decoder4(x4, skip=f4)  # MASAG → LKA ×2 → 1/1
-        if self.decoder2 is None:
-            return x16, x8, x4, x
-        return x16, x8, x4, x, self.decoder2(x, skip=f2[0])  # 1/2, MASAG → LKA ×2 → 1/1
+        return x16, x8, x4, x
 
 
 class Bottleneck(nn.Module):
@@ -97,17 +74,3 @@ class DecoderLevel(nn.Module):
         g = self.proj(x_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         y = self.norm(g + self.gate(skip, g))
         return self.expand(self.blocks(y))
-
-
-def check_image_size(image_BCHW: Tensor, image_size: tuple[int, int]) -> None:
-    """Refuse an image the network was not built for, naming the size that works.
-
-    MaxViT itself accepts some other sizes in silence (multiples of its window grid).
-    """
-    height, width = image_BCHW.shape[-2:]
-    if (height, width) != image_size:
-        raise ConfigError(
-            f"this network takes images of {image_size[0]}×{image_size[1]} (rows × columns) and "
-            f"was given {height}×{width}; resize the image, or build the network with another "
-            "image_size: any multiple of 32, square or not"
-        )

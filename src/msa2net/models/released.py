@@ -22,11 +22,11 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from msa2net.errors import WeightsError
+from msa2net.models.base import Network
 from msa2net.models.dual_attention import DAEFormerBlock
 from msa2net.models.encoder import Encoder
 from msa2net.models.lka import LKABlock
 from msa2net.models.masag import MASAG
-from msa2net.models.msa2net import check_image_size
 from msa2net.models.patch_expand import PatchExpand
 from msa2net.models.weights import check_entries
 
@@ -94,17 +94,15 @@ class UngatedLevel(ReferenceLevel):
         return self.refine(misread(self.project(x_BCHW)) + misread(skip))
 
 
-class ReferenceNet(nn.Module):
+class ReferenceNet(Network):
     """The network the paper measured: 112,767,981 parameters, 36.16 M of them idle."""
 
     deep_block: type[nn.Module] = DAEFormerBlock
     level16: type[ReferenceLevel] = ReferenceLevel
 
     def __init__(self, encoder: Encoder, num_classes: int, image_size: tuple[int, int]) -> None:
-        super().__init__()
         c4, c8, c16, c32 = encoder.channels
-        self.image_size = image_size
-        self.widths = (c32 // 2, c16 // 2, c8 // 2, c4)
+        super().__init__(image_size, widths=(c32 // 2, c16 // 2, c8 // 2, c4))
         self.encoder = encoder
         self.unused_stem = nn.Sequential(nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3))
         self.bottleneck = ReferenceLevel(
@@ -117,13 +115,9 @@ class ReferenceNet(nn.Module):
         self.decoder4 = ReferenceLevel(LKABlock, c8 // 2, c4, PatchExpand(c4, c4, scale=4))
         self.head = nn.Conv2d(c4, num_classes, 1)
 
-    def forward(self, image_BCHW: Tensor) -> Tensor:
-        """Segment images of exactly `image_size`; see `MSA2Net.forward`."""
-        return self.head(self.decode(image_BCHW)[-1])
-
     def decode(self, image_BCHW: Tensor) -> tuple[Tensor, ...]:
-        """Return what each level hands on; see `MSA2Net.decode`."""
-        check_image_size(image_BCHW, self.image_size)
+        """Return the output of each level; see `Network.decode`."""
+        self.check_size(image_BCHW)
         f4, f8, f16, f32 = self.encoder(image_BCHW)
         x16 = self.bottleneck.expand(f32)  # oddity 1: nothing else of it runs
         x8 = self.decoder16(x16, skip=f16)

@@ -1,4 +1,4 @@
-"""The yardstick: a plain U-Net from segmentation-models-pytorch, on any timm encoder.
+"""The baseline: a plain U-Net from segmentation-models-pytorch, on any timm encoder.
 
 Axes: B batch, C channels, H rows, W columns, K classes.
 """
@@ -6,34 +6,24 @@ Axes: B batch, C channels, H rows, W columns, K classes.
 import importlib
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from msa2net.errors import ConfigError
-from msa2net.models.msa2net import check_image_size
+from msa2net.models.base import Network
 
 WIDTHS = (256, 128, 64, 32, 16)  # the library's own, of the decoder's blocks
 
 
-class UNet(nn.Module):
-    """The library's U-Net with this package's manners: image sizes checked, grey images repeated.
-
-    Attributes:
-        widths: channels of what `decode` returns.
-    """
+class UNet(Network):
+    """The library's U-Net, with image sizes checked and grey images repeated to three channels."""
 
     def __init__(self, unet: Any, in_channels: int, image_size: tuple[int, int]) -> None:
-        super().__init__()
+        super().__init__(image_size, WIDTHS)
         self.encoder, self.decoder, self.head = unet.encoder, unet.decoder, unet.segmentation_head
         self.in_channels = in_channels
-        self.image_size = image_size
-        self.widths = WIDTHS
-
-    def forward(self, image_BCHW: Tensor) -> Tensor:
-        """Segment images of exactly `image_size`; see `MSA2Net.forward`."""
-        return self.head(self.decoder(self._features(image_BCHW)))
 
     def decode(self, image_BCHW: Tensor) -> tuple[Tensor, ...]:
-        """Return what each block hands on, coarse to fine; `head` takes the last."""
+        """Return the output of each block; see `Network.decode`."""
         _, *skips, x = features = self._features(image_BCHW)
         x, found = self.decoder.center(x), []
         for level, block in enumerate(self.decoder.blocks, start=1):
@@ -43,14 +33,14 @@ class UNet(nn.Module):
         return tuple(found)
 
     def _features(self, image_BCHW: Tensor) -> list[Tensor]:
-        check_image_size(image_BCHW, self.image_size)
+        self.check_size(image_BCHW)
         channels = image_BCHW.shape[1]
         if channels != self.in_channels:
             raise ConfigError(
                 f"this network was built for in_channels={self.in_channels} and was given "
                 f"{channels} channels"
             )
-        if channels == 1:  # as our own encoders do, so that the yardstick has the same input
+        if channels == 1:  # as our own encoders do, so that the baseline has the same input
             image_BCHW = image_BCHW.repeat(1, 3, 1, 1)
         return list(self.encoder(image_BCHW))
 

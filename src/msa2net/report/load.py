@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from msa2net.config import Config, ModelConfig, dump_config, load_config
+from msa2net.config import Architecture, Config, dump_config, load_config
 from msa2net.data.io.hdf5_npz import read_npz
 from msa2net.errors import DataError
 from msa2net.evaluation.examples import MAX_EXAMPLE_BYTES, RANKS
@@ -26,7 +26,6 @@ from msa2net.inference.run_folder import (
     EVALUATIONS,
     MODEL_FILE,
     ModelMetadata,
-    NetworkMetadata,
     read_facts,
 )
 from msa2net.inference.training_facts import TrainingMetadata
@@ -93,7 +92,7 @@ class RunContent:
     evaluation: str
 
     @property
-    def network(self) -> NetworkMetadata | ModelConfig | None:
+    def network(self) -> Architecture | None:
         """The network as it was built, or as the configuration asks for it."""
         if self.model is not None:
             return self.model.network

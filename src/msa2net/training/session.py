@@ -18,7 +18,7 @@ from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import save_run
 from msa2net.locks import alone_in
 from msa2net.losses import create_loss
-from msa2net.models.registry import find_model, parse_image_size
+from msa2net.models.registry import find_model
 from msa2net.training import finetune, nonfinite
 from msa2net.training.checkpoint import Checkpoints, sync_folder
 from msa2net.training.compiled import CompiledStep
@@ -104,7 +104,6 @@ class Plan:
         self.loggers = Loggers(run, config, self.notify)
         self.precision = choose_precision(config.train.precision, device)
         self.loss = create_loss(config.loss)
-        parse_image_size(config.image_size)
         find_model(config.model.name)
         self.checkpoints = Checkpoints(run)
         self.notes: list[str] = []

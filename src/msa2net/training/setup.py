@@ -5,16 +5,17 @@ from collections import Counter
 import torch
 from torch import nn
 
-from msa2net.config import Config, TrainConfig
+from msa2net.config import Config, NetworkConfig, NetworkOptions, TrainConfig
 from msa2net.data.geometry import Geometry, common_orientation
 from msa2net.data.loading.augment import derive_seed
 from msa2net.data.prepared.splits import SPLITS
 from msa2net.data.prepared.store import Store
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.inference.run_folder import ModelMetadata, NetworkMetadata, software_versions
+from msa2net.inference.run_folder import ModelMetadata, software_versions
 from msa2net.losses.deep_supervision import SupervisedLoss
 from msa2net.models.auxiliary_heads import SupervisedNetwork
-from msa2net.models.registry import create_model
+from msa2net.models.base import Network
+from msa2net.models.registry import build_network
 from msa2net.training.gradient_checkpointing import checkpoint_blocks
 
 HEAD_STREAM = 2  # keeps the seed of auxiliary heads apart from those of steps and samples
@@ -67,13 +68,13 @@ def create_preprocessing(config: Config, store: Store) -> Preprocessing:
 
 def create_network(
     config: Config, store: Store, preprocessing: Preprocessing, *, pretrained: bool = True
-) -> tuple[nn.Module, ModelMetadata]:
+) -> tuple[Network, ModelMetadata]:
     """Build the network for a data set, its first weights drawn from `train.seed`.
 
     Pre-trained weights are not asked for where `pretrained` is off: a training that goes on has
     better ones.
     """
-    network = NetworkMetadata(
+    network = NetworkConfig(
         name=config.model.name,
         encoder=config.model.encoder,
         num_classes=len(store.label_names),
@@ -81,16 +82,12 @@ def create_network(
         image_size=config.image_size,
         levels=config.model.levels,
     )
+    options: NetworkOptions = config.model
+    if not pretrained:
+        options = options.model_copy(update={"pretrained": False, "pretrained_file": None})
     with torch.random.fork_rng():
         torch.manual_seed(config.train.seed)
-        model = create_model(
-            **network.model_dump(),
-            pretrained=config.model.pretrained and pretrained,
-            pretrained_file=config.model.pretrained_file if pretrained else None,
-            drop_path=config.model.drop_path,
-            layer_scale=config.model.layer_scale,
-            depthwise_init=config.model.depthwise_init,
-        )
+        model = build_network(network, options)
     facts = ModelMetadata(
         network=network,
         label_names=store.label_names,
@@ -118,6 +115,7 @@ def supervise(
         model.get_submodule("encoder").requires_grad_(False)
     if config.deep_supervision == "none":
         return model, loss
+    assert isinstance(model, Network)
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(config.seed, HEAD_STREAM))
         network = SupervisedNetwork(model, num_classes)

@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from msa2net.config.types import MAX_CHANNELS
 from msa2net.data.case import is_name
 from msa2net.data.geometry import MM_PER_UNIT
 from msa2net.data.labels import IGNORE
 from msa2net.data.prepared.intensity_statistics import ChannelStatistics
-from msa2net.data.preprocessing import MAX_CHANNELS
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
