@@ -36,7 +36,7 @@ from torch import nn
 from msa2net.config import Config, NetworkConfig, load_config
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.evaluation.folders import evaluate
-from msa2net.evaluation.summary import read_notes
+from msa2net.evaluation.summary import read_summary
 from msa2net.export.onnx import _stamp
 from msa2net.inference.onnx_backend import (
     CHECKSUM_KEY,
@@ -236,7 +236,7 @@ def _results(folder: Path) -> list[Kind]:
 
     def report(at: Path) -> None:
         write_report(at, at / "page.html")
-        read_notes(at / "summary.json")
+        read_summary(at / "summary.json")
 
     def read_records(at: Path) -> None:
         problems = write_tables(at)

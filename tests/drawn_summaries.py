@@ -1,6 +1,5 @@
 """Summaries of masks drawn at random, and what a run says of flags and calibration."""
 
-import copy
 import functools
 import json
 import shutil
@@ -9,8 +8,11 @@ import numpy as np
 
 from msa2net.evaluation.case_assessments import summarise_assessments
 from msa2net.evaluation.published_results import reference_for
-from msa2net.metrics import case_rows, summarise, summarise_groups
+from msa2net.evaluation.schema import Origin, ScoredData, ScoredModel
+from msa2net.evaluation.summary import build_summary
+from msa2net.metrics import case_rows
 from msa2net.metrics.calibration import reliability_table
+from msa2net.metrics.protocol import PROTOCOLS, get_protocol, standard_protocol
 from msa2net.quality.monitor import QualityMonitor
 from msa2net.quality.reference_ranges import Range, ReferenceRanges
 
@@ -26,36 +28,32 @@ THIRTEEN = (
 PHASES = ("end diastole", "end systole")
 
 
-def summary_of(names, kind, data, cases, **options):
+def summary_of(
+    names, kind, data, cases, protocols=tuple(PROTOCOLS), failed_distance="diagonal", **options
+):
+    """Score and sum up as an evaluation of a run does; how intervals were made is not told."""
     rows = []
     for i, (prediction, truth) in enumerate(cases):
         if "group" in options:
             options["group"] = PHASES[i % 2]
+        options["failed_distance"] = failed_distance
         rows += case_rows(f"case{i}", prediction, truth, names, **options)
-    summary = {
-        "schema": 1,
-        "split": "test",
-        "cases": len(cases),
-        "label_names": list(names),
-        "image_kind": kind,
-        "model": {"name": "msa2net_pico", "parameters": 1, "weights_sha256": ""},
-        "data": {"format": data, "hash": ""},
-        "protocols": {
-            name: summarise(rows, names, name) for name in ("standard", "isic", "transunet")
-        },
-        "reference": reference_for(data),
-    }
-    groups = {name: summarise_groups(rows, names, name) for name in summary["protocols"]}
-    if groups["standard"]:
-        summary["groups"] = {
-            group: {"cases": 2, "protocols": {name: own[group] for name, own in groups.items()}}
-            for group in groups["standard"]
-        }
-    return summary
+    origin = Origin(
+        split="test",
+        model=ScoredModel(name="msa2net_pico", parameters=1, weights_sha256=""),
+        data=ScoredData(format=data, hash="", same_as_training=True),
+        versions={},
+        reference=reference_for(data),
+    )
+    standard = standard_protocol(failed_distance)
+    chosen = [standard if name == "standard" else get_protocol(name) for name in protocols]
+    summary = build_summary(rows, names, kind, chosen, failed_distance, origin)
+    return summary.model_copy(update={"intervals": None, "worst": {}})
 
 
 @functools.cache
-def volumes_once(names, **options):
+def random_volumes(names, **options):
+    """Four small volumes with one class nowhere and one false positive."""
     rng = np.random.default_rng(0)
     cases = []
     for i in range(4):
@@ -66,10 +64,6 @@ def volumes_once(names, **options):
             truth[truth == 1] = 0  # so a false positive
         cases.append((prediction, truth))
     return summary_of(names, "volume", "synapse", cases, **options)
-
-
-def random_volumes(names, **options):
-    return copy.deepcopy(volumes_once(names, **options))  # tests change what they get
 
 
 RANGES = {
@@ -100,5 +94,6 @@ def with_trust(run, folder, monitor):
     shutil.copytree(run, folder)
     path = folder / "evaluation" / "summary.json"
     trust = summarise_assessments(monitor, usual())
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"trust": trust}))
+    content = json.loads(path.read_text()) | {"trust": trust.model_dump()}
+    path.write_text(json.dumps(content))
     return trust

@@ -10,6 +10,7 @@ from msa2net.config import Config, NetworkConfig, dump_config
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.evaluation.examples import example_name, pack_example
 from msa2net.evaluation.published_results import reference_for
+from msa2net.evaluation.schema import Hashes, Origin, ScoredData, ScoredModel
 from msa2net.evaluation.summary import build_summary, protocols_of, write_evaluation
 from msa2net.files import sha256
 from msa2net.inference.run_folder import ModelMetadata, save_run, software_versions
@@ -25,7 +26,7 @@ CASES = {"photograph": 40, "volume": 6}
 # A volume as evaluate scores it: with distances, and each case in a group.
 SPACING_MM = (3.0, 0.8, 0.8)
 GROUPS = ("end diastole", "end systole")
-HASHES = {"predictions": "a1" * 32, "labels": "b2" * 32, "weights": None, "split": None}
+HASHES = Hashes(predictions="a1" * 32, labels="b2" * 32)
 NEW_IN_2 = ("source", "failed_distance", "intervals", "worst", "hashes", "note")
 SELECTION = "The weights are those of the best epoch on the <test> split: these scores flatter."
 
@@ -119,40 +120,34 @@ def make_run(folder, kind, failed_distance="diagonal"):
             scores = [np.mean(each), *each] if epoch % 2 == 0 else [""] * len(names)
             writer.writerow([epoch, epoch * 20, 5e-4, 0.15 + np.exp(-epoch / 8), *scores])
     weights = sha256(folder / "model.safetensors")
-    about = {
-        "source": "run",
-        "split": "test",
-        "model": {
-            "name": config.model.name,
-            "parameters": 1_234_567,
-            "weights_sha256": weights,
-        },
-        "data": {"format": FORMATS[kind], "hash": "cd" * 32, "same_as_training": False},
-        "selection": SELECTION if kind == "volume" else None,
-        "flattering": kind == "volume",
-        "note": None,
-        "hashes": HASHES | {"weights": weights, "split": "d4" * 32},
-        "reference": reference_for(FORMATS[kind]),
-    }
-    make_scores(folder / "evaluation", kind, about, failed_distance)
+    origin = Origin(
+        split="test",
+        model=ScoredModel(name=config.model.name, parameters=1_234_567, weights_sha256=weights),
+        data=ScoredData(format=FORMATS[kind], hash="cd" * 32, same_as_training=False),
+        versions=software_versions(),
+        selection=SELECTION if kind == "volume" else None,
+        flattering=kind == "volume",
+        hashes=HASHES.model_copy(update={"weights": weights, "split": "d4" * 32}),
+        reference=reference_for(FORMATS[kind]),
+    )
+    make_scores(folder / "evaluation", kind, origin, failed_distance)
     return folder
 
 
 def make_evaluation(folder, kind):
     """The folder that `evaluate` writes for two folders of masks: no model and no training."""
     names = {"predictions": "masks of <ours>", "labels": "masks of the expert"}
-    about = {
-        "source": "folders",
-        "split": None,
-        "model": None,
-        "data": {"format": "folders", "hash": "b2" * 32, "same_as_training": None, **names},
-        "selection": None,
-        "flattering": False,
-        "note": "The published columns are of the given masks.",
-        "hashes": HASHES,
-        "reference": None,
-    }
-    make_scores(folder, kind, about)
+    origin = Origin(
+        source="folders",
+        split=None,
+        model=None,
+        data=ScoredData(format="folders", hash="b2" * 32, same_as_training=None, **names),
+        versions=software_versions(),
+        note="The published columns are of the given masks.",
+        hashes=HASHES,
+        reference=None,
+    )
+    make_scores(folder, kind, origin)
     return folder
 
 
@@ -176,7 +171,7 @@ def scored_cases(kind):
     return made, examples
 
 
-def make_scores(folder, kind, about, failed_distance="diagonal"):
+def make_scores(folder, kind, origin, failed_distance="diagonal"):
     """Write an evaluation with five or six examples."""
     names, rows = NAMES[kind], []
     cases, examples = scored_cases(kind)
@@ -185,14 +180,15 @@ def make_scores(folder, kind, about, failed_distance="diagonal"):
         as_volume["failed_distance"] = failed_distance
         rows += case_rows(case, prediction, truth, names, **(as_volume if kind == "volume" else {}))
     protocols = protocols_of(kind, failed_distance)
-    about = about | {"versions": software_versions()}
-    summary = build_summary(rows, names, kind, protocols, failed_distance, about)
-    write_evaluation(folder, summary, rows, examples)
+    summary = build_summary(rows, names, kind, protocols, failed_distance, origin)
+    write_evaluation(folder, summary, examples)
 
 
 def as_schema_1(summary):
     """The same as it was written before intervals."""
     summary = {key: value for key, value in summary.items() if key not in NEW_IN_2}
+    for key in ("predictions", "labels", "missing", "left_out"):
+        summary["data"].pop(key)
     groups = (summary.get("groups") or {}).values()
     for entry in (own for part in (summary, *groups) for own in part["protocols"].values()):
         for key in ("mean_interval", "mean_warning"):

@@ -11,6 +11,7 @@ import pytest
 import msa2net
 from msa2net.config import DataConfig
 from msa2net.data.formats import open_source
+from msa2net.metrics.scores import ProtocolScores
 from msa2net.report.html import write_report
 
 RIGHT, MYOCARDIUM, LEFT = 1, 2, 3
@@ -47,18 +48,18 @@ def spoilt(truth: Path, name: str, change: Callable[[np.ndarray], np.ndarray]) -
     return folder
 
 
-def evaluated(predictions: Path, truth: Path) -> tuple[dict, dict, str]:
+def evaluated(predictions: Path, truth: Path) -> tuple[ProtocolScores, ProtocolScores, str]:
     """Return the two protocols and the text of the report."""
     out = predictions.parent / f"{predictions.name}-scores"
     summary = msa2net.evaluate(predictions, truth, ("background", *STRUCTURES), out=out)
     page = write_report(out).read_text(encoding="utf-8")
     words = re.sub(r"<style>.*?</style>|<script>.*?</script>|<[^>]+>", " ", page, flags=re.S)
-    assert summary["cases"] == 40
-    return (*(summary["protocols"][p] for p in ("standard", "transunet")), " ".join(words.split()))
+    assert summary.cases == 40
+    return (*(summary.protocols[p] for p in ("standard", "transunet")), " ".join(words.split()))
 
 
-def dice(protocol: dict) -> list[float]:
-    return [protocol["classes"][name]["dice"]["mean"] for name in STRUCTURES]
+def dice(protocol: ProtocolScores) -> list[float]:
+    return [protocol.classes[name]["dice"].mean for name in STRUCTURES]
 
 
 def test_their_own_labels_are_perfect(truth: Path):
@@ -66,13 +67,13 @@ def test_their_own_labels_are_perfect(truth: Path):
     for protocol in (standard, transunet):
         assert dice(protocol) == [1, 1, 1]
         for name in STRUCTURES:
-            assert protocol["classes"][name]["hd95_voxels"]["mean"] == 0
-            assert protocol["classes"][name]["dice"]["n"] == 40
+            assert protocol.classes[name]["hd95_voxels"].mean == 0
+            assert protocol.classes[name]["dice"].n == 40
     others = ("iou", "sensitivity", "specificity", "precision", "accuracy", "surface_dice_2voxels")
     for metric in others:
-        assert standard["mean"][metric] == 1, metric
+        assert standard.mean[metric] == 1, metric
     for metric in ("hd_voxels", "assd_voxels", "volume_difference_percent"):
-        assert standard["mean"][metric] == 0, metric
+        assert standard.mean[metric] == 0, metric
     assert "missed: 0, false positives: 0" in words
     for wrong in ("same side", "hold another", "No prediction", "Every prediction"):
         assert wrong not in words
@@ -83,12 +84,12 @@ def test_one_structure_erased(truth: Path):
     erased = spoilt(truth, "erased", lambda a: np.where(a == MYOCARDIUM, 0, a).astype(np.uint8))
     standard, transunet, words = evaluated(erased, truth)
     assert dice(standard) == dice(transunet) == [1, 0, 1]
-    assert standard["classes"]["myocardium"]["dice"]["missed"] == 40
+    assert standard.classes["myocardium"]["dice"].missed == 40
     shapes = [nibabel.load(path).shape for path in truth.iterdir()]
     diagonals = [np.linalg.norm(np.array(shape) - 1) for shape in shapes]
-    found = standard["classes"]["myocardium"]["hd95_voxels"]["mean"]
+    found = standard.classes["myocardium"]["hd95_voxels"].mean
     assert found == pytest.approx(np.mean(diagonals))
-    assert transunet["classes"]["myocardium"]["hd95_voxels"]["mean"] == 0
+    assert transunet.classes["myocardium"]["hd95_voxels"].mean == 0
     assert "missed: 40, false positives: 0" in words
     assert "No prediction shows myocardium: it is missed in all 40 cases that hold it." in words
 
@@ -99,7 +100,7 @@ def test_two_structures_swapped(truth: Path):
     standard, transunet, words = evaluated(spoilt(truth, "swapped", lambda a: other[a]), truth)
     assert dice(standard) == dice(transunet) == [0, 1, 0]
     for name in ("right ventricle", "left ventricle"):
-        assert standard["classes"][name]["hd95_voxels"]["mean"] > 10
+        assert standard.classes[name]["hd95_voxels"].mean > 10
     assert "missed: 0, false positives: 0" in words
     assert (
         "predictions hold another: right ventricle is called left ventricle (100% of its voxels), "
@@ -114,18 +115,18 @@ def test_shifted_by_two_voxels(truth: Path):
     assert dice(standard) == dice(transunet)
     assert all(0.6 < value < 0.97 for value in dice(standard))
     for name in STRUCTURES:
-        figures = standard["classes"][name]
-        assert 0 < figures["hd95_voxels"]["mean"] <= figures["hd_voxels"]["mean"] <= 2
-        assert figures["surface_dice_2voxels"]["mean"] == 1  # no further than two voxels
-        assert figures["volume_difference_percent"]["mean"] == 0
+        values = standard.classes[name]
+        assert 0 < values["hd95_voxels"].mean <= values["hd_voxels"].mean <= 2
+        assert values["surface_dice_2voxels"].mean == 1  # no further than two voxels
+        assert values["volume_difference_percent"].mean == 0
     assert "to the same side of their labels, in voxels (median): 2.0 along the columns;" in words
 
 
 def test_empty_masks(truth: Path):
     standard, transunet, words = evaluated(spoilt(truth, "empty", np.zeros_like), truth)
     assert dice(standard) == dice(transunet) == [0, 0, 0]
-    assert transunet["mean"]["hd95_voxels"] == 0  # the published rule: as if perfect
-    assert standard["mean"]["hd95_voxels"] > 200
-    assert standard["mean"]["precision"] is None  # nothing was predicted
+    assert transunet.mean["hd95_voxels"] == 0  # the published rule: as if perfect
+    assert standard.mean["hd95_voxels"] > 200
+    assert standard.mean["precision"] is None  # nothing was predicted
     assert "missed: 120, false positives: 0" in words
     assert "Every prediction is empty: all 40 masks are background throughout." in words

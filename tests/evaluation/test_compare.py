@@ -14,6 +14,7 @@ from rich.console import Console
 from scipy import stats
 
 from commands import assert_one_sentence, msa2net
+from drawn_summaries import random_volumes
 from msa2net.errors import ConfigError, DataError
 from msa2net.evaluation.compare import compare_evaluations, console_comparison, markdown_comparison
 from msa2net.files import write_json
@@ -416,8 +417,14 @@ def test_mistakes_are_one_sentence(runs: Path, arguments, parts):
 
 def test_flattered_evaluations_are_marked(runs: Path):
     chosen = "The weights were chosen by the TEST split, as the paper did, on these very cases."
-    write_json(runs / "a/seed1/evaluation/summary.json", {"flattering": True, "selection": chosen})
-    write_json(runs / "b/seed0/summary.json", {"flattering": False, "selection": "Fine."})
+    summary = random_volumes(("background", "liver"))
+    for folder, flattering, words in (
+        ("a/seed1/evaluation", True, chosen),
+        ("b/seed0", False, "Fine."),
+    ):
+        changed = summary.model_copy(update={"flattering": flattering, "selection": words})
+        content = {"schema": 3, **json.loads(changed.model_dump_json())}
+        write_json(runs / folder / "summary.json", content)
     notes = compare_evaluations([runs / "a/seed0", runs / "a/seed1", runs / "b/seed0"])["notes"]
     assert notes[-1] == f"Warning: a/seed1 is flattered. {chosen}"
     assert not any("Fine." in note for note in notes)

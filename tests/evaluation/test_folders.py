@@ -4,10 +4,12 @@ import csv
 import json
 import math
 import shutil
+import sys
 import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -21,13 +23,15 @@ from msa2net.config import DataConfig, NetworkConfig
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.prepared.prepare import prepare
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.errors import ConfigError, DataError
+from msa2net.errors import ConfigError, DataError, Msa2NetError
 from msa2net.evaluation import folders as folders_module
 from msa2net.evaluation import label_maps
 from msa2net.evaluation.run import evaluate_run
+from msa2net.evaluation.schema import Summary
 from msa2net.evaluation.summary import LabelsHash, read_summary
 from msa2net.inference.run_folder import ModelMetadata, save_run
-from msa2net.metrics import read_cases_csv
+from msa2net.metrics.scores import MetricValue, WorstCase
+from msa2net.metrics.summary import read_cases_csv
 from msa2net.models.registry import create_model
 from msa2net.report.html import write_report
 from msa2net.training.output_folder import check_run_folder
@@ -71,8 +75,8 @@ def write_volumes(
     return root / "predictions", root / "labels"
 
 
-def figure(summary: dict, label: str, metric: str, protocol: str = "standard"):
-    return summary["protocols"][protocol]["classes"][label][metric]
+def value(summary: Summary, label: str, metric: str, protocol: str = "standard") -> MetricValue:
+    return summary.protocols[protocol].classes[label][metric]
 
 
 # What happened, in numbers ------------------------------------------------------------------------
@@ -81,30 +85,30 @@ def figure(summary: dict, label: str, metric: str, protocol: str = "standard"):
 def test_labels_against_themselves_are_perfect(tmp_path: Path):
     predictions, labels = write_volumes(tmp_path)
     summary = msa2net.evaluate(predictions, labels, NAMES)
-    assert summary["protocols"].keys() == {"standard", "transunet"}
+    assert summary.protocols.keys() == {"standard", "transunet"}
     for label in NAMES[1:]:
-        assert [figure(summary, label, metric)["mean"] for metric in EXACT] == [1.0] * 6
-        assert [figure(summary, label, metric)["mean"] for metric in DISTANCES] == [0.0] * 6
-        assert figure(summary, label, "volume_difference_percent")["mean"] == 0
-        assert figure(summary, label, "surface_dice_2mm")["mean"] == 1
-        assert figure(summary, label, "dice", "transunet")["mean"] == 1
-        assert figure(summary, label, "hd95_voxels", "transunet")["mean"] == 0
-        assert figure(summary, label, "dice")["n"] == 3
-        assert [worst["case"] for worst in summary["worst"][label]] == ["case0", "case1", "case2"]
+        assert [value(summary, label, metric).mean for metric in EXACT] == [1.0] * 6
+        assert [value(summary, label, metric).mean for metric in DISTANCES] == [0.0] * 6
+        assert value(summary, label, "volume_difference_percent").mean == 0
+        assert value(summary, label, "surface_dice_2mm").mean == 1
+        assert value(summary, label, "dice", "transunet").mean == 1
+        assert value(summary, label, "hd95_voxels", "transunet").mean == 0
+        assert value(summary, label, "dice").n == 3
+        assert [worst.case for worst in summary.worst[label]] == ["case0", "case1", "case2"]
 
 
 def test_an_erased_structure_is_missed_everywhere(tmp_path: Path):
     predictions, labels = write_volumes(tmp_path, lambda labels: np.where(labels == 2, 0, labels))
     summary = msa2net.evaluate(predictions, labels, NAMES)
-    tumour = figure(summary, "tumour", "dice")
-    assert (tumour["mean"], tumour["missed"], tumour["n"]) == (0, 3, 3)
+    tumour = value(summary, "tumour", "dice")
+    assert (tumour.mean, tumour.missed, tumour.n) == (0, 3, 3)
     diagonal = math.dist((0, 0, 0), np.multiply((13, 19, 23), SPACING))
-    assert figure(summary, "tumour", "hd95_mm")["mean"] == pytest.approx(diagonal)
-    assert figure(summary, "tumour", "volume_difference_percent")["mean"] == -100
-    assert figure(summary, "liver", "dice")["mean"] == 1
+    assert value(summary, "tumour", "hd95_mm").mean == pytest.approx(diagonal)
+    assert value(summary, "tumour", "volume_difference_percent").mean == -100
+    assert value(summary, "liver", "dice").mean == 1
     # By the published rules a missed class is as near as can be.
-    assert figure(summary, "tumour", "hd95_voxels", "transunet")["mean"] == 0
-    assert summary["worst"]["tumour"][0] == {"case": "case0", "dice": 0.0, "outcome": "missed"}
+    assert value(summary, "tumour", "hd95_voxels", "transunet").mean == 0
+    assert summary.worst["tumour"][0] == WorstCase(case="case0", dice=0.0, outcome="missed")
 
 
 def test_swapped_classes_score_nothing_although_both_are_there(tmp_path: Path):
@@ -112,13 +116,13 @@ def test_swapped_classes_score_nothing_although_both_are_there(tmp_path: Path):
     predictions, labels = write_volumes(tmp_path, lambda labels: table[labels])
     summary = msa2net.evaluate(predictions, labels, NAMES)
     for label in NAMES[1:]:
-        found = figure(summary, label, "dice")
-        assert (found["mean"], found["missed"], found["false_positives"]) == (0, 0, 0)
-        assert figure(summary, label, "hd95_mm")["mean"] > 5
+        found = value(summary, label, "dice")
+        assert (found.mean, found.missed, found.false_positives) == (0, 0, 0)
+        assert value(summary, label, "hd95_mm").mean > 5
     # The same files, the classes told by name: nothing is wrong with them.
     (predictions / "labels.txt").write_text("background\ntumour\nliver\n")
     named = msa2net.evaluate(predictions, labels, NAMES)
-    assert named["protocols"]["standard"]["mean"]["dice"] == 1
+    assert named.protocols["standard"].mean["dice"] == 1
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -129,44 +133,43 @@ def test_a_shift_by_two_voxels_is_two_spacings(tmp_path: Path, axis: int):
     save_nifti(tmp_path / "labels" / "a.nii.gz", cube)
     save_nifti(tmp_path / "predictions" / "a.nii", np.roll(cube, 2, axis=axis))
     summary = msa2net.evaluate(tmp_path / "predictions", tmp_path / "labels")
-    assert summary["label_names"] == ["background", "foreground"]
+    assert summary.label_names == ("background", "foreground")
     for metric in ("hd95_mm", "hd_mm", "hd95_directed_max_mm"):
         expected = pytest.approx(2 * SPACING[axis], abs=1e-6)  # headers hold 32-bit floats
-        assert figure(summary, "foreground", metric)["mean"] == expected
-    assert figure(summary, "foreground", "hd95_voxels")["mean"] == 2
-    assert figure(summary, "foreground", "dice")["mean"] == pytest.approx(7 / 9)
+        assert value(summary, "foreground", metric).mean == expected
+    assert value(summary, "foreground", "hd95_voxels").mean == 2
+    assert value(summary, "foreground", "dice").mean == pytest.approx(7 / 9)
 
 
 def test_empty_predictions_miss_all_and_empty_labels_apply_to_none(tmp_path: Path):
     predictions, labels = write_volumes(tmp_path, np.zeros_like)
     summary = msa2net.evaluate(predictions, labels, NAMES)
-    assert summary["protocols"]["standard"]["mean_counts"]["dice"]["missed"] == 6
-    assert summary["protocols"]["standard"]["mean"]["dice"] == 0
+    assert summary.protocols["standard"].counts().missed == 6
+    assert summary.protocols["standard"].mean["dice"] == 0
     back = msa2net.evaluate(labels, predictions, NAMES)
-    assert back["protocols"]["standard"]["mean_counts"]["dice"]["false_positives"] == 6
-    assert figure(back, "liver", "dice", "transunet")["mean"] == 1
+    assert back.protocols["standard"].counts().false_positives == 6
+    assert value(back, "liver", "dice", "transunet").mean == 1
     none = msa2net.evaluate(predictions, predictions, NAMES)
-    assert figure(none, "liver", "dice")["mean"] is None
-    assert figure(none, "liver", "dice")["not_applicable"] == 3
-    assert none["worst"] == {"liver": [], "tumour": []}
+    assert value(none, "liver", "dice").mean is None
+    assert value(none, "liver", "dice").not_applicable == 3
+    assert none.worst == {"liver": (), "tumour": ()}
 
 
 @pytest.mark.parametrize(("way", "mean"), [("inf", math.inf), ("nan", None)])
 def test_a_failure_s_distance_as_asked_for(tmp_path: Path, way: str, mean: float | None):
     predictions, labels = write_volumes(tmp_path, np.zeros_like)
     summary = msa2net.evaluate(predictions, labels, NAMES, failed_distance=way, out=tmp_path / "o")
-    assert summary["failed_distance"] == way
-    assert figure(summary, "liver", "hd95_mm")["mean"] == mean
+    assert summary.failed_distance == way
+    assert value(summary, "liver", "hd95_mm").mean == mean
     text = (tmp_path / "o" / "summary.json").read_text()
 
     def refuse(word: str):
         raise AssertionError(f"{word} is no JSON")
 
     strict = json.loads(text, parse_constant=refuse)
-    assert figure(strict, "liver", "hd95_mm")["mean"] == ("Infinity" if mean else None)
-    assert read_summary(tmp_path / "o" / "summary.json") == json.loads(
-        text.replace('"Infinity"', "Infinity")
-    )
+    liver = strict["protocols"]["standard"]["classes"]["liver"]
+    assert liver["hd95_mm"]["mean"] == ("Infinity" if mean else None)
+    assert read_summary(tmp_path / "o" / "summary.json").model_dump() == summary.model_dump()
     with pytest.raises(ConfigError, match="failed_distance is 'far'; choose from diagonal"):
         msa2net.evaluate(predictions, labels, NAMES, failed_distance="far")
 
@@ -174,8 +177,8 @@ def test_a_failure_s_distance_as_asked_for(tmp_path: Path, way: str, mean: float
 def test_protocols_are_chosen_by_name(tmp_path: Path):
     predictions, labels = write_volumes(tmp_path, cases=1)
     one = msa2net.evaluate(predictions, labels, NAMES, protocol="standard")
-    assert one["protocols"].keys() == {"standard"}
-    assert one["note"] is None
+    assert one.protocols.keys() == {"standard"}
+    assert one.note is None
     with pytest.raises(ConfigError, match="no protocol 'honest'; choose from standard"):
         msa2net.evaluate(predictions, labels, NAMES, protocol="honest")
 
@@ -183,11 +186,11 @@ def test_protocols_are_chosen_by_name(tmp_path: Path):
 def test_rules_say_that_nothing_was_resampled(tmp_path: Path):
     predictions, labels = write_volumes(tmp_path, cases=1)
     summary = msa2net.evaluate(predictions, labels, NAMES)
-    for entry in summary["protocols"].values():
-        rules = dict(entry["rules"])
+    for entry in summary.protocols.values():
+        rules = dict(entry.rules)
         assert "scored as they are" in rules["back to the case's own grid"]
         assert not any("nearest neighbour" in rule for rule in rules.values())
-    assert "cannot be repeated from files" in summary["note"]
+    assert "cannot be repeated from files" in summary.note
 
 
 # Which file belongs to which ----------------------------------------------------------------------
@@ -212,11 +215,11 @@ def test_missing_predictions_count_as_empty_if_asked(tmp_path: Path):
     predictions, labels = write_volumes(tmp_path, cases=4)
     (predictions / "case1.nii.gz").unlink()
     summary = msa2net.evaluate(predictions, labels, NAMES, missing_as_empty=True)
-    assert summary["data"]["missing"] == 1
-    assert "1 of 4 cases have no prediction" in summary["note"]
-    assert "case1" in summary["note"]
-    liver = figure(summary, "liver", "dice")
-    assert (liver["mean"], liver["missed"], liver["n"]) == (0.75, 1, 4)
+    assert summary.data.missing == 1
+    assert "1 of 4 cases have no prediction" in summary.note
+    assert "case1" in summary.note
+    liver = value(summary, "liver", "dice")
+    assert (liver.mean, liver.missed, liver.n) == (0.75, 1, 4)
     save_nifti(predictions / "other.nii.gz", body())
     with pytest.raises(DataError, match=r"3 match, 1 of 4 only in the predictions \(o"):
         msa2net.evaluate(predictions, labels, NAMES, missing_as_empty=True)
@@ -230,7 +233,7 @@ def test_what_data_sets_add_to_all_names_is_no_part_of_them(tmp_path, of_predict
         save_nifti(tmp_path / "p" / f"{name}{of_prediction}.nii.gz", body())
         save_nifti(tmp_path / "l" / f"{name}{of_label}.nii.gz", body())
     summary = msa2net.evaluate(tmp_path / "p", tmp_path / "l", NAMES)
-    assert [worst["case"] for worst in summary["worst"]["liver"]] == ["a", "b_0000"]
+    assert [worst.case for worst in summary.worst["liver"]] == ["a", "b_0000"]
 
 
 def test_mixed_names_and_suffixes_are_counted_by_the_best_reading(tmp_path: Path):
@@ -304,9 +307,9 @@ def test_common_cases_alone_and_a_word_about_the_rest(tmp_path: Path):
 def test_common_without_anything_left_out_or_in_common(tmp_path: Path):
     predictions, labels = write_volumes(tmp_path, cases=2)
     summary = msa2net.evaluate(predictions, labels, NAMES, common=True, out=tmp_path / "out")
-    assert [side["cases"] for side in summary["data"]["left_out"].values()] == [0, 0]
+    assert [side.cases for side in summary.data.left_out.values()] == [0, 0]
     assert "Warning" not in (tmp_path / "out" / "table.md").read_text()
-    assert msa2net.evaluate(predictions, labels, NAMES)["data"]["left_out"] is None
+    assert msa2net.evaluate(predictions, labels, NAMES).data.left_out is None
     with pytest.raises(ConfigError, match="choose one of the two"):
         msa2net.evaluate(predictions, labels, NAMES, common=True, missing_as_empty=True)
     for index in range(2):
@@ -340,7 +343,7 @@ def test_what_stands_beside_the_masks_is_passed_over(tmp_path: Path):
     (predictions / "scores.csv").write_text("case,dice\n")
     (labels / "._case0.nii.gz").write_text("")
     summary = msa2net.evaluate(predictions, labels, NAMES)
-    assert summary["cases"] == 1
+    assert summary.cases == 1
 
 
 # What values mean ---------------------------------------------------------------------------------
@@ -362,10 +365,10 @@ def square(value: int, at: int = 2) -> np.ndarray:
 @pytest.mark.parametrize(("of_prediction", "of_label"), [(255, 255), (1, 255), (255, 1), (1, 1)])
 def test_black_and_white_pictures_need_no_names(tmp_path: Path, of_prediction, of_label):
     summary = msa2net.evaluate(*pictures(tmp_path, [square(of_prediction, 4)], [square(of_label)]))
-    assert summary["label_names"] == ["background", "foreground"]
-    assert summary["image_kind"] == "photograph"
-    assert summary["protocols"].keys() == {"standard", "isic"}
-    assert summary["protocols"]["isic"]["mean"]["dice"] == pytest.approx(0.5)  # 12 of 24 pixels
+    assert summary.label_names == ("background", "foreground")
+    assert summary.image_kind == "photograph"
+    assert summary.protocols.keys() == {"standard", "isic"}
+    assert summary.protocols["isic"].mean["dice"] == pytest.approx(0.5)  # 12 of 24 pixels
 
 
 def test_values_without_a_name_say_what_to_type(tmp_path: Path):
@@ -392,13 +395,13 @@ def test_ignored_pixels_of_labels_are_left_out(tmp_path: Path):
         with pytest.raises(DataError, match=r"case 0: .*255 \(24 "):
             msa2net.evaluate(*folders, names)
     (folders[1] / "labels.txt").write_text("background\nlesion\n")
-    found = figure(msa2net.evaluate(*folders), "lesion", "dice")
-    assert (found["mean"], found["false_positives"]) == (1, 0)
+    found = value(msa2net.evaluate(*folders), "lesion", "dice")
+    assert (found.mean, found.false_positives) == (1, 0)
     # Three classes: 255 is never one of them.
     (folders[1] / "labels.txt").write_text("background\nlesion\nhair\n")
     summary = msa2net.evaluate(*folders)
-    assert figure(summary, "lesion", "dice")["mean"] == 1
-    assert figure(summary, "hair", "dice")["not_applicable"] == 1
+    assert value(summary, "lesion", "dice").mean == 1
+    assert value(summary, "hair", "dice").not_applicable == 1
 
 
 def test_a_folder_of_two_named_classes_in_black_and_white(tmp_path: Path):
@@ -406,8 +409,8 @@ def test_a_folder_of_two_named_classes_in_black_and_white(tmp_path: Path):
     folders = pictures(tmp_path, [square(255), square(0)], [square(255), square(0)])
     for folder in folders:
         (folder / "labels.txt").write_text("background\nlesion\n")
-    found = figure(msa2net.evaluate(*folders), "lesion", "dice")
-    assert (found["mean"], found["n"], found["not_applicable"]) == (1, 1, 1)
+    found = value(msa2net.evaluate(*folders), "lesion", "dice")
+    assert (found.mean, found.n, found.not_applicable) == (1, 1, 1)
 
 
 def test_only_one_folder_names_classes(tmp_path: Path):
@@ -415,8 +418,8 @@ def test_only_one_folder_names_classes(tmp_path: Path):
         folders = pictures(tmp_path / named, [square(2)], [square(2)])
         (tmp_path / named / named / "labels.txt").write_text("\n".join(NAMES))
         summary = msa2net.evaluate(*folders)
-        assert summary["label_names"] == list(NAMES)
-        assert figure(summary, "tumour", "dice")["mean"] == 1
+        assert summary.label_names == NAMES
+        assert value(summary, "tumour", "dice").mean == 1
 
 
 @pytest.mark.parametrize("beside", [False, True])
@@ -435,8 +438,8 @@ def test_names_of_nnunet_map_predictions_to_labels(tmp_path: Path, beside: bool)
     where = labels.parent if beside else labels
     (where / "dataset.json").write_text(json.dumps(content))
     summary = msa2net.evaluate(predictions, labels)
-    assert summary["label_names"] == list(NAMES)
-    assert summary["protocols"]["standard"]["mean"]["dice"] == 1
+    assert summary.label_names == NAMES
+    assert summary.protocols["standard"].mean["dice"] == 1
     with pytest.raises(ConfigError, match="dataset.json names the classes background, liver"):
         msa2net.evaluate(predictions, labels, ("background", "tumour", "liver"))
 
@@ -445,8 +448,8 @@ def test_a_class_that_only_one_side_knows(tmp_path: Path):
     folders = pictures(tmp_path, [square(1)], [square(1)])
     (folders[0] / "labels.txt").write_text("background\nliver\nspleen\n")
     summary = msa2net.evaluate(*folders, NAMES)  # no prediction holds the spleen
-    assert "do not know the class tumour" in summary["note"]
-    assert figure(summary, "liver", "dice")["mean"] == 1
+    assert "do not know the class tumour" in summary.note
+    assert value(summary, "liver", "dice").mean == 1
     save_png(folders[0] / "0.png", square(1) + square(2, 7))
     with pytest.raises(DataError) as caught:
         msa2net.evaluate(*folders, NAMES)
@@ -493,9 +496,7 @@ def test_grids_that_differ_are_both_shown(tmp_path: Path):
         msa2net.evaluate(predictions, labels, NAMES)
     # Rounding of headers is forgiven.
     save_nifti(predictions / "case1.nii.gz", np.roll(body(), 1, axis=2), origin=(0, 0, 0.3))
-    assert (
-        msa2net.evaluate(predictions, labels, NAMES)["protocols"]["standard"]["mean"]["dice"] == 1
-    )
+    assert msa2net.evaluate(predictions, labels, NAMES).protocols["standard"].mean["dice"] == 1
 
 
 def test_another_axis_order_is_the_same_grid(tmp_path: Path):
@@ -505,7 +506,7 @@ def test_another_axis_order_is_the_same_grid(tmp_path: Path):
     assert turned.shape != image.shape
     nibabel.save(turned, predictions / "case0.nii.gz")
     summary = msa2net.evaluate(predictions, labels, NAMES)
-    assert summary["protocols"]["standard"]["mean"]["dice"] == 1
+    assert summary.protocols["standard"].mean["dice"] == 1
 
 
 def test_masks_of_several_volumes_are_refused(tmp_path: Path):
@@ -590,11 +591,11 @@ def test_the_folder_holds_everything_and_nothing_of_the_one_before(tmp_path: Pat
         "cases.csv", "summary.json", "table.md", "table.tex", "examples/mine.txt",
         "examples/worst-case0.npz", "examples/median-case1.npz", "examples/best-case3.npz",
     }  # fmt: skip
-    assert read_summary(out / "summary.json") == json.loads(json.dumps(summary))
+    assert read_summary(out / "summary.json").model_dump() == summary.model_dump()
     older = tmp_path / "older.json"  # as keys were called once
     older.write_text((out / "summary.json").read_text().replace("directed_max", "directed"))
     assert '"hd95_directed_mm"' in older.read_text()
-    assert read_summary(older) == json.loads(json.dumps(summary))
+    assert read_summary(older) == read_summary(out / "summary.json")
     with np.load(out / "examples" / "worst-case0.npz") as example:
         assert example["image"].shape == (*example["truth"].shape, 3)
         assert not example["image"].any()
@@ -621,7 +622,7 @@ def test_odd_names_of_masks_are_scored_and_read_again(tmp_path: Path):
     assert page.count("Dice 1.000") == 4  # each card finds its scores
     for path in out.iterdir():
         assert path.is_dir() or not {*path.read_text()} & {"\x1b", "\r"}
-    assert {one["case"] for one in summary["worst"]["foreground"]} == cases
+    assert {one.case for one in summary.worst["foreground"]} == cases
 
 
 def test_images_are_shown_with_the_masks(tmp_path: Path):
@@ -656,20 +657,23 @@ def test_hashes_tell_files_and_cases_apart(tmp_path: Path):
     predictions, labels = write_volumes(tmp_path)
     before = msa2net.evaluate(predictions, labels, NAMES)
     assert before == msa2net.evaluate(predictions, labels, NAMES, workers=1)
-    assert before["data"]["hash"] == before["hashes"]["labels"]
-    assert before["hashes"]["weights"] is None
-    assert before["data"]["predictions"] == "predictions"
-    assert str(tmp_path) not in json.dumps(before)
+    assert before.data.hash == before.hashes.labels
+    assert before.hashes.weights is None
+    assert before.data.predictions == "predictions"
+    assert str(tmp_path) not in before.model_dump_json()
     changed = body()
     changed[0, 0, 0] = 1
     save_nifti(predictions / "case0.nii.gz", changed)
-    after = msa2net.evaluate(predictions, labels, NAMES)["hashes"]
-    assert after["predictions"] != before["hashes"]["predictions"]
-    assert after["labels"] == before["hashes"]["labels"]
+    after = msa2net.evaluate(predictions, labels, NAMES).hashes
+    assert after.predictions != before.hashes.predictions
+    assert after.labels == before.hashes.labels
     for folder in (predictions, labels):
         (folder / "case2.nii.gz").rename(folder / "case7.nii.gz")
-    renamed = msa2net.evaluate(predictions, labels, NAMES)["hashes"]
-    assert all(renamed[what] != after[what] for what in ("predictions", "labels", "split"))
+    renamed = msa2net.evaluate(predictions, labels, NAMES).hashes
+    assert all(
+        getattr(renamed, what) != getattr(after, what)
+        for what in ("predictions", "labels", "split")
+    )
 
 
 def test_the_hash_of_arrays_sees_values_shapes_and_names():
@@ -730,39 +734,39 @@ def test_a_run_and_its_written_masks_score_alike(evaluated):
     summary = msa2net.evaluate(root / "masks", root / "truth", out=root / "of-masks")
     of_run = read_summary(root / "run" / "evaluation" / "summary.json")
     same = ("label_names", "cases", "image_kind", "worst", "failed_distance", "intervals")
-    assert all(summary[key] == of_run[key] for key in same)
+    assert all(getattr(summary, key) == getattr(of_run, key) for key in same)
     ours, theirs = (
-        {name: entry["mean"] for name, entry in found["protocols"].items() if name != "transunet"}
+        {name: entry.mean for name, entry in found.protocols.items() if name != "transunet"}
         for found in (summary, of_run)
     )
     assert ours == theirs
-    classes = [s["protocols"]["standard"]["classes"] for s in (summary, of_run)]
+    classes = [s.protocols["standard"].classes for s in (summary, of_run)]
     assert classes[0] == classes[1]
     tables = [
         list(csv.DictReader(path.open()))
         for path in (root / "of-masks/cases.csv", root / "run/evaluation/cases.csv")
     ]
-    volumes = summary["image_kind"] == "volume"
+    volumes = summary.image_kind == "volume"
     for one, other in zip(*tables, strict=True):
         for column in one:
             if volumes and column.endswith("_transunet"):
                 continue
             assert one[column] == other[column], column
     assert {row["case"] for row in tables[0]} == set(ids)
-    assert summary["hashes"]["split"] == of_run["hashes"]["split"]
+    assert summary.hashes.split == of_run.hashes.split
 
 
 def test_a_run_s_summary_says_what_was_scored(evaluated):
     root, data, _ = evaluated
     summary = read_summary(root / "run" / "evaluation" / "summary.json")
-    assert (summary["schema"], summary["source"], summary["split"]) == (2, "run", "test")
-    assert summary["hashes"]["weights"] == summary["model"]["weights_sha256"]
-    assert summary["note"] is None
+    assert (summary.source, summary.split) == ("run", "test")
+    assert summary.hashes.weights == summary.model.weights_sha256
+    assert summary.note is None
     assert (root / "run" / "evaluation" / "table.tex").is_file()
-    before = summary["hashes"]
+    before = summary.hashes
     again = evaluate_run(root / "run", data=data, device="cpu", failed_distance="inf")
-    assert again["hashes"] == before
-    rules = dict(again["protocols"]["standard"]["rules"])
+    assert again.hashes == before
+    rules = dict(again.protocols["standard"].rules)
     assert rules["distance: missed or false positive"].startswith("infinity")
     evaluate_run(root / "run", data=data, device="cpu")
 
@@ -775,23 +779,23 @@ def test_another_split_has_a_folder_of_its_own(evaluated):
     other = evaluate_run(run, data=data, device="cpu", split="val")
     assert {path: path.read_bytes() for path in files} == before
     written = read_summary(run / "evaluation-val" / "summary.json")
-    assert (written["split"], written["hashes"]) == ("val", other["hashes"])
+    assert (written.split, written.hashes) == ("val", other.hashes)
     of_test = read_summary(run / "evaluation" / "summary.json")
-    assert other["hashes"]["labels"] != of_test["hashes"]["labels"]
+    assert other.hashes.labels != of_test.hashes.labels
     page = write_report(run, split="val")
     assert page == run / "evaluation-val" / "report.html"
     assert "val split" in page.read_text()
     card = (run / "MODEL_CARD.md").read_text()
     assert "test split" in card
-    assert f"Mean Dice on val then: {written['protocols']['standard']['mean']['dice']:.4f}" in card
+    assert f"Mean Dice on val then: {written.protocols['standard'].mean['dice']:.4f}" in card
     assert "test split" in write_report(run).read_text()
     check_run_folder(run, overwrite=True, resume=False)  # it is of a run, and goes with it
 
 
 def test_predict_names_classes_and_refuses_a_folder_of_others(evaluated, tmp_path: Path):
     root, _, _ = evaluated
-    names = read_summary(root / "run" / "evaluation" / "summary.json")["label_names"]
-    assert (root / "masks" / "labels.txt").read_text().splitlines() == names
+    names = read_summary(root / "run" / "evaluation" / "summary.json").label_names
+    assert (root / "masks" / "labels.txt").read_text().splitlines() == list(names)
     image = next(path for path in (root / "raw").rglob("*") if path.suffix in (".gz", ".jpg"))
     again = command(
         "predict", root / "run", image, "--out", root / "masks", "--overwrite", cwd=root
@@ -845,3 +849,32 @@ def test_mistakes(tmp_path: Path, arguments, parts):
     before = sorted(tmp_path.rglob("*"))
     assert_one_sentence(command("evaluate", *arguments, cwd=tmp_path), *parts)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_table_of_pandas_has_a_row_per_case_class_and_metric(tmp_path: Path, monkeypatch):
+    summary = msa2net.evaluate(*write_volumes(tmp_path), NAMES, out=tmp_path / "out")
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(Msa2NetError, match="pandas, which is not installed; install it with"):
+        summary.to_dataframe()
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=Table))
+    table = summary.to_dataframe()
+    assert table.columns == ["case", "class", "group", "outcome", "metric", "value"]
+    by_place = {(row["case"], row["class"], row["metric"]): row["value"] for row in table.rows}
+    metrics = {metric for _, _, metric in by_place}
+    assert {"dice", "hd95_mm", "dice_transunet"} <= metrics
+    assert len(table.rows) == len(by_place) == 3 * 2 * len(metrics)
+    rows = read_cases_csv(tmp_path / "out" / "cases.csv")
+    assert all(by_place[row["case"], row["class"], m] == row[m] for row in rows for m in metrics)
+    with pytest.raises(Msa2NetError, match="holds no cases; read them from the cases.csv"):
+        read_summary(tmp_path / "out" / "summary.json").to_dataframe()
+
+
+class Table:
+    """As much of pandas as is used."""
+
+    def __init__(self, rows: list[dict], columns: list[str]):
+        self.rows, self.columns = rows, columns
+
+    def astype(self, types: dict[str, type]):
+        assert types == {"value": float}
+        return self

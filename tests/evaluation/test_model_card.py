@@ -37,10 +37,10 @@ def test_flagged_cases_come_first_in_the_report(run, tmp_path):
     )
     assessments["odder"] = CaseAssessment(("it is noisier",), ("noise",), 3.0)
     trust = with_trust(run, tmp_path / "run", monitor_of(assessments))
-    assert (trust["flagged"], trust["cases"]) == (2, 22)
-    assert [one["case"] for one in trust["first"]] == ["odder", "odd"]
-    assert trust["reasons"] == {"noise": 2, "missing": 1}
-    assert trust["after"]["error"] < trust["before"]["error"] / 2
+    assert (trust.flagged, trust.cases) == (2, 22)
+    assert [one.case for one in trust.first] == ["odder", "odd"]
+    assert trust.reasons == {"noise": 2, "missing": 1}
+    assert trust.after.error < trust.before.error / 2
     html = write_report(tmp_path / "run").read_text()
     page = Page(html)
     text = " ".join(" ".join(page.text).split()) if isinstance(page.text, list) else page.text
@@ -48,11 +48,11 @@ def test_flagged_cases_come_first_in_the_report(run, tmp_path):
     assert "no <liver> was found; it is noisier" in text
     assert "<liver>" not in html
     assert "divided by 1.50" in text
-    assert f"error {trust['before']['error']:.4f} before" in text
+    assert f"error {trust.before.error:.4f} before" in text
     (chart,) = page.named("svg", "reliability")
     assert chart["aria-label"]
     dots = page.named("circle", "dot")
-    assert len(dots) == len(trust["before"]["points"]) + len(trust["after"]["points"])
+    assert len(dots) == len(trust.before.points) + len(trust.after.points)
     regions = [a for t, a in page.tags if a.get("aria-label") == "Flagged cases"]
     assert [region["tabindex"] for region in regions] == ["0"]
 
@@ -71,7 +71,10 @@ def test_a_temperature_that_did_not_help_is_told(run, tmp_path):
     alone = usual(val_cases=1, temperature=1.0, temperature_reason=reason)
     path = folder / "evaluation" / "summary.json"
     path.write_text(
-        json.dumps(json.loads(path.read_text()) | {"trust": summarise_assessments(monitor, alone)})
+        json.dumps(
+            json.loads(path.read_text())
+            | {"trust": summarise_assessments(monitor, alone).model_dump()}
+        )
     )
     page = Page(write_report(folder).read_text())
     assert f"not divided by a temperature: {reason}." in page.text

@@ -64,11 +64,11 @@ def test_from_image_to_table(both, volume):
         "golden", own, volume["label"], NAMES, published=published, distances=True,
         spacing_mm=(3.0, 0.8, 0.8),
     )  # fmt: skip
-    mean = summarise(rows, NAMES, "transunet")["mean"]
+    mean = summarise(rows, NAMES, "transunet").mean
     dice, hd95 = volume["per_class_dice_hd95"].mean(axis=0)
     assert mean["dice"] == pytest.approx(dice, abs=2e-4)
     assert mean["hd95_voxels"] == pytest.approx(hd95, abs=0.2)
-    standard = summarise(rows, NAMES, "standard")["mean"]
+    standard = summarise(rows, NAMES, "standard").mean
     assert standard["hd95_mm"] is not None
     assert standard["dice"] != pytest.approx(mean["dice"], abs=1e-4)
     json.dumps(rows)

@@ -12,25 +12,30 @@ from hypothesis import strategies as st
 
 from golden_masks import GOLDEN_CASES, golden_masks
 from msa2net.errors import ConfigError, DataError
-from msa2net.metrics import (
+from msa2net.metrics import summary as module
+from msa2net.metrics import surface
+from msa2net.metrics.hypothesis_tests import describe
+from msa2net.metrics.protocol import (
+    FAILED_DISTANCES,
     PROTOCOLS,
     PUBLISHED,
-    case_rows,
-    describe,
+    differing_rules,
     get_protocol,
-    interval_facts,
-    mean_dice,
     outcome,
-    read_cases_csv,
-    summarise,
-    summarise_groups,
-    surface,
+    standard_protocol,
     transunet_dice,
+)
+from msa2net.metrics.scores import IntervalMethod, WorstCase
+from msa2net.metrics.scoring import case_rows
+from msa2net.metrics.summary import (
+    COLUMNS,
+    interval_method,
+    mean_dice,
+    read_cases_csv,
+    summarise_groups,
     worst_of_classes,
     write_cases_csv,
 )
-from msa2net.metrics.protocol import FAILED_DISTANCES, differing_rules, standard_protocol
-from msa2net.metrics.summary import COLUMNS
 from msa2net.text import all_printable
 
 NAMES = ("background", "lesion")
@@ -52,6 +57,16 @@ VOXELS = (
 )
 UNJUDGED = {"flags": "", "suspicion": None}
 NO_DISTANCES = dict.fromkeys([*MM, *VOXELS, "hd95_voxels_transunet"])
+
+
+def summarise(rows, label_names, protocol, **options):
+    """Return the scores as plain values; without intervals, what is about them is left out."""
+    scores = module.summarise(rows, label_names, protocol, **options).model_dump()
+    if not options.get("intervals", True):
+        del scores["mean_interval"], scores["mean_warning"]
+        for value in (value for of in scores["classes"].values() for value in of.values()):
+            assert (value.pop("interval"), value.pop("warning")) == (None, None)
+    return scores
 
 
 def lesion(case, true, predicted, **options):
@@ -204,7 +219,8 @@ def test_isic_summary_by_hand():
 def test_every_summary_is_plain_json_with_the_documented_keys():
     for name, protocol in PROTOCOLS.items():
         summary = summarise(four_cases(), NAMES, name)
-        assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+        as_json = json.dumps(summary, allow_nan=False)
+        assert module.ProtocolScores.model_validate_json(as_json).model_dump() == summary
         without = {"title", "unit", "rules", "classes", "mean", "mean_over", "mean_counts"}
         assert set(summary) == without | {"mean_interval", "mean_warning"}
         counts = {"n", "not_applicable", "missed", "false_positives"}
@@ -214,7 +230,7 @@ def test_every_summary_is_plain_json_with_the_documented_keys():
         plain = summarise(four_cases(), NAMES, name, intervals=False)
         assert set(plain) == without
         assert set(plain["classes"]["lesion"]["dice"]) == {*SPREAD, *counts}
-        assert summary["rules"] == [list(rule) for rule in protocol.rules]
+        assert summary["rules"] == protocol.rules
         assert tuple(summary["classes"]["lesion"]) == tuple(summary["mean"]) == protocol.metrics
 
 
@@ -278,9 +294,9 @@ def test_interval_of_a_pooled_figure():
     # Two cases, found and missed: twice the one, both, or twice the other.
     two = lesion("a", [0, 1], [0, 1]) + lesion("b", [0, 1], [])
     figures = summarise(two, NAMES, "isic")["classes"]["lesion"]
-    assert figures["dice"]["interval"] == [0, 1]
-    assert figures["sensitivity"]["interval"] == [0, 1]
-    assert figures["accuracy"]["interval"] == [0.8, 1]
+    assert figures["dice"]["interval"] == (0, 1)
+    assert figures["sensitivity"]["interval"] == (0, 1)
+    assert figures["accuracy"]["interval"] == (0.8, 1)
     assert figures["specificity"]["interval"] is None  # 1 in both
     assert "leaving out any one case changes nothing" in figures["specificity"]["warning"]
     assert "n = 2 is below 20" in figures["dice"]["warning"]
@@ -306,28 +322,27 @@ def test_worst_of_classes_by_hand():
     rows += case_rows("b", np.array([1, 0, 2, 0]), np.array([1, 1, 0, 0]), names)
     assert worst_of_classes(rows, names) == {
         "x": [
-            {"case": "b", "dice": 2 / 3, "outcome": "scored"},
-            {"case": "a", "dice": 1.0, "outcome": "scored"},
-            {"case": "c", "dice": 1.0, "outcome": "scored"},
+            WorstCase(case="b", dice=2 / 3, outcome="scored"),
+            WorstCase(case="a", dice=1.0, outcome="scored"),
+            WorstCase(case="c", dice=1.0, outcome="scored"),
         ],
         "y": [
-            {"case": "b", "dice": 0.0, "outcome": "false_positive"},
-            {"case": "c", "dice": 0.0, "outcome": "missed"},
-            {"case": "a", "dice": 1.0, "outcome": "scored"},
+            WorstCase(case="b", dice=0.0, outcome="false_positive"),
+            WorstCase(case="c", dice=0.0, outcome="missed"),
+            WorstCase(case="a", dice=1.0, outcome="scored"),
         ],
     }
     assert worst_of_classes(rows, names, 1)["y"] == worst_of_classes(rows, names)["y"][:1]
     assert worst_of_classes(lesion("a", [], []), NAMES) == {"lesion": []}
     many = [row for i in range(9) for row in lesion(f"case{i}", range(5), range(i))]
-    assert [one["case"] for one in worst_of_classes(many, NAMES)["lesion"]] == [
+    assert [one.case for one in worst_of_classes(many, NAMES)["lesion"]] == [
         *("case0", "case1", "case2", "case3", "case8"),
     ]
 
 
 def test_facts_about_intervals():
-    assert interval_facts(3) == {
-        **{"level": 0.95, "resamples": 10_000, "seed": 3, "method": "BCa bootstrap over cases"}
-    }
+    method = "BCa bootstrap over cases"
+    assert interval_method(3) == IntervalMethod(level=0.95, resamples=10_000, seed=3, method=method)
 
 
 def test_no_cases():
@@ -480,8 +495,7 @@ def test_failed_distance_in_the_summary(way, mean, n, not_applicable):
     # A failure is in the Dice of the surfaces, whatever its distance counts.
     assert summary["classes"]["lesion"]["surface_dice_2voxels"]["n"] == 3
     assert dict(summary["rules"])["distance: missed or false positive"] == FAILED_DISTANCES[way]
-    assert summarise_groups(rows, NAMES, protocol) == {"g": summary}
-    assert json.loads(json.dumps(summary)) == summary
+    assert summarise_groups(rows, NAMES, protocol)["g"].model_dump() == summary
     assert mean_dice(rows) == 0.5 / 3
 
 
@@ -586,9 +600,9 @@ def test_groups_are_summed_up_for_themselves():
     for name in PROTOCOLS:
         groups = summarise_groups(rows, NAMES, name)
         assert list(groups) == ["systole", "diastole"]  # as they come first
-        assert groups["systole"] == summarise([rows[0], rows[2]], NAMES, name)
-        assert groups["diastole"] == summarise([rows[1]], NAMES, PROTOCOLS[name])
-    assert summarise_groups(rows, NAMES, "standard")["systole"]["mean"]["dice"] == 0.5
+        assert groups["systole"].model_dump() == summarise([rows[0], rows[2]], NAMES, name)
+        assert groups["diastole"].model_dump() == summarise([rows[1]], NAMES, PROTOCOLS[name])
+    assert summarise_groups(rows, NAMES, "standard")["systole"].mean["dice"] == 0.5
     assert summarise_groups(four_cases(), NAMES, "standard") == {}
     with pytest.raises(ConfigError, match="there is no protocol 'isik'"):
         summarise_groups([], NAMES, "isik")

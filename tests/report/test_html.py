@@ -447,7 +447,8 @@ def test_a_protocol_of_one_s_own_choice_is_shown(runs, tmp_path):
     summary = json.loads(path.read_text())
     rows = read_cases_csv(run / "evaluation/cases.csv")
     for own in (summary, *summary["groups"].values()):
-        own["protocols"] = {"isic": summarise(rows, summary["label_names"], "isic")}
+        scores = summarise(rows, summary["label_names"], "isic")
+        own["protocols"] = {"isic": scores.model_dump()}
     path.write_text(json.dumps(summary))
     text = Page(write_report(run).read_text()).text
     assert "No scores" not in text
@@ -663,10 +664,10 @@ def test_a_real_run_fills_every_row(tmp_path):
         "Encoder": "test_maxvit",
         "Image size": "32 × 32",
         "Data": "phantom",
-        "Data hash": summary["data"]["hash"][:16],
-        "Predictions hash": summary["hashes"]["predictions"][:16],
-        "Labels hash": summary["hashes"]["labels"][:16],
-        "Split hash": summary["hashes"]["split"][:16],
+        "Data hash": summary.data.hash[:16],
+        "Predictions hash": summary.hashes.predictions[:16],
+        "Labels hash": summary.hashes.labels[:16],
+        "Split hash": summary.hashes.split[:16],
         "Scored on": "test split, 1 volume",
         "Warning": "; ".join(network_warnings(read_facts(run))),
         "Epochs": "2",
@@ -705,7 +706,7 @@ def test_no_reference_no_section(runs, tmp_path):
         ("config.yaml", "image_size: 32", "config.yaml: the setting 'data' is missing"),
         ("model.json", "{", "model.json is not valid JSON"),
         ("model.json", '{"schema_version": 1}', "model.json is damaged: .*network"),
-        ("evaluation/summary.json", '{"schema": 3}', "schema 3 and this version reads 1 and 2"),
+        ("evaluation/summary.json", '{"schema": 4}', "schema 4 and this version reads 1 to 3"),
         ("evaluation/summary.json", "[]", "summary.json has schema None"),
         ("evaluation/summary.json", '{"schema": 1}', "summary.json is damaged: split: "),
         ("evaluation/cases.csv", "case,class\n", "cases.csv is not"),

@@ -132,8 +132,8 @@ def test_both_scores_are_in_the_table_and_the_better_is_kept(everything: Path):
     average, plain = pairs[training["best_epoch"] - 1]
     assert training["averaged"] is (average >= plain)
     assert float(rows[0]["average_val_dice_lesion"]) == pairs[0][0]
-    again = evaluate_run(everything, split="val", device="cpu")["protocols"]["standard"]
-    assert again["mean"]["dice"] == pytest.approx(training["val_dice"], abs=1e-6)
+    again = evaluate_run(everything, split="val", device="cpu").protocols["standard"]
+    assert again.mean["dice"] == pytest.approx(training["val_dice"], abs=1e-6)
 
 
 def test_balance_is_told_and_kept(workplace: Path, everything: Path, tmp_path: Path):

@@ -133,7 +133,7 @@ def test_the_kept_weights_are_those_that_validated_best(run: Path, workplace: Pa
     assert facts.training["best_epoch"] == int(best["epoch"])
     assert facts.training["val_dice_by_class"] == {"lesion": float(best["val_dice_lesion"])}
     assert facts.training["finished"]
-    again = evaluate_run(run, split="val", device="cpu")["protocols"]["standard"]["mean"]["dice"]
+    again = evaluate_run(run, split="val", device="cpu").protocols["standard"].mean["dice"]
     assert again == pytest.approx(float(best["val_dice"]), abs=1e-6)
     evaluate_run(run, device="cpu")
 
@@ -201,12 +201,12 @@ def test_volumes_train_and_evaluate_too(tmp_path: Path):
     assert result.best_dice is None  # never validated: the last weights are kept
     assert read_facts(tmp_path / "run").training["weights"] == "last"
     summary = evaluate_run(tmp_path / "run", device="cpu")
-    assert set(summary["protocols"]) == {"standard", "transunet"}
-    assert not summary["flattering"]
+    assert set(summary.protocols) == {"standard", "transunet"}
+    assert not summary.flattering
     assert len(list((tmp_path / "run" / "evaluation" / "examples").iterdir())) == 1
     trained_on = evaluate_run(tmp_path / "run", split="train", device="cpu")
-    assert trained_on["flattering"]
-    assert "trained on" in trained_on["selection"]
+    assert trained_on.flattering
+    assert "trained on" in trained_on.selection
     write_report(tmp_path / "run")
 
 

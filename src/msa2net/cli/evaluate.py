@@ -1,7 +1,7 @@
 """`msa2net evaluate`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -19,7 +19,8 @@ from msa2net.cli.console import (
 from msa2net.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from msa2net.metrics import FailedDistance
+    from msa2net.evaluation.schema import Summary
+    from msa2net.metrics.protocol import FailedDistance
 
 
 RunOrMasks = Annotated[
@@ -159,16 +160,16 @@ def _evaluate_run(
     _show(summary, run, run / EVALUATIONS[split], split)
 
 
-def _show(summary: dict[str, Any], folder: Path, evaluation: Path, split: str = "test") -> None:
+def _show(summary: "Summary", folder: Path, evaluation: Path, split: str = "test") -> None:
     from msa2net.evaluation.tables.console import console_table
     from msa2net.report.html import write_report
 
     console().print(console_table(summary))
-    if summary["data"]["same_as_training"] is False:
+    if summary.data.same_as_training is False:
         say("note: the prepared data changed since this network was trained")
-    if trust := summary.get("trust"):
-        say(f"\nflagged: {trust['flagged']} of {trust['cases']} cases; others may be wrong too")
-        cases = [(first["case"], first["flags"]) for first in trust["first"]]
-        say_flagged(cases, trust["flagged"], evaluation / "cases.csv")
+    if trust := summary.trust:
+        say(f"\nflagged: {trust.flagged} of {trust.cases} cases; others may be wrong too")
+        cases = [(first.case, first.flags) for first in trust.first]
+        say_flagged(cases, trust.flagged, evaluation / "cases.csv")
     say(f"\ncases, summary and tables: {evaluation}")
     say(f"report: {write_report(folder, split=split)}")

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from msa2net.errors import ConfigError, DataError
-from msa2net.evaluation.summary import read_notes
+from msa2net.evaluation.summary import read_summary
 from msa2net.evaluation.tables.markdown import escaped, lay_out
 from msa2net.evaluation.tables.model import DISCLAIMER, NOT_APPLICABLE, selection_note, subset_note
 from msa2net.files import clean_temporaries, write_json, write_text
@@ -197,7 +197,7 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
 def _selection(name: str, path: Path) -> Iterator[str]:
     """Say if a summary's weights saw, or were chosen by, its cases, or if cases were left out."""
     if path.is_file():
-        summary = read_notes(path)
+        summary = read_summary(path)
         warning, sentence = selection_note(summary)
         if warning:
             yield f"Warning: {name} is flattered. {sentence}"

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +34,10 @@ from msa2net.evaluation.label_maps import (
     read_values,
     resolve_label_mappings,
 )
-from msa2net.evaluation.matching import LeftOut, Pair, image_kind, match_files
+from msa2net.evaluation.matching import Pair, image_kind, match_files
+from msa2net.evaluation.schema import Hashes, LeftOut, Origin, ScoredData, Summary
 from msa2net.evaluation.summary import (
     BOTH,
-    About,
     build_summary,
     hash_of_files,
     hash_of_names,
@@ -93,7 +93,7 @@ def evaluate(
     out: str | Path | None = None,
     workers: int | None = None,
     progress: NameProgress | None = None,
-) -> dict[str, Any]:
+) -> Summary:
     """Score a folder of masks against a folder of labels, NIfTI volumes or pictures.
 
     They are matched by name, see `match_files`. A mask must lie on its label's grid, by half a
@@ -116,7 +116,7 @@ def evaluate(
         progress: wraps the names of the cases and their number, to show a bar.
 
     Returns:
-        The content of summary.json; infinite distances are floats.
+        The scores and where they come from, also as a pandas table; see `Summary`.
 
     Raises:
         ConfigError: wrong arguments, `out` in a folder that is read, or too little memory.
@@ -135,10 +135,10 @@ def evaluate(
     codings = resolve_label_mappings(predictions, labels, label_names, masks)
     scored = dict(_score_all(pairs, codings, failed_distance, workers, progress))
     rows = [row for case in scored.values() for row in case.rows]
-    about = _about(predictions, labels, scored, codings, [p.name for p in protocols], left_out)
-    summary = build_summary(rows, codings.label_names, kind, protocols, failed_distance, about)
+    origin = _origin(predictions, labels, scored, codings, [p.name for p in protocols], left_out)
+    summary = build_summary(rows, codings.label_names, kind, protocols, failed_distance, origin)
     if out is not None:
-        write_evaluation(out, summary, rows, _examples(pairs, rows, codings, kind))
+        write_evaluation(out, summary, _examples(pairs, rows, codings, kind))
     return summary
 
 
@@ -237,14 +237,14 @@ def _read_masks(pair: Pair, codings: LabelMappings) -> _Masks:
         raise DataError(named + str(error).removeprefix(named)) from error
 
 
-def _about(
+def _origin(
     predictions: Path,
     labels: Path,
     scored: Mapping[str, _Scored],
     codings: LabelMappings,
     protocols: Sequence[str],
     left_out: dict[str, LeftOut] | None,
-) -> About:
+) -> Origin:
     truths = hash_of_files({name: case.label_sha256 for name, case in scored.items()})
     found = {n: case.prediction_sha256 for n, case in scored.items() if case.prediction_sha256}
     missing = [name for name in scored if name not in found]
@@ -253,32 +253,25 @@ def _about(
         [row for case in scored.values() for row in case.rows if row["case"] not in missing],
         codings.label_names,
     )
-    return {
-        "source": "folders",
-        "split": None,
-        "model": None,
-        "data": {
-            "format": "folders",
-            "hash": truths,
-            "same_as_training": None,
-            "predictions": predictions.resolve().name,
-            "labels": labels.resolve().name,
-            "missing": len(missing),
-            "left_out": left_out,
-        },
-        "versions": {"python": platform.python_version()}
+    return Origin(
+        source="folders",
+        split=None,
+        model=None,
+        data=ScoredData(
+            format="folders",
+            hash=truths,
+            same_as_training=None,
+            predictions=predictions.resolve().name,
+            labels=labels.resolve().name,
+            missing=len(missing),
+            left_out=left_out,
+        ),
+        versions={"python": platform.python_version()}
         | {name: version(name) for name in ("msa2net", "numpy", "scipy", "nibabel", "pillow")},
-        "selection": None,
-        "flattering": False,
-        "note": _note(missing, len(scored), codings.never_predicted, protocols, patterns),
-        "hashes": {
-            "predictions": hash_of_files(found),
-            "labels": truths,
-            "weights": None,
-            "split": hash_of_names(scored),
-        },
-        "reference": None,
-    }
+        note=_note(missing, len(scored), codings.never_predicted, protocols, patterns),
+        hashes=Hashes(predictions=hash_of_files(found), labels=truths, split=hash_of_names(scored)),
+        reference=None,
+    )
 
 
 def _note(

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 from msa2net.data.dicom.headers import DICOM_SUFFIXES
 from msa2net.data.formats.file_names import FIRST_CHANNEL, Files, match_names, plain_name
 from msa2net.data.io.nifti import is_nifti
 from msa2net.data.io.readers import list_images, stem
 from msa2net.errors import DataError
+from msa2net.evaluation.schema import LeftOut
 from msa2net.text import listed, printable
 
 # What may hold a mask and is not read: passed over, it would be missing without a word.
@@ -33,14 +34,6 @@ class Pair:
     label: Path
     prediction: Path | None
     image: Path | None
-
-
-class LeftOut(TypedDict):
-    """What one folder has and the other has not: how many, of how many, the first names."""
-
-    cases: int
-    of: int
-    first: list[str]
 
 
 class Matches(NamedTuple):
@@ -186,7 +179,7 @@ def _remedy(shared: int, *, missing_as_empty: bool) -> str:
 
 def _left_out(those: Mapping[str, Path], others: Mapping[str, Path]) -> LeftOut:
     names = sorted(those.keys() - others.keys())
-    return {"cases": len(names), "of": len(those), "first": names[:_SHOWN]}
+    return LeftOut(cases=len(names), of=len(those), first=tuple(names[:_SHOWN]))
 
 
 def _images(folder: Path, wanted: Sequence[str]) -> Files:

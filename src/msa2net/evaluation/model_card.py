@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from msa2net.config import LEVELS_WORDS, PRECISION_WORDS, Config, load_config
+from msa2net.evaluation.schema import Summary
 from msa2net.evaluation.summary import read_summary
 from msa2net.evaluation.tables.markdown import escaped, lay_out
 from msa2net.evaluation.tables.model import (
@@ -53,15 +54,13 @@ def write_card(run: Path) -> Path:
     return path
 
 
-def model_card(
-    facts: ModelMetadata, config: Config | None, summary: Mapping[str, Any] | None
-) -> str:
+def model_card(facts: ModelMetadata, config: Config | None, summary: Summary | None) -> str:
     """Write the card as Markdown.
 
     Args:
         facts: the content of model.json.
         config: the settings of the training; None of imported weights.
-        summary: the content of summary.json; None before an evaluation.
+        summary: None before an evaluation.
     """
     on = f" on {facts.data['format']}" if facts.data.get("format") else ""
     parts = [
@@ -228,20 +227,20 @@ def _precision(known: Mapping[str, Any]) -> str:
     return f", computed in {PRECISION_WORDS.get(name, name)}" if name else ""
 
 
-def _scores(summary: Mapping[str, Any] | None) -> list[str]:
+def _scores(summary: Summary | None) -> list[str]:
     if summary is None:
         return ["Not evaluated yet: `msa2net evaluate` scores the test split and writes it here."]
     _, scores, metrics = shown(summary)
     rows = [
         [line.label, *line.names, *line.figures, *line.counts[:1]]
-        for line in score_lines(summary["label_names"][1:], scores, metrics)
+        for line in score_lines(summary.classes, scores, metrics)
     ]
     header = ["class", "protocol", *(HEADINGS[metric] for metric in metrics), "n"]
     warning, selection = selection_note(summary)
     said = [("**Warning:** " if warning else "") + escaped(selection)] if selection else []
     sums = ", in the line of the mean the sum over the classes" if len(rows) > len(scores) else ""
     explained = f"{legend(metrics)} n is the number of cases in the DSC{sums}."
-    rules = [f"{entry['title']}." for entry in scores.values()]
+    rules = [f"{entry.title}." for entry in scores.values()]
     return [
         f"{escaped(heading(summary))}.",
         *said,
@@ -250,7 +249,7 @@ def _scores(summary: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def _trust(usual: ReferenceRanges | None, summary: Mapping[str, Any] | None) -> list[str]:
+def _trust(usual: ReferenceRanges | None, summary: Summary | None) -> list[str]:
     if usual is None:
         return ["What is usual was not noted for these weights, so no case is ever flagged."]
     words = [
@@ -262,16 +261,14 @@ def _trust(usual: ReferenceRanges | None, summary: Mapping[str, Any] | None) -> 
     if usual.val_cases:
         words.append(f"Of these validation cases {usual.flagged} are flagged.")
         words.append(_calibration(usual))
-    trust = summary.get("trust") if summary is not None else None
-    if trust and summary is not None:
-        errors = [trust[when]["error"] for when in ("before", "after")]
-        errors = errors if usual.temperature != 1 else [None]
-        words.append(f"On {summary['split']}: {trust['flagged']} of {trust['cases']} flagged.")
-        if None not in errors:
+    if summary is not None and (trust := summary.trust):
+        before, after = trust.before.error, trust.after.error
+        words.append(f"On {summary.split}: {trust.flagged} of {trust.cases} flagged.")
+        if usual.temperature != 1 and before is not None and after is not None:
             words.append(
-                f"Expected calibration error on {summary['split']}: {errors[0]:.4f} before that "
-                f"division, {errors[1]:.4f} with it"
-                + (", which made it worse here." if errors[1] > errors[0] else ".")
+                f"Expected calibration error on {summary.split}: {before:.4f} before that "
+                f"division, {after:.4f} with it"
+                + (", which made it worse here." if after > before else ".")
             )
     return words
 
@@ -282,7 +279,7 @@ def _calibration(usual: ReferenceRanges) -> str:
     return f"Confidences are of logits divided by {usual.temperature:.3g}."
 
 
-def _limits(facts: ModelMetadata, summary: Mapping[str, Any] | None) -> list[str]:
+def _limits(facts: ModelMetadata, summary: Summary | None) -> list[str]:
     found = [
         "It sees one slice at a time, reduced to its input's size: what is smaller than a few "
         "of those pixels is easily lost.",
@@ -290,20 +287,14 @@ def _limits(facts: ModelMetadata, summary: Mapping[str, Any] | None) -> list[str
         "Nothing here says how it does on groups of people, devices or hospitals that the "
         "scored cases do not hold.",
     ]
+    standard = summary.standard if summary else None
     missed = [
-        f"{label} {figures['dice']['missed']} of {figures['dice']['n']}"
-        for label, figures in _standard(summary).items()
-        if figures["dice"]["missed"]
+        f"{label} {values['dice'].missed} of {values['dice'].n}"
+        for label, values in (standard.classes if standard else {}).items()
+        if values["dice"].missed
     ]
     if missed:
         found.append(f"Missed altogether in the scored cases: {', '.join(missed)}.")
     if facts.reference_ranges is None or not facts.reference_ranges.val_cases:
         found.append("How far its confidences are true is not known.")
     return found
-
-
-def _standard(summary: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    if summary is None:
-        return {}
-    classes: Mapping[str, Any] = summary["protocols"].get("standard", {}).get("classes", {})
-    return classes

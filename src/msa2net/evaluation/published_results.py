@@ -4,14 +4,14 @@ Source: Kolahi et al., "MSA²Net: Multi-scale Adaptive Attention-guided Network 
 Segmentation", BMVC 2024, arXiv 2407.21640.
 """
 
-from typing import Any
+from msa2net.evaluation.schema import PublishedResults
 
 
-def _table(columns: str, rows: str) -> tuple[list[str], list[list[str | float]]]:
+def _table(columns: str, rows: str) -> tuple[tuple[str, ...], tuple[tuple[str | float, ...], ...]]:
     """Read a table written as text: columns by `|`, one row a line, its name before a `|`."""
-    names = [name.strip() for name in columns.split("|")]
+    names = tuple(name.strip() for name in columns.split("|"))
     lines = [line.split("|") for line in rows.strip().splitlines()]
-    return names, [[name.strip(), *map(float, cells.split())] for name, cells in lines]
+    return names, tuple((name.strip(), *map(float, cells.split())) for name, cells in lines)
 
 
 ISIC_COLUMNS, ISIC_ROWS = _table(
@@ -45,46 +45,34 @@ SYNAPSE_COLUMNS, SYNAPSE_ROWS = _table(
 
 _MARK = "as printed in the paper (Kolahi et al., BMVC 2024), not measured here"
 
-REFERENCES: dict[str, dict[str, Any]] = {
-    "isic2018": {
-        "title": f"ISIC 2018, 520 test images, fractions: {_MARK}",
-        "columns": ISIC_COLUMNS,
-        "rows": ISIC_ROWS,
-        "note": (
+REFERENCES = {
+    "isic2018": PublishedResults(
+        title=f"ISIC 2018, 520 test images, fractions: {_MARK}",
+        columns=ISIC_COLUMNS,
+        rows=ISIC_ROWS,
+        note=(
             "The SP of MSA²Net is kept as printed, 0.9557, but cannot be right: ACC is a weighted "
             "mean of SE and SP and lies between them, yet the printed ACC, 0.9640, is above both. "
             "SP = 0.9857 fits the other three figures when all four are pooled over the test "
             "pixels."
         ),
-    },
-    "synapse": {
-        "title": (
+    ),
+    "synapse": PublishedResults(
+        title=(
             "Synapse, 12 test volumes by the transunet rules, DSC in percent, HD95 in voxels: "
             f"{_MARK}"
         ),
-        "columns": SYNAPSE_COLUMNS,
-        "rows": SYNAPSE_ROWS,
-        "note": (
+        columns=SYNAPSE_COLUMNS,
+        rows=SYNAPSE_ROWS,
+        note=(
             "The printed DSC of HiFormer-B and DAE-Former is not the mean of their printed organs "
             "(80.33 and 82.64)."
         ),
-    },
+    ),
 }
 REFERENCES["btcv"] = REFERENCES["synapse"]  # the same scans, before TransUNet's preprocessing
 
 
-def reference_for(format: str) -> dict[str, Any] | None:
-    """Return the paper's results on a data format, or None where the paper has none.
-
-    Returns:
-        The `reference` of summary.json: `title`, `columns`, `rows` (a network's name, then one
-        number a column) and `note`. A copy: changing it changes nothing here.
-    """
-    found = REFERENCES.get(format)
-    if found is None:
-        return None
-    return {
-        **found,
-        "columns": list(found["columns"]),
-        "rows": [list(row) for row in found["rows"]],
-    }
+def reference_for(format: str) -> PublishedResults | None:
+    """Return the paper's results on a data format, or None where the paper has none."""
+    return REFERENCES.get(format)

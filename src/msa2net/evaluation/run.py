@@ -23,8 +23,8 @@ from msa2net.evaluation.examples import (
 )
 from msa2net.evaluation.model_card import write_card
 from msa2net.evaluation.published_results import reference_for
+from msa2net.evaluation.schema import Hashes, Origin, ScoredData, ScoredModel, Summary
 from msa2net.evaluation.summary import (
-    About,
     LabelsHash,
     build_summary,
     hash_of_names,
@@ -69,7 +69,7 @@ def evaluate_run(
     device: str = "auto",
     failed_distance: FailedDistance = "diagonal",
     progress: CaseProgress | None = None,
-) -> dict[str, Any]:
+) -> Summary:
     """Score a run on a split of the data it was trained on, or of other data.
 
     Writes `evaluation/` in the run folder, of other splits than test `evaluation-val/` and
@@ -88,7 +88,7 @@ def evaluate_run(
         progress: wraps the cases and their number, to show a bar.
 
     Returns:
-        The content of `summary.json`; infinite distances are floats.
+        The scores and where they come from, also as a pandas table; see `Summary`.
 
     Raises:
         ConfigError: no such way to count a failure's distance, or memory is too small.
@@ -108,7 +108,7 @@ def _evaluate(
     device: str,
     failed_distance: FailedDistance,
     progress: CaseProgress | None,
-) -> dict[str, Any]:
+) -> Summary:
     """Score a run that no other process writes into; see `evaluate_run`."""
     facts = read_facts(run)
     store = _data_of_run(run) if data is None else prepare(data)
@@ -128,11 +128,14 @@ def _evaluate(
         else None
     )
     rows = score_cases(predictor, store, ids, progress, failed_distance, hashes, patterns, monitor)
-    about = _about_run(run, split, predictor, store, hashes)
-    about["note"] = " ".join(describe_systematic_errors(patterns, rows, store.label_names)) or None
-    summary = build_summary(rows, store.label_names, store.kind, protocols, failed_distance, about)
-    summary |= {"trust": summarise_assessments(monitor, facts.reference_ranges)}
-    write_evaluation(run / EVALUATIONS[split], summary, rows, _examples(predictor, store, rows))
+    origin = _origin(run, split, predictor, store, hashes).model_copy(
+        update={
+            "note": " ".join(describe_systematic_errors(patterns, rows, store.label_names)) or None,
+            "trust": summarise_assessments(monitor, facts.reference_ranges),
+        }
+    )
+    summary = build_summary(rows, store.label_names, store.kind, protocols, failed_distance, origin)
+    write_evaluation(run / EVALUATIONS[split], summary, _examples(predictor, store, rows))
     write_card(run)
     return summary
 
@@ -158,39 +161,34 @@ def _batch_slices(run: Path) -> int:
     return Config.model_fields["batch_slices"].get_default()
 
 
-def _about_run(
+def _origin(
     run: Path, split: str, predictor: Predictor, store: Store, hashes: dict[str, LabelsHash]
-) -> About:
+) -> Origin:
     facts = read_facts(run)
     same_data = store.hash == facts.data.get("hash")
     flattering, selection = _selection(facts.training, split, same_data)
     weights = sha256(run / WEIGHTS_FILE)
-    return {
-        "source": "run",
-        "split": split,
-        "model": {
-            "name": facts.network.name,
-            "parameters": sum(p.numel() for p in predictor.model.parameters()),
-            "weights_sha256": weights,
-        },
-        "data": {
-            "format": store.format,
-            "hash": store.hash,
-            "same_as_training": same_data,
-        },
-        "versions": software_versions(),
-        "selection": selection,
-        "flattering": flattering,
-        "note": None,
-        "hashes": {
-            "predictions": hashes["predictions"].hexdigest(),
-            "labels": hashes["labels"].hexdigest(),
-            "weights": weights,
-            "split": hash_of_names(store.ids(split)),
-        },
+    return Origin(
+        source="run",
+        split=split,
+        model=ScoredModel(
+            name=facts.network.name,
+            parameters=sum(p.numel() for p in predictor.model.parameters()),
+            weights_sha256=weights,
+        ),
+        data=ScoredData(format=store.format, hash=store.hash, same_as_training=same_data),
+        versions=software_versions(),
+        selection=selection,
+        flattering=flattering,
+        hashes=Hashes(
+            predictions=hashes["predictions"].hexdigest(),
+            labels=hashes["labels"].hexdigest(),
+            weights=weights,
+            split=hash_of_names(store.ids(split)),
+        ),
         # The paper's table is of eight organs; BTCV's own thirteen do not compare with it.
-        "reference": None if store.encoding == "btcv" else reference_for(store.format),
-    }
+        reference=None if store.encoding == "btcv" else reference_for(store.format),
+    )
 
 
 def _selection(training: dict[str, Any], split: str, same_data: bool) -> tuple[bool, str | None]:

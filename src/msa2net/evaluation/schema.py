@@ -1,70 +1,29 @@
-"""The summary that `evaluate` writes as a plain dict, as checked objects; more is not shown."""
+"""`Summary`: what an evaluation found, checked and frozen; the content of summary.json."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
-from msa2net.metrics.protocol import Outcome
+from msa2net.errors import Msa2NetError
+from msa2net.metrics.protocol import CaseRow, FailedDistance
+from msa2net.metrics.scores import Frozen, IntervalMethod, ProtocolScores, WorstCase
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-class _Layout(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
-
-
-class MetricValue(_Layout):
-    """One metric of one class under one protocol; see `msa2net.metrics.summarise`.
-
-    What follows `false_positives` came with schema 2; `interval` is that of the mean.
-    """
-
-    mean: float | None
-    median: float | None
-    n: int
-    missed: int
-    false_positives: int
-    not_applicable: int | None = None
-    lower_quartile: float | None = None
-    upper_quartile: float | None = None
-    interval: tuple[float, float] | None = None
-    warning: str | None = None
+_ABOUT_A_CASE = ("case", "class", "group", "outcome")
+_NO_METRICS = (*_ABOUT_A_CASE, "outcome_transunet", "flags", "suspicion", "tp", "fp", "fn", "tn")
 
 
-class ProtocolScores(_Layout):
-    """The scores under one protocol; see `msa2net.metrics.summarise`.
-
-    Attributes:
-        mean_interval: metric → interval of the mean over classes; {} before schema 2.
-        mean_warning: metric → why it has none, or what is wrong with it.
-    """
-
-    title: str
-    unit: str
-    rules: list[tuple[str, str]]
-    classes: dict[str, dict[str, MetricValue]]
-    mean: dict[str, float | None]
-    mean_over: dict[str, int]
-    mean_interval: dict[str, tuple[float, float] | None] = {}
-    mean_warning: dict[str, str | None] = {}
-
-    @property
-    def missed(self) -> int:
-        """Missed objects of all classes."""
-        return sum(figures["dice"].missed for figures in self.classes.values())
-
-    @property
-    def false_positives(self) -> int:
-        """False positives of all classes."""
-        return sum(figures["dice"].false_positives for figures in self.classes.values())
-
-
-class GroupScores(_Layout):
+class GroupScores(Frozen):
     """The scores of one group of cases, for example of one phase of the heart."""
 
     cases: int
     protocols: dict[str, ProtocolScores]
 
 
-class ScoredModel(_Layout):
+class ScoredModel(Frozen):
     """The network that was evaluated."""
 
     name: str
@@ -72,20 +31,21 @@ class ScoredModel(_Layout):
     weights_sha256: str
 
 
-class LeftOut(_Layout):
-    """What one of two folders has and the other has not."""
+class LeftOut(Frozen):
+    """What one of two folders has and the other has not: how many, of how many, the first names."""
 
     cases: int
     of: int
-    first: list[str]
+    first: tuple[str, ...]
 
 
-class ScoredData(_Layout):
+class ScoredData(Frozen):
     """The data it was evaluated on.
 
     Attributes:
         same_as_training: None of folders, of whose training nothing is known.
         predictions, labels: names of the two folders; None of a run.
+        missing: labels without a prediction, scored as if it were empty; None of a run.
         left_out: side → what was not scored; None where all of both folders was to be.
     """
 
@@ -94,43 +54,17 @@ class ScoredData(_Layout):
     same_as_training: bool | None
     predictions: str | None = None
     labels: str | None = None
+    missing: int | None = None
     left_out: dict[str, LeftOut] | None = None
 
 
-class Compared(_Layout):
-    """What is left out of a data set, of whatever was scored."""
+class Hashes(Frozen):
+    """SHA-256 of what the scores come from, as hexadecimal digits; None where there is none.
 
-    left_out: dict[str, LeftOut] | None = None
-
-
-class Notes(_Layout):
-    """What of a summary must be known where its scores are compared with others."""
-
-    cases: int = 0
-    data: Compared | None = None
-    selection: str | None = None
-    flattering: bool = False
-
-
-class Intervals(_Layout):
-    """How the intervals were made."""
-
-    level: float
-    resamples: int
-    seed: int
-    method: str
-
-
-class WorstCase(_Layout):
-    """A case of the list of worst ones."""
-
-    case: str
-    dice: float
-    outcome: Outcome
-
-
-class Hashes(_Layout):
-    """SHA-256 of what the scores come from, as hexadecimal digits; None where there is none."""
+    Of a run: `predictions` and `labels` over case id, shape and label array of every case,
+    `weights` the file's. Of folders: over the name and the file of every case. `split` is over
+    the names of the cases.
+    """
 
     predictions: str | None = None
     labels: str | None = None
@@ -138,7 +72,7 @@ class Hashes(_Layout):
     split: str | None = None
 
 
-class FlaggedCase(_Layout):
+class FlaggedCase(Frozen):
     """A case to look at first."""
 
     case: str
@@ -146,21 +80,34 @@ class FlaggedCase(_Layout):
     flags: str
 
 
-class Calibration(_Layout):
-    """Confidences beside the truth; see `evaluation.trust`."""
+class Calibration(Frozen):
+    """Confidences beside the ground truth.
+
+    Attributes:
+        error: expected calibration error over all pixels that the network was shown.
+        points: mean confidence, accuracy and share of the pixels of each bin that holds any.
+    """
 
     error: float | None
-    points: list[tuple[float, float, float]]
+    points: tuple[tuple[float, float, float], ...]
 
 
-class AssessmentSummary(_Layout):
-    """How far answers are to be trusted; see `evaluation.trust`."""
+class AssessmentSummary(Frozen):
+    """The flags and the calibration of a run on the evaluated cases.
+
+    Attributes:
+        target: share of clean cases that may be flagged.
+        val_cases: that the limits come from.
+        first: the most suspicious flagged cases.
+        reasons: criterion → cases, most frequent first.
+        before, after: division by the temperature.
+    """
 
     cases: int
     flagged: int
     target: float
     val_cases: int
-    first: list[FlaggedCase]
+    first: tuple[FlaggedCase, ...]
     reasons: dict[str, int]
     temperature: float
     temperature_reason: str = ""
@@ -168,65 +115,142 @@ class AssessmentSummary(_Layout):
     after: Calibration
 
 
-class Reference(_Layout):
-    """The paper's own results on such data."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[str | float]]
-    note: str
-
-
-class Summary(_Layout):
-    """The content of summary.json, schema 1 or 2; what came with 2 has a default.
-
-    An infinite figure is the text "Infinity" in the file.
+class PublishedResults(Frozen):
+    """The paper's own results on such data.
 
     Attributes:
-        split: train, val or test; None of folders.
-        model: None of folders.
-        groups: group → the scores of its cases; none where cases have no groups.
-        selection: a sentence on how the weights were chosen.
-        flattering: the scored cases themselves chose them, so the scores flatter.
-        source: a run, or two folders of masks.
-        intervals: how they were made; None where there are none.
-        worst: class → its worst cases under the standard protocol, worst first.
-        note: what else a reader must know.
-        trust: None of folders, and of a run that does not know what is usual.
+        rows: a network's name, then one number a column.
     """
 
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | float, ...], ...]
+    note: str = ""
+
+
+class Origin(Frozen):
+    """Where scores come from.
+
+    Attributes:
+        source: a run, or two folders of masks.
+        split: train, val or test; None of folders.
+        model: None of folders.
+        versions: of the software that scored.
+        selection: a sentence on how the weights were chosen.
+        flattering: the scored cases themselves chose them, so the scores flatter.
+        note: what else a reader must know.
+        reference: None where the paper has no results on such data.
+        trust: None of folders, and of a run without reference ranges.
+    """
+
+    source: Literal["run", "folders"] = "run"
     split: str | None
-    cases: int
-    label_names: tuple[str, ...]
-    image_kind: str
     model: ScoredModel | None
     data: ScoredData
     versions: dict[str, str]
-    protocols: dict[str, ProtocolScores]
-    reference: Reference | None
-    groups: dict[str, GroupScores] | None = None
+    hashes: Hashes = Hashes()
     selection: str | None = None
     flattering: bool = False
-    source: Literal["run", "folders"] = "run"
-    intervals: Intervals | None = None
-    worst: dict[str, list[WorstCase]] = {}
-    hashes: Hashes = Hashes()
     note: str | None = None
+    reference: PublishedResults | None
     trust: AssessmentSummary | None = None
+
+
+class Summary(Origin):
+    """The scores of an evaluation under every protocol, and where they come from.
+
+    Attributes:
+        cases: how many were scored.
+        label_names: one name per class, background first.
+        image_kind: photograph or volume.
+        failed_distance: what a distance counts where a class failed; None before schema 2.
+        intervals: how they were made; None where there are none.
+        protocols: name → scores; with two, the standard one first.
+        worst: class → its worst cases under the standard protocol, worst first.
+        groups: group → the scores of its cases; none where cases have no groups.
+    """
+
+    cases: int
+    label_names: tuple[str, ...]
+    image_kind: str
+    failed_distance: FailedDistance | None = None
+    intervals: IntervalMethod | None = None
+    protocols: dict[str, ProtocolScores]
+    worst: dict[str, tuple[WorstCase, ...]] = Field({})
+    groups: Annotated[dict[str, GroupScores], BeforeValidator(lambda own: own or {})] = Field({})
+
+    _rows: tuple[CaseRow, ...] | None = PrivateAttr(None)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes without the background."""
+        return self.label_names[1:]
+
+    @property
+    def standard(self) -> ProtocolScores | None:
+        """The scores under the standard protocol; None where another one alone was asked for."""
+        return self.protocols.get("standard")
+
+    @property
+    def rows(self) -> tuple[CaseRow, ...]:
+        """One row per case and class, as in cases.csv.
+
+        Raises:
+            Msa2NetError: the summary was read from a file, which has no cases.
+        """
+        if self._rows is None:
+            raise Msa2NetError(
+                "a summary that was read from summary.json holds no cases; read them from the "
+                "cases.csv beside it with msa2net.metrics.summary.read_cases_csv, or evaluate again"
+            )
+        return self._rows
+
+    def with_rows(self, rows: Sequence[CaseRow]) -> "Summary":
+        """Return the same summary with the rows that its scores were taken from."""
+        summary = self.model_copy()
+        summary._rows = tuple(rows)
+        return summary
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """Return a pandas table with one row per case, class and metric.
+
+        Its columns are case, class, group, outcome, metric and value; what is not applicable is
+        NaN, and metrics that were not computed of any case are left out.
+
+        Raises:
+            Msa2NetError: pandas is not installed, or the summary was read from a file.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise Msa2NetError(
+                "a table of pandas needs pandas, which is not installed; install it with "
+                "`pip install pandas`"
+            ) from error
+        columns = [column for column in CaseRow.__annotations__ if column not in _NO_METRICS]
+        metrics = [m for m in columns if any(row.get(m) is not None for row in self.rows)]
+        return pd.DataFrame(
+            [
+                {**{key: row.get(key) for key in _ABOUT_A_CASE}, "metric": m, "value": row.get(m)}
+                for row in self.rows
+                for m in metrics
+            ],
+            columns=[*_ABOUT_A_CASE, "metric", "value"],
+        ).astype({"value": float})
 
     @model_validator(mode="after")
     def _every_class_has_every_metric(self) -> "Summary":
-        groups = (self.groups or {}).items()
         entries = [*self.protocols.items()]
         entries += [
-            (f"{n} of {g}", entry) for g, own in groups for n, entry in own.protocols.items()
+            (f"{name} of {group}", scores)
+            for group, own in self.groups.items()
+            for name, scores in own.protocols.items()
         ]
         for name, scores in entries:
-            for label in self.label_names[1:]:
-                figures = scores.classes.get(label, {})
-                if not {"dice"} <= scores.mean.keys() <= figures.keys():
+            for label in self.classes:
+                if not {"dice"} <= scores.mean.keys() <= scores.classes.get(label, {}).keys():
                     raise ValueError(f"protocol {name} lacks a figure of class {label!r}")
-        for group, own in groups:
+        for group, own in self.groups.items():
             if own.protocols.keys() != self.protocols.keys():
                 raise ValueError(f"group {group!r} was not scored by the same protocols")
         return self

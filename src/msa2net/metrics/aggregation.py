@@ -1,8 +1,8 @@
-"""The figures of each class under one protocol, and their intervals, from whole sets of rows."""
+"""The metric values of each class under one protocol, and their intervals, from sets of rows."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import numpy as np
 
@@ -14,21 +14,30 @@ from msa2net.metrics.bootstrap import (
     mean_intervals,
     pooled_intervals,
 )
-from msa2net.metrics.hypothesis_tests import applicable_scores, spread
+from msa2net.metrics.hypothesis_tests import Spread, applicable_scores, spread
 from msa2net.metrics.overlap import overlap_metrics
 from msa2net.metrics.protocol import CaseRow, Protocol, applicable
+from msa2net.metrics.scores import MetricValue
 
 Rows: TypeAlias = Mapping[str, Sequence[CaseRow]]  # class → one row a case
-Figures: TypeAlias = dict[str, dict[str, Any]]  # metric → figure
+Intervals: TypeAlias = Mapping[str, Interval]  # metric → interval
 
 _COUNTS = ("tp", "fp", "fn", "tn")
+_NO_INTERVAL = Interval(None, None)
 
 
-def class_metrics(by_class: Rows, protocol: Protocol) -> dict[str, Figures]:
-    """Return class → metric → figure, as `summarise` describes it, but for the intervals."""
-    pooled = protocol.aggregation == "pooled"
+def class_metrics(
+    by_class: Rows, protocol: Protocol, intervals: Mapping[str, Intervals]
+) -> dict[str, dict[str, MetricValue]]:
+    """Return class → metric → value.
+
+    Args:
+        by_class: the rows of every class.
+        protocol: by which they are aggregated.
+        intervals: class → metric → interval, from `class_intervals`; {} without any.
+    """
     return {
-        label: _pooled_figures(rows, protocol) if pooled else _per_case_figures(rows, protocol)
+        label: _class_values(rows, protocol, intervals.get(label, {}))
         for label, rows in by_class.items()
     }
 
@@ -52,29 +61,44 @@ def class_intervals(
     return named, dict(zip(metrics, of_means, strict=True))
 
 
-def _per_case_figures(rows: Sequence[CaseRow], protocol: Protocol) -> Figures:
-    failures = _failures(rows, protocol)
-    return {
-        metric: {**spread(_scores(rows, metric, protocol)), **failures}
-        for metric in protocol.metrics
-    }
+def _class_values(
+    rows: Sequence[CaseRow], protocol: Protocol, intervals: Intervals
+) -> dict[str, MetricValue]:
+    outcomes = Counter(protocol.outcome(row) for row in rows)  # of the masks that it scores
+    spreads = (
+        _pooled(rows, protocol)
+        if protocol.aggregation == "pooled"
+        else {metric: spread(_scores(rows, metric, protocol)) for metric in protocol.metrics}
+    )
+    values = {}
+    for metric, own in spreads.items():
+        ends, warning = intervals.get(metric, _NO_INTERVAL)
+        values[metric] = MetricValue(
+            **own,
+            missed=outcomes["missed"],
+            false_positives=outcomes["false_positive"],
+            interval=ends,
+            warning=warning,
+        )
+    return values
 
 
-def _pooled_figures(rows: Sequence[CaseRow], protocol: Protocol) -> Figures:
+def _pooled(rows: Sequence[CaseRow], protocol: Protocol) -> dict[str, Spread]:
     pooled = overlap_metrics(**{name: sum(_count(row, name) for row in rows) for name in _COUNTS})
-    failures = _failures(rows, protocol)
-    figures: Figures = {}
+    spreads: dict[str, Spread] = {}
     for metric in protocol.metrics:
         value = applicable(pooled[metric])
         n = 0 if value is None else len(rows)  # every case's pixels are in it, or none are
-        figures[metric] = {
+        spreads[metric] = {
             "n": n,
             "not_applicable": len(rows) - n,
             "mean": value,
-            **dict.fromkeys(("sd", "lower_quartile", "median", "upper_quartile")),
-            **failures,
+            "sd": None,
+            "lower_quartile": None,
+            "median": None,
+            "upper_quartile": None,
         }
-    return figures
+    return spreads
 
 
 def _per_case_intervals(
@@ -120,9 +144,3 @@ def _scores(rows: Sequence[CaseRow], metric: str, protocol: Protocol) -> list[fl
 
 def _count(row: CaseRow, name: str) -> int:
     return cast("int", row.get(name))
-
-
-def _failures(rows: Sequence[CaseRow], protocol: Protocol) -> dict[str, int]:
-    """Count those of the masks that the protocol scores."""
-    outcomes = Counter(protocol.outcome(row) for row in rows)
-    return {"missed": outcomes["missed"], "false_positives": outcomes["false_positive"]}

@@ -31,11 +31,12 @@ def run_facts(run: RunContent) -> list[tuple[str, str]]:
 
 
 def _score_tiles(summary: Summary) -> list[tuple[str, str, str]]:
-    scores = summary.protocols.get("standard")
+    scores = summary.standard
     mean = scores.mean["dice"] if scores else None
     if scores is None or mean is None:
         return []
-    failures = f"missed: {scores.missed:,}, false positives: {scores.false_positives:,}"
+    counts = scores.counts()
+    failures = f"missed: {counts.missed:,}, false positives: {counts.false_positives:,}"
     interval = format_interval("dice", scores.mean_interval.get("dice"))
     between = f"95 % interval {interval}; " if interval else ""
     tiles = [(f"{mean:.3f}", "mean Dice", f"standard protocol; {between}{failures}")]

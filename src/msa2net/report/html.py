@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.display import PALETTE
-from msa2net.evaluation.schema import Reference, Summary
+from msa2net.evaluation.schema import PublishedResults
 from msa2net.evaluation.tables.model import reference_rows, selection_note, subset_note
 from msa2net.files import write_text
 from msa2net.inference.run_folder import EVALUATIONS
@@ -79,8 +79,8 @@ def write_report(run: Path, out: Path | None = None, *, split: str = "test") -> 
         facts=run_facts(content),
         curves=_curves(content),
         averaged=any(_has_average(row) for row in content.epochs),
-        selection=_selection(content.summary),
-        subset=subset_note(content.summary.model_dump()) if content.summary else "",
+        selection=selection_note(content.summary) if content.summary else (False, ""),
+        subset=subset_note(content.summary) if content.summary else "",
         scores=score_tables(content.summary) if content.summary else None,
         trust=calibration_part(content.summary.trust) if content.summary else None,
         worst=worst_tables(content.summary),
@@ -136,11 +136,6 @@ def _curves(run: RunContent) -> list[tuple[str, str, str]]:
 
 def _has_average(row: Mapping[str, float | None]) -> bool:
     return any(row.get(f"average_{split}_dice") is not None for split in ("val", "test"))
-
-
-def _selection(summary: Summary | None) -> tuple[bool, str]:
-    """Whether the way the weights were chosen needs a warning, and a sentence that says it."""
-    return (False, "") if summary is None else selection_note(summary.model_dump())
 
 
 def _strips(run: RunContent) -> list[dict[str, Any]]:
@@ -252,7 +247,7 @@ def _reduced(example: Example) -> Example:
     )
 
 
-def _reference(reference: Reference | None) -> dict[str, Any] | None:
+def _reference(reference: PublishedResults | None) -> dict[str, Any] | None:
     if reference is None:
         return None
     return {**reference.model_dump(), "rows": reference_rows(reference.rows)}

@@ -20,7 +20,7 @@ from msa2net.data.io.hdf5_npz import read_npz
 from msa2net.errors import DataError
 from msa2net.evaluation.examples import MAX_EXAMPLE_BYTES, RANKS
 from msa2net.evaluation.schema import Summary
-from msa2net.evaluation.summary import read_layout
+from msa2net.evaluation.summary import read_summary
 from msa2net.inference.run_folder import (
     CONFIG_FILE,
     EVALUATIONS,
@@ -125,7 +125,7 @@ def read_run(run: Path, split: str = "test") -> RunContent:
     model = read_facts(run) if model_path.is_file() else None
     epochs = _read_epochs(metrics) if metrics.is_file() else []
     summary_path = evaluation / SUMMARY_FILE
-    summary = read_layout(summary_path) if summary_path.is_file() else None
+    summary = read_summary(summary_path) if summary_path.is_file() else None
     rows = read_cases_csv(cases) if cases.is_file() else []
     examples = [path for path in evaluation.glob("examples/*.npz") if _rank(path) in RANKS]
     return RunContent(

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from msa2net.evaluation.schema import MetricValue, ProtocolScores, Summary
+from msa2net.evaluation.schema import Summary
 from msa2net.evaluation.tables.model import (
     DISTANCES,
     format_metric,
@@ -19,6 +19,7 @@ from msa2net.metrics.protocol import (
     all_rules,
     differing_rules,
 )
+from msa2net.metrics.scores import MetricValue, ProtocolScores
 
 METRICS = {
     "dice": "Dice",
@@ -90,8 +91,7 @@ def score_tables(summary: Summary) -> dict[str, Any] | None:
     shown = [summary.protocols[name] for name in names]
     if not shown:
         return None
-    classes = [scores.model_dump()["classes"] for scores in shown]
-    metrics = shown_metrics(summary.image_kind, classes, METRICS)
+    metrics = shown_metrics(summary.image_kind, shown, METRICS)
     distances = any(metric in DISTANCES for metric in metrics)
     standard = summary.protocols.get("standard")
     protocols = [_main_table(scores, metrics, median=True) for scores in shown]
@@ -165,7 +165,7 @@ def _main_table(scores: ProtocolScores, metrics: list[str], *, median: bool) -> 
             *_counts(dice.n, dice.not_applicable, dice.missed, dice.false_positives),
         ]
 
-    means = _mean_row(scores, ["dice", *distances])
+    means, sums = _mean_row(scores, ["dice", *distances]), scores.counts()
     return {
         "title": scores.title,
         "unit": scores.unit,
@@ -174,12 +174,7 @@ def _main_table(scores: ProtocolScores, metrics: list[str], *, median: bool) -> 
         "rows": {label: cells(figures) for label, figures in scores.classes.items()},
         "mean": [
             *(means[0], *([("", "")] if median else []), *means[1:]),
-            *_counts(
-                _sum_of_n(scores, "dice"),
-                _not_applicable(scores),
-                scores.missed,
-                scores.false_positives,
-            ),
+            *_counts(sums.n, sums.not_applicable, sums.missed, sums.false_positives),
         ],
         "partial": partial_means(
             scores.mean_over, len(scores.classes), {name: METRICS[name] for name in metrics}
@@ -190,7 +185,7 @@ def _main_table(scores: ProtocolScores, metrics: list[str], *, median: bool) -> 
 
 def _group_tables(summary: Summary, names: list[str], metrics: list[str]) -> list[dict[str, Any]]:
     """One table a protocol, in which the groups of cases stand side by side."""
-    groups = summary.groups or {}
+    groups = summary.groups
     tables = []
     for name in names if groups else []:
         views = [
@@ -245,9 +240,9 @@ def _mean_cell(metric: str, figure: MetricValue, n: int) -> Cell:
 
 def _mean_row(scores: ProtocolScores, metrics: list[str]) -> list[Cell]:
     """As `_mean_cell`, the numbers of cases added up over the classes."""
-    n = _sum_of_n(scores, "dice")
+    n = scores.counts().n
     return [
-        _cell(name, scores.mean[name], scores.mean_interval.get(name), _sum_of_n(scores, name), n)
+        _cell(name, scores.mean[name], scores.mean_interval.get(name), scores.counts(name).n, n)
         for name in metrics
     ]
 
@@ -261,18 +256,8 @@ def _cell(
     return format_metric(metric, mean), ", ".join(filter(None, small))
 
 
-def _sum_of_n(scores: ProtocolScores, metric: str) -> int:
-    return sum(figures[metric].n for figures in scores.classes.values())
-
-
 def _counts(*counts: int | None) -> list[Cell]:
     return [("" if count is None else f"{count:,}", "") for count in counts]
-
-
-def _not_applicable(scores: ProtocolScores) -> int | None:
-    counts = [figures["dice"].not_applicable for figures in scores.classes.values()]
-    known = [count for count in counts if count is not None]
-    return sum(known) if known else None
 
 
 def _warnings(scores: ProtocolScores, metrics: list[str]) -> list[str]:

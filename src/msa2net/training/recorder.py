@@ -312,8 +312,8 @@ def _table_columns(
     if not rows:
         return dict.fromkeys([f"{split}_dice", *(f"{split}_dice_{name}" for name in names[1:])])
     summary = summarise(rows, names, "standard", intervals=False)
-    dice = {name: figures["dice"]["mean"] for name, figures in summary["classes"].items()}
-    columns = {f"{split}_dice": summary["mean"]["dice"]}
+    dice = {name: values["dice"].mean for name, values in summary.classes.items()}
+    columns = {f"{split}_dice": summary.mean["dice"]}
     columns |= {f"{split}_dice_{name}": value for name, value in dice.items()}
     # Checkpoints hold plain numbers, no numpy ones.
     return {name: None if value is None else float(value) for name, value in columns.items()}

@@ -215,7 +215,7 @@ def test_endings_of_masks_are_known_in_every_place(tmp_path: Path, ending: str):
         mask = tmp_path / "masks" / f"{index}.png"
         mask.rename(mask.with_name(f"{index}{ending.upper()}.PNG"))
     assert [case.id for case in prepare(data).cases] == ["0", "1", "2"]
-    assert msa2net.evaluate(tmp_path / "masks", tmp_path / "masks", data.labels)["cases"] == 3
+    assert msa2net.evaluate(tmp_path / "masks", tmp_path / "masks", data.labels).cases == 3
     isic = tmp_path / "isic"
     for folder, other in (("images", isic2018.IMAGES), ("masks", isic2018.MASKS)):
         shutil.copytree(tmp_path / folder, isic / other)
@@ -234,7 +234,7 @@ def test_class_lists_lie_among_the_masks_or_beside_them(tmp_path: Path):
     for place in (masks, tmp_path):
         (place / "labels.txt").write_text("background\nspot\n")
         assert prepare(data).label_names == ("background", "spot")
-        assert msa2net.evaluate(masks, masks)["label_names"] == ["background", "spot"]
+        assert msa2net.evaluate(masks, masks).label_names == ("background", "spot")
     (masks / "labels.txt").write_text("background\nother\n")
     for use in (lambda: prepare(data), lambda: msa2net.evaluate(masks, masks)):
         with pytest.raises(DataError, match="labels.txt name different classes; remove one of"):

@@ -6,7 +6,6 @@ that the figures of a class stand below each other.
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -14,6 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from msa2net.evaluation.schema import GroupScores, PublishedResults, Summary
 from msa2net.evaluation.tables.markdown import escaped, lay_out
 from msa2net.evaluation.tables.model import (
     ALL_COUNT_HEADINGS,
@@ -46,6 +46,9 @@ from msa2net.evaluation.tables.rows import (
     spread_table,
     worst_table,
 )
+from msa2net.evaluation.tables.rows import (
+    Table as TextTable,
+)
 from msa2net.metrics.bootstrap import FEW
 from msa2net.metrics.protocol import DISTANCE_FAILED, all_rules
 from msa2net.text import all_printable, folded_name
@@ -58,24 +61,21 @@ _SPREAD_LEGEND = (
 )
 
 
-def markdown_table(summary: dict[str, Any]) -> str:
+def markdown_table(summary: Summary) -> str:
     """Write a summary as Markdown: scores, groups, rules that differ, the paper's own numbers.
-
-    Args:
-        summary: the content of summary.json, of any version.
 
     Returns:
         The whole of table.md. A figure over other cases than the line's `n` has its own n in
         brackets.
     """
     names, scores, metrics = shown(summary)
-    classes = summary["label_names"][1:]
+    classes = summary.classes
     warning, selection = selection_note(summary)
     parts = [
         f"# {escaped(heading(summary))}",
         *([f"**Warning:** {escaped(subset)}"] if (subset := subset_note(summary)) else []),
         *([("**Warning:** " if warning else "") + escaped(selection)] if selection else []),
-        *([escaped(summary["note"])] if summary.get("note") else []),
+        *([escaped(summary.note)] if summary.note else []),
         _explanation(metrics),
         _markdown_scores(classes, scores, ("class", "protocol"), metrics),
         *map(escaped, notes(classes, scores, metrics)),
@@ -91,28 +91,23 @@ def markdown_table(summary: dict[str, Any]) -> str:
     rules = differing(scores, metrics)
     if rules:
         parts += ["## Rules that differ", lay_out(["situation", *names], rules)]
-    every = all_rules(
-        [entry["rules"] for entry in scores.values()], distances=has_distances(metrics)
-    )
+    every = all_rules([entry.rules for entry in scores.values()], distances=has_distances(metrics))
     parts += ["## All rules", lay_out(["situation", *names], every)]
-    parts += _markdown_reference(summary.get("reference"))
+    parts += _markdown_reference(summary.reference)
     parts.append(f"*{DISCLAIMER}*")
     return "\n\n".join(parts) + "\n"
 
 
-def console_table(summary: dict[str, Any]) -> RenderableType:
+def console_table(summary: Summary) -> RenderableType:
     """Make a summary ready for `rich.print`: scores, rules that differ, the paper's own result.
 
     Groups are shown under the standard protocol, with Dice and distances only; intervals and
     quartiles under the standard protocol, of the Dice only. Meant for a terminal of 80 columns or
     more.
-
-    Args:
-        summary: the content of summary.json, of any version.
     """
-    summary = all_printable(summary)
+    summary = Summary.model_validate(all_printable(summary.model_dump()))
     names, scores, metrics = shown(summary)
-    classes = summary["label_names"][1:]
+    classes = summary.classes
     warning, selection = selection_note(summary)
     parts: list[RenderableType] = [Text(heading(summary), style="bold")]
     if subset := subset_note(summary):
@@ -120,8 +115,8 @@ def console_table(summary: dict[str, Any]) -> RenderableType:
     if selection:
         text = f"Warning: {selection}" if warning else selection
         parts.append(Text(text, style="bold yellow" if warning else ""))
-    if summary.get("note"):
-        parts.append(Text(summary["note"]))
+    if summary.note:
+        parts.append(Text(summary.note))
     parts += [
         _console_scores(score_lines(classes, scores, metrics), "protocol", metrics),
         Text(_console_legend(metrics, len(classes) > 1), style="dim"),
@@ -129,17 +124,17 @@ def console_table(summary: dict[str, Any]) -> RenderableType:
         *(Text(sentence) for sentence in other_n(classes, scores, metrics)),
     ]
     parts += _console_spread(summary)
-    groups = summary.get("groups") or {}
+    groups = summary.groups
     if groups and names:
-        entries: Entries = {(g,): own["protocols"][names[0]] for g, own in groups.items()}
+        entries: Entries = {(g,): own.protocols[names[0]] for g, own in groups.items()}
         few = [metric for metric in metrics if metric in ("dice", *DISTANCES)]
         parts.append(Text(f"By group, {names[0]} protocol. {_group_sizes(groups)}"))
         parts.append(_console_scores(score_lines(classes, entries, few), "group", few))
     rules = differing(scores, metrics)
     if rules:
         parts.append(_console_rules(names, rules))
-    if summary.get("reference"):
-        parts.append(Text(_console_reference(summary["reference"], metrics)))
+    if summary.reference:
+        parts.append(Text(_console_reference(summary.reference, metrics)))
     parts.append(Text(DISCLAIMER, style="dim"))
     return Group(*(Padding(part, (0, 0, 1, 0)) for part in parts[:-1]), parts[-1])
 
@@ -162,22 +157,22 @@ def _console_legend(metrics: Sequence[str], mean: bool) -> str:
     )
 
 
-def _about_failures(summary: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
+def _about_failures(summary: Summary, metrics: Sequence[str]) -> list[str]:
     """Say what the distance of a failure counts, which decides a mean with failures in it."""
-    standard = summary["protocols"].get("standard")
-    counted = dict(standard["rules"]).get(DISTANCE_FAILED) if standard else None
+    standard = summary.standard
+    counted = dict(standard.rules).get(DISTANCE_FAILED) if standard else None
     if not counted or not has_distances(metrics):
         return []
     return [f"By the standard protocol the distance of a missed or false positive is {counted}."]
 
 
-def _about_intervals(summary: Mapping[str, Any], scores: Entries) -> list[str]:
+def _about_intervals(summary: Summary, scores: Entries) -> list[str]:
     """Say how intervals were made, which are of few cases, and why some are missing."""
     if not has_intervals(scores):
         return []
     how = "by bootstrap over cases"
-    if made := summary.get("intervals"):
-        how = f"a {made['method']}, {made['resamples']:,} resamples, seed {made['seed']}"
+    if made := summary.intervals:
+        how = f"a {made.method}, {made.resamples:,} resamples, seed {made.seed}"
     parts = [
         f"The 95 % interval of a mean ({how}) is about other cases, not about training the "
         "network again."
@@ -191,17 +186,16 @@ def _about_intervals(summary: Mapping[str, Any], scores: Entries) -> list[str]:
     return parts
 
 
-def _about_spread(summary: Mapping[str, Any], metrics: Sequence[str]) -> str:
+def _about_spread(summary: Summary, metrics: Sequence[str]) -> str:
     """Say of which protocol it is, and which intervals of a distance are missing."""
-    standard = summary["protocols"].get("standard") or {"classes": {}}
     distance = next((metric for metric in metrics if metric in DISTANCES), None)
-    said = interval_notes(standard, distance) if distance else []
+    said = interval_notes(summary.standard, distance) if summary.standard and distance else []
     return " ".join(["Standard protocol.", *(n for n in said if not n.startswith(FEW_CASES))])
 
 
-def _about_further(summary: Mapping[str, Any], distances: bool) -> str:
+def _about_further(summary: Summary, distances: bool) -> str:
     """Define the further figures in the words of the standard protocol's rules."""
-    rules = dict((summary["protocols"].get("standard") or {"rules": ()})["rules"])
+    rules = dict(summary.standard.rules if summary.standard else ())
     terms = {
         "distance: hd": "HD",
         "distance: hd95_directed_max": "HD95 directed max",
@@ -214,12 +208,12 @@ def _about_further(summary: Mapping[str, Any], distances: bool) -> str:
     return " ".join(["Standard protocol.", *words])
 
 
-def _group_sizes(groups: Mapping[str, Any]) -> str:
-    sizes = ((group, entry["cases"]) for group, entry in groups.items())
+def _group_sizes(groups: Mapping[str, GroupScores]) -> str:
+    sizes = ((group, entry.cases) for group, entry in groups.items())
     return ", ".join(f"{group}: {n} case{'' if n == 1 else 's'}" for group, n in sizes) + "."
 
 
-def _markdown_part(title: str, table: Any, words: str) -> list[str]:
+def _markdown_part(title: str, table: TextTable | None, words: str) -> list[str]:
     return [f"## {title}", escaped(words), lay_out(table.header, table.rows)] if table else []
 
 
@@ -237,34 +231,32 @@ def _markdown_scores(
     return lay_out([*names, *headings, *ALL_COUNT_HEADINGS], rows)
 
 
-def _markdown_groups(
-    summary: Mapping[str, Any], names: Sequence[str], metrics: Sequence[str]
-) -> list[str]:
+def _markdown_groups(summary: Summary, names: Sequence[str], metrics: Sequence[str]) -> list[str]:
     """One table a protocol, in which the groups of a class stand below each other."""
-    groups = summary.get("groups") or {}
+    groups = summary.groups
     parts = ["## By group", escaped(_group_sizes(groups))] if groups else []
     for name in names if groups else []:
-        entries: Entries = {(g,): own["protocols"][name] for g, own in groups.items()}
-        of_protocol = [m for m in metrics if m in summary["protocols"][name]["mean"]]
-        classes = summary["label_names"][1:]
+        entries: Entries = {(g,): own.protocols[name] for g, own in groups.items()}
+        of_protocol = [m for m in metrics if m in summary.protocols[name].mean]
+        classes = summary.classes
         parts += [
             f"### {name}",
             _markdown_scores(classes, entries, ("class", "group"), of_protocol),
         ]
         parts += map(escaped, notes(classes, entries, of_protocol))
-    sizes = [entry["cases"] for entry in groups.values()]
+    sizes = [entry.cases for entry in groups.values()]
     if min(sizes, default=FEW) < FEW and any("95 % interval" in part for part in parts):
         parts.append(f"{FEW_CASES}.")
     return parts
 
 
-def _markdown_reference(reference: Mapping[str, Any] | None) -> list[str]:
+def _markdown_reference(reference: PublishedResults | None) -> list[str]:
     if not reference:
         return []
-    rows = reference_rows(reference["rows"])
-    parts = ["## As printed in the paper, not measured here", f"{reference['title']}."]
-    parts.append(lay_out(["network", *reference["columns"]], rows))
-    return [*parts, reference["note"]] if reference.get("note") else parts
+    rows = reference_rows(reference.rows)
+    parts = ["## As printed in the paper, not measured here", f"{reference.title}."]
+    parts.append(lay_out(["network", *reference.columns], rows))
+    return [*parts, reference.note] if reference.note else parts
 
 
 def _console_scores(lines: Sequence[Line], name: str, metrics: Sequence[str]) -> Table:
@@ -289,35 +281,32 @@ def _console_scores(lines: Sequence[Line], name: str, metrics: Sequence[str]) ->
     return table
 
 
-def _console_spread(summary: Mapping[str, Any]) -> list[RenderableType]:
+def _console_spread(summary: Summary) -> list[RenderableType]:
     """The Dice under the standard protocol once more: interval, quartiles, the worst case."""
-    entry = summary["protocols"].get("standard")
-    if entry is None or "mean_interval" not in entry:
+    entry, worst = summary.standard, summary.worst
+    if entry is None or not entry.has_intervals:
         return []
-    worst = summary.get("worst") or {}
     table = _console_frame()
-    cases = {label: [one["case"] for one in own[:1]] for label, own in worst.items()}
-    width = _width_of_two(
-        summary["label_names"][1:], [one for own in cases.values() for one in own]
-    )
+    cases = {label: [one.case for one in own[:1]] for label, own in worst.items()}
+    width = _width_of_two(summary.classes, [one for own in cases.values() for one in own])
     table.add_column("class")
     for title in ("95 % interval", "Q1", "median", "Q3", "n/a"):
         table.add_column(title, justify="right", no_wrap=True)
     if worst:
         table.add_column("worst case")
-    for label in summary["label_names"][1:]:
-        figure = entry["classes"][label]["dice"]
-        quartiles = (figure[key] for key in ("lower_quartile", "median", "upper_quartile"))
-        cells = [format_interval("dice", figure["interval"])]
+    for label in summary.classes:
+        dice = entry.classes[label]["dice"]
+        quartiles = (dice.lower_quartile, dice.median, dice.upper_quartile)
+        cells = [format_interval("dice", dice.interval)]
         cells += [format_metric("dice", value) for value in quartiles]
-        cells.append(str(figure["not_applicable"]))
+        cells.append(str(dice.not_applicable))
         if worst:
             cells += [folded_name(one, width) for one in cases.get(label) or [NOT_APPLICABLE]]
         table.add_row(Text(folded_name(label, width)), *map(Text, cells))
-    if len(summary["label_names"]) > 2:
+    if len(summary.classes) > 1:
         table.add_section()
-        cells = [format_interval("dice", entry["mean_interval"]["dice"]), *[""] * 3]
-        cells.append(str(entry["mean_counts"]["dice"]["not_applicable"]))
+        cells = [format_interval("dice", entry.mean_interval["dice"]), *[""] * 3]
+        cells.append(str(entry.counts().not_applicable))
         table.add_row(*(Text(cell) for cell in ("mean", *cells)), style="bold")
     explained = _SPREAD_LEGEND.format(", case where it is lowest" if worst else "")
     said = [explained, *_about_intervals(summary, {("standard",): entry})]
@@ -346,11 +335,11 @@ def _console_frame() -> Table:
     return Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
 
 
-def _console_reference(reference: Mapping[str, Any], metrics: Sequence[str]) -> str:
+def _console_reference(reference: PublishedResults, metrics: Sequence[str]) -> str:
     """The paper's own network (the last row) in the figures we have too; table.md has it all."""
-    name, *figures = reference_rows(reference["rows"])[-1]
-    pairs = zip(reference["columns"], figures, strict=True)
+    name, *figures = reference_rows(reference.rows)[-1]
+    pairs = zip(reference.columns, figures, strict=True)
     known = {*HEADINGS.values(), *(["HD95"] if "hd95_voxels" in metrics else [])}
     ours = [f"{column} {figure}" for column, figure in pairs if column in known]
-    note = f"\n{reference['note']}" if reference.get("note") else ""
-    return f"{reference['title']}:\n{name}: {', '.join(ours)}{note}"
+    note = f"\n{reference.note}" if reference.note else ""
+    return f"{reference.title}:\n{name}: {', '.join(ours)}{note}"

@@ -3,9 +3,10 @@
 It needs the package booktabs and nothing else.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
+from msa2net.evaluation.schema import Summary
 from msa2net.evaluation.tables.model import (
     DISTANCES,
     HEADINGS,
@@ -17,8 +18,9 @@ from msa2net.evaluation.tables.model import (
     selection_note,
     subset_note,
 )
-from msa2net.evaluation.tables.rows import Entries, has_distances, shown, sum_of_n
+from msa2net.evaluation.tables.rows import Entries, has_distances, shown
 from msa2net.metrics.protocol import DISTANCE
+from msa2net.metrics.scores import ProtocolScores
 from msa2net.text import printable
 
 # The paper's abbreviations of the eight organs, in its order; class names in any spelling.
@@ -59,16 +61,13 @@ class _Column(NamedTuple):
     label: str | None = None
 
 
-def latex_table(summary: Mapping[str, Any]) -> str:
+def latex_table(summary: Summary) -> str:
     """Write a summary as a `tabular` for booktabs, one row a protocol.
 
     Eight organs of Synapse: mean Dice, HD95 in voxels, the Dice of each organ in the paper's
     order, Dice in percent. A single class of pictures: Dice, sensitivity, specificity and accuracy
     as fractions. Others: mean Dice, HD95 and, if there are several, the Dice of each class; of
     volumes in percent.
-
-    Args:
-        summary: the content of summary.json, of any version.
 
     Returns:
         The whole of table.tex: comments with the rules, n and intervals of each row, then the
@@ -94,10 +93,10 @@ def latex_table(summary: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _columns(summary: Mapping[str, Any], metrics: Sequence[str]) -> tuple[list[_Column], bool]:
+def _columns(summary: Summary, metrics: Sequence[str]) -> tuple[list[_Column], bool]:
     """Choose the columns, and whether shares are in percent, as the paper has it of volumes."""
-    labels = summary["label_names"][1:]
-    volumes = summary["image_kind"] == "volume"
+    labels = summary.classes
+    volumes = summary.image_kind == "volume"
     if not volumes and len(labels) == 1:
         shown_here = [metric for metric in _PAPER_OF_PICTURES if metric in metrics]
         return [_Column(HEADINGS[metric], metric) for metric in shown_here], False
@@ -117,29 +116,28 @@ def _columns(summary: Mapping[str, Any], metrics: Sequence[str]) -> tuple[list[_
     return [dice, *distances, *(classes if len(classes) > 1 else [])], volumes
 
 
-def _row_name(summary: Mapping[str, Any], protocol: str) -> str:
+def _row_name(summary: Summary, protocol: str) -> str:
     """Name what was scored, and the protocol."""
-    model, data = summary.get("model") or {}, summary.get("data") or {}
-    scored = model.get("name") or data.get("predictions")
+    scored = summary.model.name if summary.model else summary.data.predictions
     return ", ".join(filter(None, (scored, protocol)))
 
 
-def _cell(entry: Mapping[str, Any], column: _Column, in_percent: bool) -> str:
+def _cell(entry: ProtocolScores, column: _Column, in_percent: bool) -> str:
     if column.label is None:
-        value = entry["mean"].get(column.metric)
+        value = entry.mean.get(column.metric)
     else:
-        value = entry["classes"][column.label][column.metric]["mean"]
+        value = entry.classes[column.label][column.metric].mean
     return _escaped(_figure(column.metric, value, in_percent))
 
 
-def _figure(metric: str, value: float | str | None, in_percent: bool) -> str:
+def _figure(metric: str, value: float | None, in_percent: bool) -> str:
     if in_percent and metric not in DISTANCES and value is not None:
-        return f"{100 * float(value):.2f}"
+        return f"{100 * value:.2f}"
     return format_metric(metric, value)
 
 
 def _comments(
-    summary: Mapping[str, Any], scores: Entries, metrics: Sequence[str], in_percent: bool
+    summary: Summary, scores: Entries, metrics: Sequence[str], in_percent: bool
 ) -> Iterator[str]:
     """Say of each row by which rules, of how many cases and how sure; LaTeX skips these lines."""
     distances = has_distances(metrics)
@@ -151,21 +149,22 @@ def _comments(
     if selection:
         yield _comment(f"{'Warning: ' if warning else ''}{selection}")
     for (name,), entry in scores.items():
-        dice = [figures["dice"] for figures in entry["classes"].values()]
-        keys = ("n", "missed", "false_positives", "not_applicable")
-        counts = (sum(figure[key] for figure in dice) for key in keys)
-        text = "{} scores, {} missed, {} false positives, {} not applicable".format(*counts)
-        yield _comment(f"{name}: {entry['title']}. Cases times classes: {text}.")
+        dice = entry.counts()
+        text = (
+            f"{dice.n} scores, {dice.missed} missed, {dice.false_positives} false positives, "
+            f"{dice.not_applicable} not applicable"
+        )
+        yield _comment(f"{name}: {entry.title}. Cases times classes: {text}.")
         for metric in metrics:
-            n = sum_of_n(entry, metric)
-            if entry["mean"].get(metric) is not None and n != sum_of_n(entry, "dice"):
+            n = entry.counts(metric).n
+            if entry.mean.get(metric) is not None and n != dice.n:
                 yield _comment(f"{name}: the {HEADINGS[metric]} is a mean of {n} scores.")
-        interval = format_interval("dice", entry.get("mean_interval", {}).get("dice"))
+        interval = format_interval("dice", entry.mean_interval.get("dice"))
         if interval != NOT_APPLICABLE:
             yield _comment(f"{name}: the 95 % interval of the DSC is {interval} (as fractions).")
         for note in interval_notes(entry, "dice"):
             yield _comment(f"{name}: {note}")
-        for situation, counted in entry["rules"]:
+        for situation, counted in entry.rules:
             if distances or not situation.startswith(DISTANCE):
                 yield _comment(f"{name} counts: {situation}: {counted}")
 

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
 
+from msa2net.evaluation.schema import Summary
 from msa2net.metrics.bootstrap import FEW
 from msa2net.metrics.protocol import PUBLISHED, SURFACE_TOLERANCE
+from msa2net.metrics.scores import ProtocolScores
 from msa2net.text import listed
 
 # Metric → heading; a metric without one value in a shown protocol gets no column.
@@ -64,22 +65,16 @@ def shown_protocols(image_kind: str, present: Collection[str]) -> list[str]:
 
 
 def shown_metrics(
-    image_kind: str, protocols: Iterable[Mapping[str, Any]], metrics: Iterable[str]
+    image_kind: str, protocols: Iterable[ProtocolScores], metrics: Iterable[str]
 ) -> list[str]:
     """Keep the metrics worth a column for this kind of image: those with a value somewhere.
 
     Args:
         image_kind: photograph or volume.
-        protocols: the `classes` of each protocol: class → metric → figure with a `mean`.
+        protocols: the scores under each protocol.
         metrics: in the order of the columns; `dice` always stays.
     """
-    valued = {
-        metric
-        for classes in protocols
-        for figures in classes.values()
-        for metric, figure in figures.items()
-        if figure["mean"] is not None
-    }
+    valued = {metric for scores in protocols for metric in _valued(scores)}
     dropped = NOT_OF_VOLUMES if image_kind == "volume" else ()
     return [
         metric
@@ -88,18 +83,18 @@ def shown_metrics(
     ]
 
 
-def further_headings(classes: Mapping[str, Any]) -> dict[str, str]:
-    """Metric → heading of the table of further figures: those with a value in any class.
-
-    Args:
-        classes: of one protocol: class → metric → figure with a `mean`.
-    """
-    valued = {
+def _valued(scores: ProtocolScores) -> set[str]:
+    return {
         metric
-        for figures in classes.values()
-        for metric, figure in figures.items()
-        if figure["mean"] is not None
+        for values in scores.classes.values()
+        for metric, value in values.items()
+        if value.mean is not None
     }
+
+
+def further_headings(scores: ProtocolScores) -> dict[str, str]:
+    """Return metric → heading of the table of further metrics: those with a value in any class."""
+    valued = _valued(scores)
     in_mm = not valued.isdisjoint(_FURTHER_MM)
     every = (_FURTHER_MM if in_mm else _FURTHER_VOXELS) | _FURTHER
     return {metric: heading for metric, heading in every.items() if metric in valued}
@@ -140,19 +135,18 @@ def partial_means(
     ]
 
 
-def format_metric(metric: str, value: float | str | None) -> str:
+def format_metric(metric: str, value: float | None) -> str:
     """Write a figure: a distance with two decimals, a percentage with one, a share with four.
 
     Args:
         metric: whose figure it is.
-        value: None is not applicable; summary.json has an infinite one as the text `Infinity`.
+        value: None is not applicable.
     """
     if value is None:
         return NOT_APPLICABLE
-    number = float(value)
-    if math.isinf(number):
+    if math.isinf(value):
         return "∞"
-    return f"{number:+.1f}" if metric.endswith("_percent") else f"{number:.{_digits(metric)}f}"
+    return f"{value:+.1f}" if metric.endswith("_percent") else f"{value:.{_digits(metric)}f}"
 
 
 def format_interval(metric: str, ends: Sequence[float] | None) -> str:
@@ -162,23 +156,23 @@ def format_interval(metric: str, ends: Sequence[float] | None) -> str:
     return NOT_APPLICABLE.join(format_metric(metric, end) for end in ends)
 
 
-def interval_notes(entry: Mapping[str, Any], metric: str) -> list[str]:
+def interval_notes(scores: ProtocolScores, metric: str) -> list[str]:
     """Say which intervals of a protocol's entry rest on few cases, and which are missing and why.
 
     Args:
-        entry: of summary.json; without intervals there is nothing to say.
+        scores: under one protocol; without intervals there is nothing to say.
         metric: whose intervals are shown.
     """
     few: dict[str, list[str]] = {}
     none: dict[str, list[str]] = {}
-    for label, figures in entry["classes"].items():
-        figure = figures.get(metric, {})
-        if figure.get("interval"):
-            if figure["n"] < FEW:
-                few.setdefault(f"n = {figure['n']}", []).append(label)
-        elif figure.get("warning"):
-            none.setdefault(figure["warning"].removeprefix("no interval: "), []).append(label)
-    classes = len(entry["classes"])
+    for label, values in scores.classes.items():
+        value = values.get(metric)
+        if value and value.interval:
+            if value.n < FEW:
+                few.setdefault(f"n = {value.n}", []).append(label)
+        elif value and value.warning:
+            none.setdefault(value.warning.removeprefix("no interval: "), []).append(label)
+    classes = len(scores.classes)
     notes = [f"{FEW_CASES}, and even with {FEW}, 7 to 12 in 100 miss the true mean"] if few else []
     notes = [f"{note}: {_by_reason(few, classes)}." for note in notes]
     if none:
@@ -195,31 +189,30 @@ def _by_reason(classes_of: Mapping[str, Sequence[str]], total: int) -> str:
     )
 
 
-def selection_note(summary: Mapping[str, Any]) -> tuple[bool, str]:
+def selection_note(summary: Summary) -> tuple[bool, str]:
     """Say how the weights were chosen, as far as a summary tells.
 
     Returns:
         Whether that needs a warning (they were chosen by the very cases that are scored), and the
         sentence; "" where nothing is known.
     """
-    warning = bool(summary.get("flattering"))
-    sentence = " ".join((summary.get("selection") or "").split())
+    warning = summary.flattering
+    sentence = " ".join((summary.selection or "").split())
     if warning and not sentence:
         sentence = "The weights saw or were chosen by these very cases."
     return warning, sentence
 
 
-def subset_note(summary: Mapping[str, Any]) -> str:
+def subset_note(summary: Summary) -> str:
     """Say which cases of two folders were left out of an evaluation, or ""."""
-    left_out = (summary.get("data") or {}).get("left_out") or {}
     parts = [
-        f"{own['cases']} of {own['of']} {side} ({listed(own['first'], total=own['cases'])})"
-        for side, own in left_out.items()
-        if own["cases"]
+        f"{own.cases} of {own.of} {side} ({listed(own.first, total=own.cases)})"
+        for side, own in (summary.data.left_out or {}).items()
+        if own.cases
     ]
     if not parts:
         return ""
-    scored = summary["cases"]
+    scored = summary.cases
     cases = f"the {scored} cases" if scored > 1 else "the one case"
     return (
         f"Only {cases} that both folders have {'were' if scored > 1 else 'was'} scored; left out: "
@@ -227,18 +220,16 @@ def subset_note(summary: Mapping[str, Any]) -> str:
     )
 
 
-def heading(summary: Mapping[str, Any]) -> str:
+def heading(summary: Summary) -> str:
     """Name what was scored: a network on data, or one folder against another, and the cases."""
-    model, data = summary.get("model") or {}, summary.get("data") or {}
-    if data.get("predictions") and data.get("labels"):
-        scored = f"{data['predictions']} against {data['labels']}"
+    model, data, cases = summary.model, summary.data, summary.cases
+    if data.predictions and data.labels:
+        scored = f"{data.predictions} against {data.labels}"
     else:
-        names = (model.get("name"), data.get("format"))
-        scored = " on ".join(name for name in names if name) or "Evaluation"
-    cases = summary["cases"]
-    split = summary.get("split")
+        scored = " on ".join(filter(None, (model.name if model else "", data.format)))
+    split = f"{summary.split} split" if summary.split else ""
     counted = f"{cases} case{'' if cases == 1 else 's'}{' in common' * bool(subset_note(summary))}"
-    return ", ".join(filter(None, [scored, f"{split} split" if split else "", counted]))
+    return ", ".join(filter(None, [scored or "Evaluation", split, counted]))
 
 
 def reference_rows(rows: Sequence[Sequence[str | float]]) -> list[list[str]]:
