@@ -241,14 +241,8 @@ def _read_header(path: Path, stream: ByteStream) -> _Header:
         raise DataError(
             f"{path} scales its values by {slope:g} and adds {intercept:g}; it is damaged"
         )
-    return _Header(
-        shape=shape,
-        dtype=dtype,
-        offset=int(offset),
-        slope=slope,
-        intercept=intercept,
-        layout=_layout(path, raw, shape, version),
-    )
+    layout = _layout(path, raw, shape, version)
+    return _Header(shape, dtype, int(offset), slope, intercept, layout)
 
 
 def _dtype(path: Path, raw: Any) -> np.dtype[Any]:
