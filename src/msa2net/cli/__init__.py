@@ -18,7 +18,6 @@ from msa2net.cli.console import print_error
 from msa2net.cli.demo import demo
 from msa2net.cli.evaluate import evaluate
 from msa2net.cli.export import export
-from msa2net.cli.help import Command, Group
 from msa2net.cli.import_weights import import_weights
 from msa2net.cli.libraries import silence_libraries
 from msa2net.cli.models import models
@@ -38,17 +37,17 @@ _THE_USER_S = {getattr(errno, name) for name in _NAMES if hasattr(errno, name)}
 
 app = typer.Typer(
     name="msa2net",
-    cls=Group,
     help="MSA²Net segments medical images. Research use only, not a medical device.",
-    no_args_is_help=True,
     invoke_without_command=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
 
 @app.callback()
 def about(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Do what comes before any command."""
@@ -57,13 +56,15 @@ def about(
 
         typer.echo(f"msa2net {installed('msa2net')}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 _DATA = (demo, models, settings, phantom, prepare, check)
 _RUNS = (train, evaluate, compare, predict, export, benchmark)
 for command in (*_DATA, *_RUNS):
-    app.command(cls=Command)(command)
-app.command("import-weights", cls=Command)(import_weights)
+    app.command()(command)
+app.command("import-weights")(import_weights)
 
 
 def main() -> None:
@@ -73,8 +74,8 @@ def main() -> None:
 
 def run_command(command: Callable[..., None]) -> None:
     """Run one function as a command line of its own, as `train.py` and `test.py` do."""
-    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    alone.command(cls=Command)(command)
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    alone.command()(command)
     _run(alone, Path(sys.argv[0]).name)
 
 

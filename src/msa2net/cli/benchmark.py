@@ -3,16 +3,15 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from msa2net.cli.console import (
+from msa2net.cli.console import console, say, set_up, track
+from msa2net.cli.options import (
+    CompileOption,
     DeviceOption,
+    NetworkOption,
     ThreadsOption,
     VerboseOption,
-    console,
-    say,
-    set_up,
-    track,
+    flag,
+    option,
 )
 
 if TYPE_CHECKING:
@@ -21,46 +20,28 @@ if TYPE_CHECKING:
 ROWS = 10  # for the progress bar
 WIDTH = 130
 
-ModelOption = Annotated[str, typer.Option(help="A name from `msa2net models`.", metavar="NAME")]
 BatchOption = Annotated[
     int | None,
-    typer.Option(
-        help="Slices in a training step; by default 20, on a CPU 4.", metavar="NUMBER", min=2
-    ),
+    option("Slices in a training step; by default 20, on a CPU 4.", "NUMBER", min=2),
 ]
 SlicesOption = Annotated[
     int | None,
-    typer.Option(
-        help="Slices of the volume that is segmented; by default 148, on a CPU 16.",
-        metavar="NUMBER",
-        min=1,
-    ),
+    option("Slices of the volume that is segmented; by default 148, on a CPU 16.", "NUMBER", min=1),
 ]
 RepeatsOption = Annotated[
     int | None,
-    typer.Option(
-        help="How often each part is measured; by default 5, on a CPU 3.",
-        metavar="NUMBER",
-        min=1,
-    ),
+    option("How often each part is measured; by default 5, on a CPU 3.", "NUMBER", min=1),
 ]
 FormatOption = Annotated[
     bool | None,
-    typer.Option("--bfloat16/--float32", help="Number format; by default what suits the device."),
+    flag("Number format; by default what suits the device.", "--bfloat16/--float32"),
 ]
-CompileOption = Annotated[
-    bool, typer.Option("--compile", help="Predict compiled, and on a GPU train compiled too.")
-]
-QuickOption = Annotated[
-    bool, typer.Option("--quick", help="A tiny network, only to see that everything runs.")
-]
-FileOption = Annotated[
-    Path | None, typer.Option(help="Also write everything to this file.", metavar="FILE")
-]
+QuickOption = Annotated[bool, flag("A tiny network, only to see that everything runs.", "--quick")]
+FileOption = Annotated[Path | None, option("Also write everything to this file.", "FILE")]
 
 
 def benchmark(
-    model: ModelOption = "msa2net",
+    model: NetworkOption = "msa2net",
     batch: BatchOption = None,
     slices: SlicesOption = None,
     repeats: RepeatsOption = None,
@@ -72,7 +53,7 @@ def benchmark(
     threads: ThreadsOption = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Measure speed and memory on this machine: medians, fastest and slowest."""
+    """Measure speed and memory on this machine."""
     set_up(threads, verbose)
     from msa2net.benchmark.run import as_json, machine, memory_of_training
     from msa2net.benchmark.run import benchmark as measured

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msa2net.cli.console import console, count_cases, count_noun, say, track
+from msa2net.cli.options import SettingsOption, flag, option
 
 if TYPE_CHECKING:
     from msa2net.config import Config
@@ -27,28 +28,23 @@ def check(
             metavar="DATASET",
         ),
     ],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="Change a setting of the configuration, as for train.",
-            metavar="KEY=VALUE",
-        ),
-    ] = None,
+    settings: SettingsOption = None,
     image_size: Annotated[
         int | None,
-        typer.Option(
-            min=32,
-            help="The network's image size, to tell whether the disk has room; 224, or what the "
+        option(
+            "The network's image size, to tell whether the disk has room; 224, or what the "
             "configuration says.",
-            metavar="PIXELS",
+            "PIXELS",
+            min=32,
         ),
     ] = None,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Name every case, not three of a kind.")
+        bool, flag("Name every case, not three of a kind.", "--verbose", "-v")
     ] = False,
 ) -> None:
-    """Look for what would spoil a training: wrong labels, scales, splits, duplicates, damage.
+    """Look for what would spoil a training.
+
+    Wrong labels, scales and splits, duplicates, damaged files.
 
     The exit code is 2 if there is any error; warnings and notes leave it at 0.
     """

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from msa2net.cli.console import console, say
+from msa2net.cli.options import CommonOption, SeedOption, option
 
 
 def compare(
@@ -13,30 +14,28 @@ def compare(
         list[Path],
         typer.Argument(
             help="Run folders, or folders with a cases.csv; the first is the reference.",
-            metavar="EVALUATION …",
+            metavar="EVALUATION",
         ),
     ],
     metric: Annotated[
-        str, typer.Option(help="A column of cases.csv: dice, iou, hd95_mm, …", metavar="COLUMN")
+        str, option("A column of cases.csv: dice, iou, hd95_mm, …", "COLUMN")
     ] = "dice",
     protocol: Annotated[
-        str, typer.Option(help="The rules of scoring: standard or transunet.", metavar="NAME")
+        str, option("The rules of scoring: standard or transunet.", "NAME")
     ] = "standard",
-    common: Annotated[
-        bool, typer.Option("--common", help="Leave out cases that not all evaluations have.")
-    ] = False,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the intervals' bootstrap.", metavar="NUMBER")
-    ] = 0,
+    common: CommonOption = False,
+    seed: SeedOption = 0,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder for comparison.json and comparison.md; without it nothing is written.",
-            metavar="FOLDER",
+        option(
+            "Folder for comparison.json and comparison.md; without it nothing is written.", "FOLDER"
         ),
     ] = None,
 ) -> None:
-    """Compare evaluations case by case: differences, intervals, tests, and what they can tell."""
+    """Compare evaluations case by case.
+
+    Paired differences with intervals and corrected tests.
+    """
     from msa2net.evaluation.compare import (
         compare_evaluations,
         console_comparison,

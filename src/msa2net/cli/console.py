@@ -1,12 +1,10 @@
-"""What all commands share: the console, progress bars, common options."""
+"""What all commands share: the console and progress bars."""
 
 import logging
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
-
-import typer
+from typing import TYPE_CHECKING, TypeVar
 
 from msa2net.cli.libraries import show_library_messages
 from msa2net.cli.memory import keep_touched_memory
@@ -16,21 +14,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Item = TypeVar("Item")
-
-DeviceOption = Annotated[
-    str,
-    typer.Option(
-        "--device", help="Where to compute: auto, cpu, cuda, cuda:1, mps.", metavar="NAME"
-    ),
-]
-ThreadsOption = Annotated[
-    int | None,
-    typer.Option("--threads", min=1, help="CPU threads; all cores if not given.", metavar="NUMBER"),
-]
-VerboseOption = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Show the libraries' own messages and warnings.")
-]
-RunArgument = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
 
 SHOWN = 5  # lines of one kind on the screen
 DISCLAIMER = "Research use only, not a medical device."

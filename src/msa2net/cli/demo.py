@@ -12,15 +12,20 @@ import typer
 from msa2net.cli.console import (
     DISCLAIMER,
     INTERRUPTED,
-    DeviceOption,
-    ThreadsOption,
-    VerboseOption,
     common_words,
     console,
     print_error,
     say,
     set_up,
     track,
+)
+from msa2net.cli.options import (
+    DeviceOption,
+    OverwriteOption,
+    SettingsOption,
+    ThreadsOption,
+    VerboseOption,
+    option,
 )
 
 if TYPE_CHECKING:
@@ -36,23 +41,14 @@ OVERHEAD = 1.03
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Run folder.", metavar="FOLDER")] = Path("runs/demo"),
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="Change a setting, such as train.epochs=5; may be repeated.",
-            metavar="KEY=VALUE",
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an earlier demo there.")
-    ] = False,
+    out: Annotated[Path, option("Run folder.", "FOLDER")] = Path("runs/demo"),
+    settings: SettingsOption = None,
+    overwrite: OverwriteOption = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Train, evaluate, predict and report on built-in synthetic CT, in about four minutes.
+    """Train, evaluate and predict on synthetic CT, in minutes.
 
     On a slow machine fewer epochs are trained. Called again after an interruption, it goes on.
     """

@@ -5,16 +5,15 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from msa2net.cli.console import (
+from msa2net.cli.console import console, say, say_flagged, say_networks, set_up, track
+from msa2net.cli.options import (
+    CommonOption,
     DeviceOption,
     ThreadsOption,
     VerboseOption,
-    console,
-    say,
-    say_flagged,
-    say_networks,
-    set_up,
-    track,
+    WorkersOption,
+    flag,
+    option,
 )
 from msa2net.errors import ConfigError, DataError
 
@@ -31,51 +30,28 @@ RunOrMasks = Annotated[
 ]
 SplitOption = Annotated[
     str | None,
-    typer.Option(
-        help="Which cases of a run: train, val or test; test if not given.", metavar="NAME"
-    ),
+    option("Which cases of a run: train, val or test; test if not given.", "NAME"),
 ]
 LabelsOption = Annotated[
     Path | None,
-    typer.Option(help="Folder of labels, with the same names as the masks.", metavar="FOLDER"),
+    option("Folder of labels, with the same names as the masks.", "FOLDER"),
 ]
 NamesOption = Annotated[
     str | None,
-    typer.Option(help="Classes, background first, if no folder names them.", metavar="A,B,…"),
+    option("Classes, background first, if no folder names them.", "A,B,…"),
 ]
 ImagesOption = Annotated[
     Path | None,
-    typer.Option(
-        help="Folder of the images, to show with the masks in the report.", metavar="FOLDER"
-    ),
+    option("Folder of the images, to show with the masks in the report.", "FOLDER"),
 ]
 OutOption = Annotated[
     Path | None,
-    typer.Option(
-        help="Folder for the results on masks; PREDICTIONS-evaluation if not given.",
-        metavar="FOLDER",
-    ),
+    option("Folder for the results on masks; PREDICTIONS-evaluation if not given.", "FOLDER"),
 ]
-MissingOption = Annotated[
-    bool, typer.Option("--missing-as-empty", help="Score missing masks as empty ones.")
-]
-CommonOption = Annotated[
-    bool,
-    typer.Option(
-        "--common", help="Score the cases that both folders have, and say what is left out."
-    ),
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1, help="Masks in work at a time; as many as cores if not given.", metavar="NUMBER"
-    ),
-]
+MissingOption = Annotated[bool, flag("Score missing masks as empty ones.", "--missing-as-empty")]
 FailedOption = Annotated[
     str,
-    typer.Option(
-        help="What a distance counts where a class failed: diagonal, inf, nan.", metavar="NAME"
-    ),
+    option("What a distance counts where a class failed: diagonal, inf, nan.", "NAME"),
 ]
 
 
@@ -94,7 +70,7 @@ def evaluate(
     threads: ThreadsOption = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Score a run, or masks against labels, by the published rules and by honest ones.
+    """Score a run, or masks against labels.
 
     Masks and labels are NIfTI volumes or pictures, matched by name; nothing is resampled.
     """

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from msa2net.cli.console import DISCLAIMER, RunArgument, VerboseOption, say, say_networks, set_up
+from msa2net.cli.console import DISCLAIMER, say, say_networks, set_up
+from msa2net.cli.options import OverwriteOption, RunArgument, VerboseOption, option
 from msa2net.errors import ConfigError
 
 FORMATS = ("onnx",)
@@ -14,21 +13,21 @@ FORMATS = ("onnx",)
 def export(
     run: RunArgument,
     file_format: Annotated[
-        str, typer.Option("--format", help="Kind of file; there is onnx.", metavar="NAME")
+        str, option("Kind of file; there is onnx.", "NAME", "--format")
     ] = "onnx",
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="File to write; model.onnx in the run folder if not given.", metavar="FILE"
-        ),
+        option("File to write; model.onnx in the run folder if not given.", "FILE"),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    overwrite: OverwriteOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Write a run's network as a file that onnxruntime runs without torch.
+    """Write a run's network as an ONNX file.
 
-    Classes, intensities and sizes travel in it. It is compared with the network on images in
-    batches of 1, 2 and 5, and written only if both answer the same.
+    onnxruntime runs it without torch; classes, intensities and sizes are in it.
+
+    It is compared with the network on images in batches of 1, 2 and 5, and
+    written only if the outputs of both are the same.
     """
     if file_format not in FORMATS:
         raise ConfigError(f"there is no format '{file_format}'; use {', '.join(FORMATS)}")

@@ -6,20 +6,24 @@ from typing import Annotated
 import typer
 
 from msa2net.cli.console import say
+from msa2net.cli.options import option
 
 
 def import_weights(
     file: Annotated[Path, typer.Argument(help="A published or own .pth file.", metavar="FILE")],
     out: Annotated[Path, typer.Argument(help="Run folder to make.", metavar="OUT")],
     image_size: Annotated[
-        int, typer.Option(help="Side of the images it was trained on, in pixels.", metavar="NUMBER")
+        int, option("Side of the images it was trained on, in pixels.", "NUMBER")
     ] = 224,
 ) -> None:
-    """Turn published MSA²Net weights into a run folder that `predict` can use.
+    """Turn published weights into a run folder, for `predict`.
 
-    The paper's repository (github.com/xmindflow/MSA-2Net) links its weights for Synapse in its
-    README; download the .pth file there. Which of the two released networks it belongs to is
-    recognised by its keys. The file is opened without running code in it (weights_only).
+    The paper's repository (github.com/xmindflow/MSA-2Net) links its weights
+    for Synapse in its README; download the .pth file there.
+
+    Which of the two released networks it belongs to is recognised by its keys.
+
+    The file is opened without running code in it (weights_only).
     """
     from msa2net.evaluation.model_card import write_card
     from msa2net.inference.import_weights import import_published

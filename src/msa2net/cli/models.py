@@ -2,15 +2,12 @@
 
 from typing import Annotated
 
-import typer
-
 from msa2net.cli.console import console, say
+from msa2net.cli.options import option
 
 
 def models(
-    num_classes: Annotated[
-        int, typer.Option(help="Classes, background included.", metavar="NUMBER")
-    ] = 9,
+    num_classes: Annotated[int, option("Classes, background included.", "NUMBER")] = 9,
 ) -> None:
     """List the networks: names, parameters, multiply–adds."""
     from rich.markup import escape

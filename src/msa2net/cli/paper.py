@@ -4,16 +4,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from msa2net.cli.console import (
+from msa2net.cli.console import console, say, set_up, track
+from msa2net.cli.options import (
     DeviceOption,
+    NetworkOption,
     ThreadsOption,
     VerboseOption,
-    console,
-    say,
-    set_up,
-    track,
+    flag,
+    option,
 )
 from msa2net.errors import ConfigError, DataError, WeightsError
 
@@ -25,72 +23,53 @@ PAPER_BATCH = 24  # the batch that the base learning rate is meant for; it scale
 
 PreparedOption = Annotated[
     Path,
-    typer.Option(
-        "--prepared", help="Folder for the prepared, memory-mapped copy.", metavar="FOLDER"
-    ),
+    option("Folder for the prepared, memory-mapped copy.", "FOLDER", "--prepared"),
 ]
 TrainingOption = Annotated[
     Path,
-    typer.Option("--root_path", help="The training slices, a folder train_npz.", metavar="FOLDER"),
+    option("The training slices, a folder train_npz.", "FOLDER", "--root_path"),
 ]
 TestOption = Annotated[
     Path,
-    typer.Option(
-        "--test_path", help="The test volumes, a folder test_vol_h5 beside it.", metavar="FOLDER"
-    ),
+    option("The test volumes, a folder test_vol_h5 beside it.", "FOLDER", "--test_path"),
 ]
 IntervalOption = Annotated[
     int,
-    typer.Option(
-        "--eval_interval", min=1, help="Epochs between looks at the test volumes.", metavar="NUMBER"
-    ),
+    option("Epochs between looks at the test volumes.", "NUMBER", "--eval_interval", min=1),
 ]
 RateOption = Annotated[
     float,
-    typer.Option(
+    option(
+        "Learning rate for a batch of 24; scaled to the batch size.",
+        "NUMBER",
         "--base_lr",
         min=1e-9,
-        help="Learning rate for a batch of 24; scaled to the batch size.",
-        metavar="NUMBER",
     ),
 ]
-PretrainedOption = Annotated[
-    bool, typer.Option(help="Start from ImageNet weights, downloaded once.")
-]
+PretrainedOption = Annotated[bool, flag("Start from ImageNet weights, downloaded once.")]
 SelectOption = Annotated[
     bool,
-    typer.Option(
-        "--select-on-test",
-        help="Keep the weights that do best on the test volumes, as the paper did; its scores "
+    flag(
+        "Keep the weights that do best on the test volumes, as the paper did; its scores "
         "flatter, and the report says so. Without it the last weights are kept.",
+        "--select-on-test",
     ),
 ]
 SettingsOption = Annotated[
     Path,
-    typer.Option(
-        "--config", help="Configuration with everything that has no option here.", metavar="FILE"
-    ),
+    option("Configuration with everything that has no option here.", "FILE", "--config"),
 ]
-OutputOption = Annotated[
-    Path, typer.Option("--output_dir", help="Folder of run folders.", metavar="FOLDER")
-]
-BatchOption = Annotated[
-    int, typer.Option("--batch_size", min=1, help="Slices a step.", metavar="NUMBER")
-]
-EpochsOption = Annotated[
-    int, typer.Option("--max_epochs", min=1, help="How long to train.", metavar="NUMBER")
-]
+OutputOption = Annotated[Path, option("Folder of run folders.", "FOLDER", "--output_dir")]
+BatchOption = Annotated[int, option("Slices a step.", "NUMBER", "--batch_size", min=1)]
+EpochsOption = Annotated[int, option("How long to train.", "NUMBER", "--max_epochs", min=1)]
 SizeOption = Annotated[
     int,
-    typer.Option(
-        "--img_size", help="Side of the network's input, a multiple of 32.", metavar="PIXELS"
-    ),
+    option("Side of the network's input, a multiple of 32.", "PIXELS", "--img_size"),
 ]
 SeedOption = Annotated[
     int,
-    typer.Option("--seed", min=0, help="Another number gives another training.", metavar="NUMBER"),
+    option("Another number gives another training.", "NUMBER", "--seed", min=0),
 ]
-NetworkOption = Annotated[str, typer.Option(help="A name from `msa2net models`.", metavar="NAME")]
 
 
 def train_as_published(
@@ -148,23 +127,23 @@ def train_as_published(
 def evaluate_as_published(
     volume_path: Annotated[
         Path,
-        typer.Option("--volume_path", help="The folder that holds test_vol_h5.", metavar="FOLDER"),
+        option("The folder that holds test_vol_h5.", "FOLDER", "--volume_path"),
     ] = Path("data/Synapse"),
     output_dir: Annotated[
         Path,
-        typer.Option(
-            "--output_dir",
-            help="A run folder; or a folder of them, of which the newest is taken; or one with a "
+        option(
+            "A run folder; or a folder of them, of which the newest is taken; or one with a "
             "published .pth file.",
-            metavar="FOLDER",
+            "FOLDER",
+            "--output_dir",
         ),
     ] = Path("model_out"),
     prepared: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder for the prepared copy of data that the run was not trained on; "
+        option(
+            "Folder for the prepared copy of data that the run was not trained on; "
             "prepared/test-NAME if not given.",
-            metavar="FOLDER",
+            "FOLDER",
         ),
     ] = None,
     device: DeviceOption = "auto",

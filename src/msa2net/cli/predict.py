@@ -11,9 +11,6 @@ from msa2net.cli.console import (
     DISCLAIMER,
     INTERRUPTED,
     SHOWN,
-    DeviceOption,
-    ThreadsOption,
-    VerboseOption,
     count_noun,
     print_error,
     say,
@@ -21,6 +18,15 @@ from msa2net.cli.console import (
     say_networks,
     set_up,
     track,
+)
+from msa2net.cli.options import (
+    CompileOption,
+    DeviceOption,
+    OverwriteOption,
+    ThreadsOption,
+    VerboseOption,
+    flag,
+    option,
 )
 from msa2net.errors import ConfigError
 from msa2net.text import listed
@@ -32,7 +38,7 @@ if TYPE_CHECKING:
 InputsArgument = Annotated[
     list[Path],
     typer.Argument(
-        help="Pictures, NIfTI volumes, DICOM series, and folders of them.", metavar="INPUT …"
+        help="Pictures, NIfTI volumes, DICOM series, and folders of them.", metavar="INPUT"
     ),
 ]
 NetworkArgument = Annotated[
@@ -40,44 +46,34 @@ NetworkArgument = Annotated[
 ]
 OthersOption = Annotated[
     list[Path] | None,
-    typer.Option("--with", help="Another run, averaged with RUN; may be repeated.", metavar="RUN2"),
+    option("Another run, averaged with RUN; may be repeated.", "RUN2", "--with"),
 ]
 SeriesOption = Annotated[
     str | None,
-    typer.Option(
-        help="Which series of a DICOM study: its number, part of its description, or its UID; all "
+    option(
+        "Which series of a DICOM study: its number, part of its description, or its UID; all "
         "takes each of them.",
-        metavar="SERIES",
+        "SERIES",
     ),
 ]
-FlipsOption = Annotated[
-    bool, typer.Option("--flips", help="Average with the answers to mirrored images.")
-]
+FlipsOption = Annotated[bool, flag("Average with the answers to mirrored images.", "--flips")]
 SlidingOption = Annotated[
     bool,
-    typer.Option(
-        "--sliding", help="Slide windows over slices at full resolution, instead of resizing them."
-    ),
+    flag("Slide windows over slices at full resolution, instead of resizing them.", "--sliding"),
 ]
 ReducedOption = Annotated[
-    bool, typer.Option("--bfloat16", help="Compute in bfloat16: faster on devices that have it.")
-]
-CompileOption = Annotated[
-    bool,
-    typer.Option(
-        "--compile", help="Compile the network first: minutes on a CPU, pays for many slices."
-    ),
+    bool, flag("Compute in bfloat16: faster on devices that have it.", "--bfloat16")
 ]
 SegOption = Annotated[
     str,
-    typer.Option(help="Also write DICOM segmentations: none, binary, labelmap.", metavar="NAME"),
+    option("Also write DICOM segmentations: none, binary, labelmap.", "NAME"),
 ]
 
 
 def predict(
     run: NetworkArgument,
     inputs: InputsArgument,
-    out: Annotated[Path, typer.Option(help="Folder for the masks.", metavar="FOLDER")],
+    out: Annotated[Path, option("Folder for the masks.", "FOLDER")],
     others: OthersOption = None,
     series: SeriesOption = None,
     flips: FlipsOption = False,
@@ -85,21 +81,22 @@ def predict(
     bfloat16: ReducedOption = False,
     compile_network: CompileOption = False,
     dicom_seg: SegOption = "none",
-    overlays: Annotated[bool, typer.Option(help="Also write pictures to look at.")] = True,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace masks that exist already.")
-    ] = False,
+    overlays: Annotated[bool, flag("Also write pictures to look at.")] = True,
+    overwrite: OverwriteOption = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where it stopped: leave out what is done.")
+        bool, flag("Go on where it stopped: leave out what is done.", "--resume")
     ] = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Segment pictures, NIfTI volumes and DICOM series: a mask on each one's own grid.
+    """Segment 2-D images, NIfTI volumes and DICOM series.
 
-    An image that cannot be used is reported and skipped; the exit code is then 2. Started by
-    torchrun or srun, the processes share the images.
+    Each mask lies on the grid of its own image.
+
+    An image that cannot be used is reported and skipped; the exit code is then 2.
+
+    Started by torchrun or srun, the processes share the images.
     """
     from msa2net.inference.sharding import device_of_process, world_from_environment
     from msa2net.prediction.load import is_exported

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from msa2net.cli.console import count_cases, say, track
+from msa2net.cli.options import WorkersOption, option
 
 
 def prepare(
@@ -18,27 +19,17 @@ def prepare(
     out: Annotated[Path, typer.Argument(help="Folder for the prepared data.", metavar="OUT")],
     max_side: Annotated[
         int,
-        typer.Option(
-            min=32,
-            help="Photographs with a longer side are stored reduced to this.",
-            metavar="PIXELS",
-        ),
+        option("Photographs with a longer side are stored reduced to this.", "PIXELS", min=32),
     ] = 1024,
     labels: Annotated[
         str | None,
-        typer.Option(
-            help="Label encoding of btcv and synapse: btcv, transunet, cascade, samed.",
-            metavar="NAME",
-        ),
+        option("Label encoding of btcv and synapse: btcv, transunet, cascade, samed.", "NAME"),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Cases in work at once; by default one a core, at most 8.", metavar="NUMBER"
-        ),
-    ] = None,
+    workers: WorkersOption = None,
 ) -> None:
-    """Bring raw data into memory-mapped arrays; a second run does only what changed.
+    """Bring raw data into memory-mapped arrays.
+
+    A second run does only what changed.
 
     `train` does this by itself; prepare ahead to find broken files early.
     """

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msa2net.cli.console import console
+from msa2net.cli.options import flag
 
 if TYPE_CHECKING:
     from msa2net.config.describe import SettingsOfSection
@@ -20,10 +21,13 @@ def settings(
         ),
     ] = None,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the page docs/settings.md instead.")
+        bool, flag("Print the page docs/settings.md instead.", "--markdown")
     ] = False,
 ) -> None:
-    """List the settings of a configuration: what each is for, what may be written, its default."""
+    """List the settings of a configuration.
+
+    What each is for, what may be written, and its default.
+    """
     from msa2net.config.describe import describe_settings, settings_page
     from msa2net.errors import ConfigError
 

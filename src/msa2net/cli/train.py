@@ -11,15 +11,21 @@ import typer
 from msa2net.cli.console import (
     DISCLAIMER,
     INTERRUPTED,
-    DeviceOption,
-    ThreadsOption,
-    VerboseOption,
     common_words,
     looks,
     say,
     set_up,
     track,
     training_progress,
+)
+from msa2net.cli.options import (
+    DeviceOption,
+    OverwriteOption,
+    SettingsOption,
+    ThreadsOption,
+    VerboseOption,
+    flag,
+    option,
 )
 
 if TYPE_CHECKING:
@@ -32,45 +38,34 @@ MUCH_WAITING = 0.05  # of the time: a device that idles so often is worth anothe
 
 def train(
     config: Annotated[Path, typer.Argument(help="A YAML file, see configs/.", metavar="CONFIG")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="Change a setting, such as train.epochs=5; may be repeated, and of one key the "
-            "last counts. `msa2net settings` lists them.",
-            metavar="KEY=VALUE",
-        ),
-    ] = None,
+    settings: SettingsOption = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Run folder; runs/NAME-OF-CONFIG if not given.", metavar="FOLDER"),
+        option("Run folder; runs/NAME-OF-CONFIG if not given.", "FOLDER"),
     ] = None,
     fold: Annotated[
         int | None,
-        typer.Option(
-            min=0,
-            help="Validate on this fold of data.folds; the run is named …-foldN.",
-            metavar="NUMBER",
-        ),
+        option("Validate on this fold of data.folds; the run is named …-foldN.", "NUMBER", min=0),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a run that is there already.")
-    ] = False,
+    overwrite: OverwriteOption = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run, or lengthen one.")
+        bool, flag("Go on with an interrupted run, or lengthen one.", "--resume")
     ] = False,
     accept_changes: Annotated[
         bool,
-        typer.Option(
+        flag(
+            "With --resume: go on although settings or data are no longer the same.",
             "--accept-changes",
-            help="With --resume: go on although settings or data are no longer the same.",
         ),
     ] = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Train a network and keep the weights that validate best (train.keep=last: the last)."""
+    """Train a network.
+
+    The weights that validate best are kept, or the last (train.keep=last).
+    """
     from msa2net.config import load_config
 
     run = out or Path("runs") / config.stem
