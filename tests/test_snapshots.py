@@ -36,6 +36,7 @@ FLAGGED = {
 }
 # What differs between machines and versions, and is no matter of rendering.
 NEUTRAL = (
+    (r"(?s)<(style|script)>.*?</\1>", r"<\1></\1>"),  # report.css and report.js as they are
     (r"data:image/\w+;base64,[A-Za-z0-9+/=]+", "data:IMAGE"),
     (r"\b[0-9a-f]{64}\b", "SHA256"),
     (r"\b[0-9a-f]{8,16}…", "SHA256…"),

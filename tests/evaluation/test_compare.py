@@ -426,7 +426,7 @@ def test_flattered_evaluations_are_marked(runs: Path):
         content = {"schema": 3, **json.loads(changed.model_dump_json())}
         write_json(runs / folder / "summary.json", content)
     notes = compare_evaluations([runs / "a/seed0", runs / "a/seed1", runs / "b/seed0"])["notes"]
-    assert notes[-1] == f"Warning: a/seed1 is flattered. {chosen}"
+    assert notes[-1] == f"Warning: a/seed1: {chosen}"
     assert not any("Fine." in note for note in notes)
 
 

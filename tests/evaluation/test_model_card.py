@@ -7,12 +7,15 @@ import re
 import shutil
 
 import pytest
+from torch import nn
 
 from drawn_summaries import monitor_of, usual, with_trust
 from html_page import Page
 from msa2net.evaluation.case_assessments import summarise_assessments
+from msa2net.evaluation.compare import compare_evaluations
 from msa2net.evaluation.model_card import write_card
-from msa2net.inference.run_folder import read_facts
+from msa2net.evaluation.summary import read_summary
+from msa2net.inference.run_folder import read_facts, save_run
 from msa2net.inference.validation_scores import (
     is_unfinished,
     network_warnings,
@@ -100,6 +103,22 @@ def test_nothing_is_said_where_nothing_is_known(run, tmp_path):
     assert "Look at these first" not in write_report(run, tmp_path / "page.html").read_text()
     card = write_card(run).read_text()
     assert "no case is ever flagged" in card
+
+
+def test_scores_of_earlier_weights_say_so_wherever_they_are_shown(run, tmp_path):
+    """As after `train --resume` with more epochs: other weights, and the evaluation of before."""
+    longer = tmp_path / "longer"
+    shutil.copytree(run, longer)
+    save_run(longer, nn.Linear(1, 1), read_facts(longer))
+    said = "These scores are of earlier weights of this run"
+    assert said not in write_card(run).read_text()
+    assert f"**Warning:** {said}" in write_card(longer).read_text()
+    assert said in write_report(longer).read_text()
+    notes = compare_evaluations([run, longer])["notes"]
+    assert any(note.startswith(f"Warning: longer: {said}") for note in notes)
+    (longer / "model.json").write_text("{}")  # broken: said by whoever applies the network
+    kept = read_summary(longer / "evaluation" / "summary.json").selection
+    assert not kept.startswith(said)
 
 
 def test_the_card_says_what_is_known_and_names_nobody(run, tmp_path):

@@ -200,7 +200,7 @@ def _selection(name: str, path: Path) -> Iterator[str]:
         summary = read_summary(path)
         warning, sentence = selection_note(summary)
         if warning:
-            yield f"Warning: {name} is flattered. {sentence}"
+            yield f"Warning: {name}: {sentence}"
         if subset := subset_note(summary):
             yield f"Note: {name} is of a part of its folders. {subset}"
 

@@ -137,7 +137,8 @@ class Origin(Frozen):
         model: None of folders.
         versions: of the software that scored.
         selection: a sentence on how the weights were chosen.
-        flattering: the scored cases themselves chose them, so the scores flatter.
+        flattering: the scores need a warning: the cases themselves chose the weights, or the run
+            has others by now.
         note: what else a reader must know.
         reference: None where the paper has no results on such data.
         trust: None of folders, and of a run without reference ranges.

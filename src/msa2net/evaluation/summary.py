@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from msa2net.errors import DataError
+from msa2net.errors import DataError, WeightsError
 from msa2net.evaluation.examples import write_examples
 from msa2net.evaluation.schema import GroupScores, Origin, Summary
 from msa2net.evaluation.tables.console import markdown_table
 from msa2net.evaluation.tables.latex import latex_table
 from msa2net.files import clean_temporaries, read_json, write_text
+from msa2net.inference.run_folder import MODEL_FILE, read_facts
 from msa2net.locks import alone_in
 from msa2net.metrics.protocol import (
     PUBLISHED,
@@ -39,6 +40,10 @@ from msa2net.text import all_printable
 # 1 had no spread and intervals, hashes, worst cases, and it was always of a run; in 2 keys were
 # left out where there was nothing to say.
 SCHEMA = 3
+EARLIER_WEIGHTS = (
+    "These scores are of earlier weights of this run, which was trained further since; evaluate it "
+    "again."
+)
 SEED = 0  # of the intervals' bootstrap
 BOTH = "both"  # protocols: the standard one and the published one of this kind of image
 
@@ -141,6 +146,9 @@ def write_evaluation(folder: Path, summary: Summary, examples: Mapping[str, byte
 def read_summary(path: Path) -> Summary:
     """Read a summary.json of any schema, with its names as they are today and printable.
 
+    One in a run folder is compared with the run's weights: `selection` says if they are others by
+    now, since the run was trained further.
+
     Raises:
         DataError: missing, no JSON, or no summary.
     """
@@ -152,9 +160,22 @@ def read_summary(path: Path) -> Summary:
             "the version that reads it"
         )
     try:
-        return Summary.model_validate(_renamed(all_printable(content)))
+        summary = Summary.model_validate(_renamed(all_printable(content)))
     except ValidationError as error:
         raise DataError(f"{path} is damaged: {first_mistake(error)}; evaluate again") from error
+    if _is_of_earlier_weights(summary, path.parent.parent):
+        return summary.model_copy(update={"flattering": True, "selection": EARLIER_WEIGHTS})
+    return summary
+
+
+def _is_of_earlier_weights(summary: Summary, run: Path) -> bool:
+    if summary.model is None or not (run / MODEL_FILE).is_file():
+        return False
+    try:
+        weights = read_facts(run).weights_sha256
+    except WeightsError:  # whoever applies the network hears of that
+        return False
+    return bool(weights) and summary.model.weights_sha256 not in weights
 
 
 def _groups(
