@@ -10,9 +10,9 @@ from msa2net.evaluation.case_assessments import summarise_assessments
 from msa2net.evaluation.published_results import reference_for
 from msa2net.evaluation.schema import Origin, ScoredData, ScoredModel
 from msa2net.evaluation.summary import build_summary
-from msa2net.metrics import case_rows
 from msa2net.metrics.calibration import reliability_table
 from msa2net.metrics.protocol import PROTOCOLS, get_protocol, standard_protocol
+from msa2net.metrics.scoring import case_rows
 from msa2net.quality.monitor import QualityMonitor
 from msa2net.quality.reference_ranges import Range, ReferenceRanges
 

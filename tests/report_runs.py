@@ -14,7 +14,7 @@ from msa2net.evaluation.schema import Hashes, Origin, ScoredData, ScoredModel
 from msa2net.evaluation.summary import build_summary, protocols_of, write_evaluation
 from msa2net.files import sha256
 from msa2net.inference.run_folder import ModelMetadata, save_run, software_versions
-from msa2net.metrics import case_rows
+from msa2net.metrics.scoring import case_rows
 
 ORGANS = ["aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen"]
 NAMES = {

@@ -21,7 +21,7 @@ from msa2net.errors import DataError
 from msa2net.files import atomic_path, clean_temporaries, staging, write_json, write_text
 from msa2net.inference.run_folder import clean_run
 from msa2net.locks import LOCK_FILE, alone_in
-from msa2net.metrics import write_cases_csv
+from msa2net.metrics.summary import write_cases_csv
 from msa2net.models.weights import save_weights
 from msa2net.training.checkpoint import Checkpoints
 

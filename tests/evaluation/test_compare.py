@@ -18,10 +18,10 @@ from drawn_summaries import random_volumes
 from msa2net.errors import ConfigError, DataError
 from msa2net.evaluation.compare import compare_evaluations, console_comparison, markdown_comparison
 from msa2net.files import write_json
-from msa2net.metrics import case_rows, write_cases_csv
 from msa2net.metrics.comparison import compare
 from msa2net.metrics.hypothesis_tests import holm, mean_interval, signed_rank_p
-from msa2net.metrics.summary import COLUMNS
+from msa2net.metrics.scoring import case_rows
+from msa2net.metrics.summary import COLUMNS, write_cases_csv
 
 TIED = [0.0] * 6
 

@@ -11,7 +11,8 @@ from golden_weights import published_state
 from msa2net.data.case import Case
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.inference.predictor import Predictor
-from msa2net.metrics import case_rows, summarise
+from msa2net.metrics.scoring import case_rows
+from msa2net.metrics.summary import summarise
 from msa2net.models.registry import create_model
 from msa2net.models.released import load_published
 

@@ -10,18 +10,18 @@ from hypothesis.extra import numpy as hnp
 
 from golden_masks import GOLDEN_CASES, golden_masks
 from msa2net.errors import ConfigError, DataError
-from msa2net.metrics import (
+from msa2net.metrics import overlap
+from msa2net.metrics.overlap import (
     accuracy,
     confusion_counts,
     dice,
     iou,
-    overlap,
     overlap_metrics,
     precision,
     sensitivity,
     specificity,
+    volume_difference_percent,
 )
-from msa2net.metrics.overlap import volume_difference_percent
 
 
 def test_counts_by_hand():

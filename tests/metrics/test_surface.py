@@ -12,22 +12,20 @@ from hypothesis.extra import numpy as hnp
 
 from golden_masks import GOLDEN_CASES, golden_masks
 from msa2net.errors import ConfigError, DataError
-from msa2net.metrics import (
-    class_surfaces,
-    diagonal,
-    hd95_of_surfaces,
-    hd95_pooled,
-    surface_distances,
-    surface_voxels,
-)
 from msa2net.metrics.surface import (
     SurfaceScores,
     assd,
     both_directions,
+    class_surfaces,
+    diagonal,
     hd,
     hd95_directed_max,
+    hd95_of_surfaces,
+    hd95_pooled,
     surface_dice,
+    surface_distances,
     surface_scores,
+    surface_voxels,
 )
 
 GOLDEN_SPACING_MM = (2.5, 0.8, 1.1)  # spacing_mm_zyx of metrics.json

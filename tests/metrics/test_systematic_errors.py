@@ -3,12 +3,9 @@
 import numpy as np
 import pytest
 
-from msa2net.metrics import (
-    case_error_pattern,
-    case_rows,
-    describe_systematic_errors,
-    systematic_errors,
-)
+from msa2net.metrics import systematic_errors
+from msa2net.metrics.scoring import case_rows
+from msa2net.metrics.systematic_errors import case_error_pattern, describe_systematic_errors
 
 NAMES = ("background", "liver", "spleen", "aorta")
 

@@ -20,8 +20,8 @@ from msa2net.files import sha256
 from msa2net.inference.run_folder import read_facts, software_versions
 from msa2net.inference.training_facts import TrainingMetadata
 from msa2net.inference.validation_scores import network_warnings
-from msa2net.metrics import read_cases_csv, summarise
 from msa2net.metrics.protocol import FAILED_DISTANCES, PROTOCOLS
+from msa2net.metrics.summary import read_cases_csv, summarise
 from msa2net.models.registry import MODELS
 from msa2net.report.html import write_report
 from msa2net.report.load import read_example

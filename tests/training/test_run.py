@@ -29,7 +29,8 @@ from msa2net.evaluation.run import evaluate_run, example_slices, rank_cases
 from msa2net.export.onnx import export_onnx
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import choose_device, load_run, read_facts
-from msa2net.metrics import case_rows, read_cases_csv
+from msa2net.metrics.scoring import case_rows
+from msa2net.metrics.summary import read_cases_csv
 from msa2net.report.html import write_report
 from msa2net.training import trainer as lightning_trainer
 from msa2net.training.distributed import find_processes

@@ -27,7 +27,8 @@ from msa2net.data.preprocessing import Preprocessing
 from msa2net.inference.bfloat16 import computing_in
 from msa2net.inference.predictor import Predictor
 from msa2net.losses import create_loss
-from msa2net.metrics import CaseRow, case_rows
+from msa2net.metrics.protocol import CaseRow
+from msa2net.metrics.scoring import case_rows
 from msa2net.models.registry import create_model
 from msa2net.training.compiled import CompiledStep
 

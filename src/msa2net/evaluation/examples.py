@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.files import atomic_path
-from msa2net.metrics import CaseRow, mean_dice
+from msa2net.metrics.protocol import CaseRow
+from msa2net.metrics.summary import mean_dice
 
 MAX_EXAMPLE_SLICES = 24
 MAX_EXAMPLE_BYTES = 2**29  # of a file's arrays: so many slices of 2048²

@@ -45,16 +45,13 @@ from msa2net.evaluation.summary import (
     write_evaluation,
 )
 from msa2net.files import sha256, usable_cores
-from msa2net.metrics import (
-    CaseRow,
-    FailedDistance,
+from msa2net.metrics.protocol import BACK, CaseRow, FailedDistance, Protocol
+from msa2net.metrics.scoring import case_rows
+from msa2net.metrics.systematic_errors import (
     Pattern,
-    Protocol,
     case_error_pattern,
-    case_rows,
     describe_systematic_errors,
 )
-from msa2net.metrics.protocol import BACK
 from msa2net.text import listed
 
 NameProgress = Callable[[Iterable[str], int], Iterable[str]]
@@ -106,7 +103,7 @@ def evaluate(
             folder names classes, that holds for both; if none does, masks must be black and white.
             What 255 means: see `resolve_label_mappings`.
         label_names: one name per class, background first, for folders that have none.
-        protocol: a name of `msa2net.metrics.PROTOCOLS`, or `both`: standard and published.
+        protocol: a name of `msa2net.metrics.protocol.PROTOCOLS`, or `both`: standard and published.
         failed_distance: what a distance counts where a class failed, see `standard_protocol`.
         missing_as_empty: score a label without prediction as if nothing had been found there.
         common: score the cases that both folders have; the result says what was left out.

@@ -41,12 +41,11 @@ from msa2net.inference.run_folder import (
     software_versions,
     writing_run,
 )
-from msa2net.metrics import (
-    CaseRow,
-    FailedDistance,
+from msa2net.metrics.protocol import CaseRow, FailedDistance
+from msa2net.metrics.scoring import case_rows
+from msa2net.metrics.systematic_errors import (
     Pattern,
     case_error_pattern,
-    case_rows,
     describe_systematic_errors,
 )
 from msa2net.quality.monitor import QualityMonitor

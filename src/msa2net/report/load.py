@@ -29,9 +29,8 @@ from msa2net.inference.run_folder import (
     read_facts,
 )
 from msa2net.inference.training_facts import TrainingMetadata
-from msa2net.metrics import mean_dice
 from msa2net.metrics.protocol import CaseRow
-from msa2net.metrics.summary import read_cases_csv
+from msa2net.metrics.summary import mean_dice, read_cases_csv
 from msa2net.text import printable
 
 SUMMARY_FILE = "summary.json"

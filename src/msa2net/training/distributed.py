@@ -21,7 +21,7 @@ from torch import distributed
 from msa2net.config import TrainConfig
 from msa2net.errors import ConfigError
 from msa2net.inference.sharding import world_from_environment
-from msa2net.metrics import CaseRow
+from msa2net.metrics.protocol import CaseRow
 
 CHILD = "LOCAL_RANK"  # Lightning gives it to the processes that it starts by itself
 

@@ -13,7 +13,8 @@ from torch import nn
 from msa2net.compat import set_loader_reuse
 from msa2net.config import TrainConfig
 from msa2net.data.loading.augment import derive_seed
-from msa2net.metrics import CaseRow, summarise
+from msa2net.metrics.protocol import CaseRow
+from msa2net.metrics.summary import summarise
 from msa2net.training.checkpoint import Checkpoints
 from msa2net.training.distributed import agree
 from msa2net.training.loggers import Loggers

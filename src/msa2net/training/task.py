@@ -16,7 +16,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from msa2net.config import Precision, TrainConfig
 from msa2net.data.case import Case
 from msa2net.inference.predictor import Predictor
-from msa2net.metrics import CaseRow, case_rows
+from msa2net.metrics.protocol import CaseRow
+from msa2net.metrics.scoring import case_rows
 from msa2net.models.weights import check_entries
 from msa2net.training.checkpoint_state import check_optimizer_state
 from msa2net.training.compiled import CompiledStep
