@@ -18,8 +18,9 @@ from drawn_summaries import random_volumes
 from msa2net.errors import ConfigError, DataError
 from msa2net.evaluation.compare import compare_evaluations, console_comparison, markdown_comparison
 from msa2net.files import write_json
+from msa2net.metrics.bootstrap import mean_interval
 from msa2net.metrics.comparison import compare
-from msa2net.metrics.hypothesis_tests import holm, mean_interval, signed_rank_p
+from msa2net.metrics.hypothesis_tests import holm, signed_rank_p
 from msa2net.metrics.scoring import case_rows
 from msa2net.metrics.summary import COLUMNS, write_cases_csv
 

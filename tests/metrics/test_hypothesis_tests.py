@@ -10,18 +10,36 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from msa2net.errors import ConfigError
-from msa2net.metrics.bootstrap import class_mean_intervals, mean_intervals, pooled_intervals
-from msa2net.metrics.hypothesis_tests import (
-    describe,
-    holm,
+from msa2net.metrics.bootstrap import (
+    class_mean_intervals,
+    interval_warning,
     mean_interval,
+    mean_intervals,
+    pooled_intervals,
+)
+from msa2net.metrics.hypothesis_tests import (
+    applicable_scores,
+    holm,
     signed_rank_p,
+    spread,
     which_is_better,
     worst_cases,
 )
 from msa2net.metrics.protocol import PROTOCOLS
 
 # --- describe --------------------------------------------------------------------------------
+
+
+def describe(values, seed=0):
+    """Return the spread of some scores with the interval of their mean, as `summarise` does."""
+    values = list(values)
+    scores = applicable_scores(values)
+    interval = mean_interval(scores, seed)
+    return {
+        **spread(values),
+        "interval": None if interval is None else list(interval),
+        "warning": interval_warning(scores),
+    }
 
 
 def test_describe_by_hand():

@@ -1,4 +1,4 @@
-"""What the scores of a few cases say: summaries, tests and the worst; intervals are elsewhere."""
+"""Spread, signed-rank test and worst cases of one score a case; intervals are in `bootstrap`."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.errors import ConfigError
-from msa2net.metrics.bootstrap import interval_warning, mean_interval
 
 Better: TypeAlias = Literal["higher", "lower", "nearer 0"]
 
@@ -49,39 +48,16 @@ class Spread(TypedDict):
     upper_quartile: float | None
 
 
-class Description(Spread):
-    """A `Spread` with the 95 % interval of its mean (lower and upper end; None if there is none).
-
-    `warning` says why there is none, or that n is small for one; None if all is well.
-    """
-
-    interval: list[float] | None
-    warning: str | None
-
-
-def describe(values: Iterable[float | None], seed: int = 0) -> Description:
+def spread(values: Sequence[float | None]) -> Spread:
     """Sum up one score a case; the order of the cases changes nothing.
 
     Args:
-        values: None or nan is not applicable, counted and in no figure; infinity (a distance
+        values: None or nan is not applicable, counted and in no value; infinity (a distance
             that has none) makes the mean infinite.
-        seed: of the bootstrap; the same seed gives the same interval.
 
     Returns:
-        See `Description`; quartiles are linear between ranks, as numpy's.
+        See `Spread`; quartiles are linear between ranks, as numpy's.
     """
-    values = list(values)
-    scores = applicable_scores(values)
-    interval = mean_interval(scores, seed)
-    return {
-        **spread(values),
-        "interval": None if interval is None else list(interval),
-        "warning": interval_warning(scores),
-    }
-
-
-def spread(values: Sequence[float | None]) -> Spread:
-    """Sum up as `describe` does, without an interval and so without drawing anything."""
     ordered = np.sort(applicable_scores(values))
     n = len(ordered)
     finite = bool(np.isfinite(ordered).all())
