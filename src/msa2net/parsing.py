@@ -9,6 +9,7 @@ from msa2net.text import printable
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 MAX_BYTES = 2**28
 """Of a JSON file: prepared data of a hundred thousand cases."""
@@ -67,12 +68,36 @@ def first_mistake(error: "ValidationError") -> str:
     """Say in a few words what is wrong first with what was read: where, what it is, and why."""
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
+    message = mistake_words(first)
     if not place or first["type"] == "missing" or isinstance(first["input"], dict):
         return f"{place}: {message}" if place else message
     return f"{place} is {printable(repr(first['input']), 100)}: {message}"
 
+
+def mistake_words(mistake: "ErrorDetails") -> str:
+    """Say what a value must be, by one of pydantic's errors."""
+    if mistake["type"] in _EXPECTED:
+        return f"must be {_EXPECTED[mistake['type']]}"
+    message = (
+        mistake["msg"]
+        .removeprefix("Value error, ")
+        .replace(" should ", " must ")
+        .replace("Tuple", "list")
+    )
+    message = message.removeprefix("Input ")
+    return message[0].lower() + message[1:]
+
+
+_EXPECTED = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a mapping"),
+    "string_type": "text",
+    "path_type": "a path",
+}
+"""Pydantic's kind of error → what was expected."""
 
 _TOO_DEEP = f"lists or mappings lie in each other more than {MAX_DEPTH} deep"
 

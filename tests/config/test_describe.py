@@ -65,7 +65,7 @@ def test_the_terminal_shows_all_of_it(width: int, tmp_path: Path, monkeypatch):
     shown = re.findall(r"^([a-z_]+\.?[a-z_]*)  +\S", text, re.MULTILINE)
     assert shown == list(SETTINGS)
     words = " ".join(text.split())
-    assert "decay of the weights; biases" in words
+    assert "weight decay; biases" in words
     assert "whole number, at least 1 · default 16" in words
 
 

@@ -56,7 +56,9 @@ SeriesOption = Annotated[
         "SERIES",
     ),
 ]
-FlipsOption = Annotated[bool, flag("Average with the answers to mirrored images.", "--flips")]
+FlipsOption = Annotated[
+    bool, flag("Test-time augmentation: average the outputs of mirrored images.", "--flips")
+]
 SlidingOption = Annotated[
     bool,
     flag("Slide windows over slices at full resolution, instead of resizing them.", "--sliding"),

@@ -54,7 +54,7 @@ def train(
     accept_changes: Annotated[
         bool,
         flag(
-            "With --resume: go on although settings or data are no longer the same.",
+            "With --resume: resume despite changed settings or data.",
             "--accept-changes",
         ),
     ] = False,

@@ -12,6 +12,7 @@ from msa2net.config.schema import KIND, Config
 from msa2net.config.types import SectionModel
 from msa2net.config.yaml_text import MAX_BYTES, parse_yaml
 from msa2net.errors import ConfigError
+from msa2net.parsing import mistake_words
 from msa2net.renamed import current_keys, current_path
 from msa2net.text import printable
 
@@ -140,5 +141,5 @@ def _describe(error: ValidationError) -> str:
         if isinstance(first["input"], dict):  # about several settings together
             return message
     else:
-        message = first["msg"][0].lower() + first["msg"][1:]
+        message = mistake_words(first)
     return f"'{key}' is {printable(repr(first['input']), 200)}: {message}"

@@ -44,23 +44,24 @@ class NetworkOptions(SectionModel):
     """How a network's weights start, and what is left out of it while training."""
 
     pretrained: bool = Field(
-        False, description="start the encoder from timm's ImageNet weights, downloaded once"
+        False, description="initialise the encoder with timm's ImageNet weights, downloaded once"
     )
     pretrained_file: Path | None = Field(
-        None, description="start the encoder from a file with such weights, without a download"
+        None,
+        description="initialise the encoder with ImageNet weights from a file, without a download",
     )
     drop_path: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="stochastic depth: the largest chance that a block is left out in a training "
-        "step",
+        description="stochastic depth: the largest probability that a block is left out while "
+        "training",
     )
     layer_scale: float = Field(
-        0.01, gt=0, description="where the layer scales of the LKA blocks start; the paper has 0.01"
+        0.01, gt=0, description="initial LayerScale value of the LKA blocks; 0.01 in the paper"
     )
     depthwise_init: Literal["xavier", "fan_in"] = Field(
         "xavier",
-        description="how wide the decoder's depthwise kernels start: xavier as in the paper, or "
-        "by what a kernel sees (fan_in)",
+        description="initialisation of the decoder's depthwise kernels: xavier as in the paper, "
+        "or fan_in, of variance 1 / kernel size",
     )

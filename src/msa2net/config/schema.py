@@ -18,8 +18,8 @@ class ModelConfig(NetworkOptions, Architecture):
 
     init_from: Path | None = Field(
         None,
-        description="start from another network, a run folder or a file of weights, also of other "
-        "classes or channels; what fits is taken over",
+        description="fine-tuning: start from the weights of another network, a run folder or a "
+        "file, also of other classes or channels; entries that fit are loaded",
     )
 
     @model_validator(mode="after")
@@ -41,7 +41,7 @@ class DataConfig(SectionModel):
     """Which data, and how an image becomes an input."""
 
     format: str = Field(
-        description="how the raw data lie: phantom (drawn), isic2018, images, acdc, btcv, synapse "
+        description="data set layout: phantom (synthetic), isic2018, images, acdc, btcv, synapse "
         "or nnunet"
     )
     root: Path | None = Field(
@@ -49,7 +49,7 @@ class DataConfig(SectionModel):
     )
     prepared: Path = Field(description="folder for the prepared, memory-mapped copy of the data")
     max_side: int = Field(
-        1024, ge=32, description="photographs with a longer side are stored reduced to this"
+        1024, ge=32, description="longest side of stored 2-D images; larger ones are downsampled"
     )
     labels: LabelEncoding | None = Field(
         None,
@@ -58,24 +58,25 @@ class DataConfig(SectionModel):
     )
     fit: Literal["stretch", "pad"] = Field(
         "pad",
-        description="how an image becomes the network's shape: pad keeps the ratio of its sides, "
+        description="how images are fitted to the network's input: pad keeps the aspect ratio, "
         "stretch (the paper) does not",
     )
     crop: float = Field(
         1.0,
         ge=0.01,
         le=1,
-        description="central share of the image that the network sees; outside is background",
+        description="centre crop that the network sees, as a fraction of the image; outside is "
+        "background",
     )
     resampling: Literal["linear", "spline"] = Field(
         "linear",
-        description="how images are brought to the network's size; spline (cubic) is the "
-        "published way",
+        description="interpolation to the network's input size; spline (cubic) is the published "
+        "one",
     )
     clip: bool = Field(
         True,
-        description="clip what splines overshoot; false leaves it, as the published networks saw "
-        "it",
+        description="clip intensities to their range after spline interpolation; false as for the "
+        "published networks",
     )
     split_ratios: tuple[float, float, float] | None = Field(
         None,
@@ -210,8 +211,9 @@ class Config(SectionModel):
     batch_slices: int = Field(
         16,
         ge=1,
-        description="slices that go through the network at once in validation and prediction; "
-        "on a CPU fewer where the answers would take more than 64 MB (many classes, large inputs)",
+        description="slices that go through the network at once in validation and prediction; on "
+        "a CPU fewer where the outputs would take more than 64 MB (many classes, "
+        "large inputs)",
     )
     model: ModelConfig = ModelConfig()
     data: DataConfig

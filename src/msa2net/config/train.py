@@ -10,38 +10,35 @@ from msa2net.config.types import LoggerName, Minutes, SectionModel
 class TrainConfig(SectionModel):
     """How to train."""
 
-    epochs: int = Field(ge=1, description="how often the training goes through all its slices")
+    epochs: int = Field(ge=1, description="passes through all training slices")
     batch_size: int = Field(ge=1, description="slices a step, of all processes together")
-    learning_rate: float = Field(
-        gt=0, description="the highest learning rate, from which the schedule comes down"
-    )
+    learning_rate: float = Field(gt=0, description="peak learning rate, after the warm-up")
     optimizer: Literal["adamw", "sgd"] = Field(
-        "adamw", description="how weights are changed; sgd, with momentum, is the paper's"
+        "adamw", description="optimizer; sgd, with momentum, is the paper's"
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd")
     weight_decay: float = Field(
         0.05,
         ge=0,
-        description="decay of the weights; biases and norms have none, see train.decay_all",
+        description="weight decay; biases and norms have none, see train.decay_all",
     )
     decay_all: bool = Field(
         False, description="decay biases, norms and scales too, as the paper did"
     )
     schedule: Literal["cosine", "poly"] = Field(
         "cosine",
-        description="how the learning rate comes down to zero, step by step; poly is the paper's",
+        description="learning rate decay to zero, step by step; poly is the paper's",
     )
     warmup: float = Field(
         0.05,
         ge=0,
         lt=1,
-        description="share of all steps in which the learning rate rises from zero",
+        description="fraction of all steps in which the learning rate rises linearly from zero",
     )
     clip_norm: float | None = Field(
         1.0,
         gt=0,
-        description="largest norm of all gradients together, above which they are scaled down; "
-        "null: no limit",
+        description="gradient clipping: the largest norm of all gradients together; null: no limit",
     )
     devices: int | None = Field(
         None,
@@ -56,17 +53,17 @@ class TrainConfig(SectionModel):
         "auto", description="how processes work together; auto is ddp where there are several"
     )
     sync_batch_norm: bool = Field(
-        True, description="take the statistics of batch norms over the batch of all GPUs"
+        True, description="synchronise the statistics of batch norms over all GPUs"
     )
     accumulate: int = Field(
         1,
         ge=1,
-        description="parts in which a batch is computed, one after the other, to save memory",
+        description="gradient accumulation: parts in which a batch is computed, to save memory",
     )
     gradient_checkpointing: bool = Field(
         False,
-        description="compute blocks twice rather than keep what is inside of them: less memory, "
-        "more time",
+        description="recompute activations inside blocks in the backward pass: less memory, more "
+        "time",
     )
     compile: bool = Field(False, description="compile the training step with torch.compile")
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
@@ -76,23 +73,23 @@ class TrainConfig(SectionModel):
     )
     deep_supervision: Literal["none", "sum", "mutation"] = Field(
         "none",
-        description="what is judged besides the final answer; sum: the answer of every decoder "
-        "level; mutation: every sum of some of these answers; the added heads are used in "
-        "training only",
+        description="auxiliary outputs in the loss; sum: the output of every decoder level; "
+        "mutation: every sum of a subset of them (logits); the auxiliary heads are "
+        "used in training only",
     )
     ema: float | None = Field(
         None,
         gt=0,
         lt=1,
-        description="decay of a moving average of the weights, which is scored beside them; not "
-        "set: no average",
+        description="decay of an exponential moving average of the weights, which is validated "
+        "beside them; not set: no average",
     )
     oversample_foreground: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="share of the samples that are drawn for a class, rare classes as often as "
-        "others",
+        description="fraction of the samples that are drawn for a foreground class, every class "
+        "equally often (class-balanced sampling)",
     )
     seed: int = Field(
         1234,
@@ -126,7 +123,7 @@ class TrainConfig(SectionModel):
         description="train the decoder only; the encoder's weights and statistics stay as they are",
     )
     loggers: tuple[LoggerName, ...] = Field(
-        (), description="where curves and pictures go besides metrics.csv"
+        (), description="where curves and images are logged besides metrics.csv"
     )
     checkpoint_minutes: float = Field(
         1.0,
