@@ -17,7 +17,7 @@ from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, WeightsError
 from msa2net.inference.run_folder import ModelMetadata, load_run, save_run
 from msa2net.models.registry import create_model
-from msa2net.training.finetune import read_source, start_from
+from msa2net.training.finetune import init_from, read_source
 from msa2net.training.run import train
 
 SETTINGS = """
@@ -75,7 +75,7 @@ def small_config(root: Path, start: Path | None = None, **changes) -> Config:
 
 
 def all_entries(report) -> list[str]:
-    return sorted([*report.taken, *report.adapted, *report.left])
+    return sorted([*report.loaded, *report.adapted, *report.reinitialised])
 
 
 # What is taken over -------------------------------------------------------------------------------
@@ -83,10 +83,10 @@ def all_entries(report) -> list[str]:
 
 def test_the_same_network_is_taken_over_whole(organs: Path):
     model, facts = network(ORGANS, seed=1)
-    report = start_from(model, facts, organs)
+    report = init_from(model, facts, organs)
     source = load_run(organs, "cpu").model.state_dict()
     assert all(torch.equal(value, source[name]) for name, value in model.state_dict().items())
-    assert (len(report.taken), report.adapted, report.left, report.unused) == (
+    assert (len(report.loaded), report.adapted, report.reinitialised, report.unused) == (
         len(source), {}, {}, [],
     )  # fmt: skip
     assert report.share == 1
@@ -96,7 +96,7 @@ def test_rows_of_the_head_go_by_name(organs: Path):
     """Not by number: spleen is row 2 there and row 1 here."""
     model, facts = network(("background", "spleen", "tumour"), seed=1)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    report = start_from(model, facts, organs)
+    report = init_from(model, facts, organs)
     source = load_run(organs, "cpu").model.state_dict()
     for name in ("head.weight", "head.bias"):
         ours = model.state_dict()[name]
@@ -107,13 +107,13 @@ def test_rows_of_the_head_go_by_name(organs: Path):
             "the rows of background, spleen; those of tumour are left at random"
         )
     assert all_entries(report) == sorted(before)
-    assert report.left == {}
+    assert report.reinitialised == {}
 
 
 def test_as_many_classes_of_other_names_are_not_mistaken(organs: Path):
     """The shapes agree, the meaning does not."""
     model, facts = network(("background", "stomach", "liver", "kidney"), seed=1)
-    start_from(model, facts, organs)
+    init_from(model, facts, organs)
     source = load_run(organs, "cpu").model.state_dict()["head.weight"]
     assert torch.equal(model.state_dict()["head.weight"][[0, 1, 2]], source[[0, 3, 1]])
 
@@ -123,7 +123,7 @@ def test_other_channels_by_hand(tmp_path: Path, old: int, new: int):
     """Each new channel is the mean of the old ones, times old / new (1 is repeated to 3 inside)."""
     save_run(tmp_path / "run", *network(ORGANS, channels=old))
     model, facts = network(ORGANS, channels=new, seed=1)
-    report = start_from(model, facts, tmp_path / "run")
+    report = init_from(model, facts, tmp_path / "run")
     (name, how), *others = report.adapted.items()
     assert others == []
     assert name == "encoder.backbone.stem.conv1.weight"
@@ -139,7 +139,7 @@ def test_a_grey_image_gives_what_it_gave(tmp_path: Path, old: int, new: int):
     """The law behind the rule, through the whole network."""
     save_run(tmp_path / "run", *network(ORGANS, channels=old))
     model, facts = network(ORGANS, channels=new, seed=1)
-    start_from(model, facts, tmp_path / "run")
+    init_from(model, facts, tmp_path / "run")
     grey = torch.randn(2, 1, 32, 32)
     source = load_run(tmp_path / "run", "cpu").model
     with torch.no_grad():
@@ -157,12 +157,12 @@ def test_what_does_not_fit_is_listed_with_its_reason(organs: Path, tmp_path: Pat
     torch.save(state, tmp_path / "own.pth")
     model, facts = network(ORGANS, seed=1)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    report = start_from(model, facts, tmp_path / "own.pth")
-    assert set(report.left) == {"decoder4.proj.weight", "decoder8.proj.bias"}
-    assert "and was (2, 2)" in report.left["decoder4.proj.weight"]
-    assert report.left["decoder8.proj.bias"] == "the other network has no such entry"
+    report = init_from(model, facts, tmp_path / "own.pth")
+    assert set(report.reinitialised) == {"decoder4.proj.weight", "decoder8.proj.bias"}
+    assert "and was (2, 2)" in report.reinitialised["decoder4.proj.weight"]
+    assert report.reinitialised["decoder8.proj.bias"] == "the other network has no such entry"
     assert report.unused == ["surplus"]
-    for name in report.left:
+    for name in report.reinitialised:
         assert torch.equal(model.state_dict()[name], before[name])
     assert all_entries(report) == sorted(before)
     assert 0 < report.share < 1
@@ -173,19 +173,19 @@ def test_another_encoder_is_another_network(organs: Path):
     """Its decoder has other widths, so that only counters and temperatures would agree."""
     model, facts = network(ORGANS, encoder="resnet18")
     with pytest.raises(WeightsError, match=r"100 % of its weights have other .*model.encoder"):
-        start_from(model, facts, organs)
+        init_from(model, facts, organs)
 
 
 def test_nothing_that_fits_is_refused(tmp_path: Path):
     model, facts = network(ORGANS)
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match=r"other.pth does not fit this network: 100 %"):
-        start_from(model, facts, tmp_path / "other.pth")
+        init_from(model, facts, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match="no weight file at"):
-        start_from(model, facts, tmp_path / "nothing.pth")
+        init_from(model, facts, tmp_path / "nothing.pth")
     (tmp_path / "folder").mkdir()
     with pytest.raises(WeightsError, match="is not a run folder"):
-        start_from(model, facts, tmp_path / "folder")
+        init_from(model, facts, tmp_path / "folder")
 
 
 def test_published_weights_are_read_by_our_names(golden: Path, tmp_path: Path, monkeypatch):
@@ -302,7 +302,7 @@ def test_a_frozen_encoder_keeps_weights_and_statistics(
     assert all(mode == {False} for mode in modes)
     trained = load_run(tmp_path / "run", "cpu").model
     model, facts = network(("background", "lesion"), channels=3)
-    start_from(model, facts, organs)
+    init_from(model, facts, organs)
     assert any(isinstance(module, nn.BatchNorm2d) for module in trained.encoder.modules())
     for name, value in model.encoder.state_dict().items():
         assert torch.equal(trained.encoder.state_dict()[name], value), name

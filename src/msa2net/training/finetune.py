@@ -1,4 +1,4 @@
-"""Starting from another network: what of it fits is taken over, and all of it is accounted for."""
+"""Fine-tuning: what fits of another network is loaded, and every entry is accounted for."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -51,36 +51,37 @@ class FineTuneReport:
     Attributes:
         file: the weights it started from.
         sha256: of that file.
-        taken: as they were.
+        loaded: entries that were copied as they were.
         adapted: entry → how.
-        left: entry → why it stays as it was drawn at random.
+        reinitialised: entry → why it stays as it was drawn at random.
         unused: entries of the other network that this one has no place for.
-        share: of this network's numbers that lie in taken or adapted entries, 0 to 1.
+        share: of this network's numbers that lie in loaded or adapted entries, 0 to 1.
     """
 
     file: str
     sha256: str
-    taken: list[str] = field(default_factory=list)
+    loaded: list[str] = field(default_factory=list)
     adapted: dict[str, str] = field(default_factory=dict)
-    left: dict[str, str] = field(default_factory=dict)
+    reinitialised: dict[str, str] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
     share: float = 0.0
 
     def content(self) -> dict[str, object]:
-        """Return everything as plain data."""
-        return asdict(self)
+        """Return everything as plain data, by the names that the file has."""
+        names = {"loaded": "taken", "reinitialised": "left"}
+        return {names.get(name, name): value for name, value in asdict(self).items()}
 
     def lines(self) -> list[str]:
         """Say in a few lines what the lists hold."""
-        total = len(self.taken) + len(self.adapted) + len(self.left)
+        total = len(self.loaded) + len(self.adapted) + len(self.reinitialised)
         lines = [
-            f"started from {self.file}: {len(self.taken)} of {total} entries were taken over, "
-            f"{len(self.adapted)} adapted, {len(self.left)} left at random "
+            f"started from {self.file}: {len(self.loaded)} of {total} entries were taken over, "
+            f"{len(self.adapted)} adapted, {len(self.reinitialised)} left at random "
             f"({100 * self.share:.1f} % of the weights are known); all are in {REPORT}"
         ]
         lines += [f"adapted: {name}, {how}" for name, how in self.adapted.items()]
-        if self.left:
-            lines.append(f"left at random: {listed(list(self.left))}")
+        if self.reinitialised:
+            lines.append(f"left at random: {listed(list(self.reinitialised))}")
         if self.unused:
             lines.append(f"not used: {listed(self.unused)}")
         return lines
@@ -129,8 +130,8 @@ def read_source(path: Path) -> Source:
 
 
 @torch.no_grad()
-def start_from(model: nn.Module, facts: ModelMetadata, path: Path) -> FineTuneReport:
-    """Take over from another network what fits; its classes and channels may be others.
+def init_from(model: nn.Module, facts: ModelMetadata, path: Path) -> FineTuneReport:
+    """Initialise from another network what fits; its classes and channels may be others.
 
     Entries of the same name and shape are copied. Of the head, the rows of classes that both
     networks name alike are. A first convolution for another number of channels gets, for each new
@@ -153,14 +154,14 @@ def start_from(model: nn.Module, facts: ModelMetadata, path: Path) -> FineTuneRe
     for name, target in own.items():
         given = source.state.get(name)
         if given is None:
-            report.left[name] = "the other network has no such entry"
+            report.reinitialised[name] = "the other network has no such entry"
         elif not same_kind(given, target):
-            report.left[name] = f"its numbers are {target.dtype} and were {given.dtype}"
+            report.reinitialised[name] = f"its numbers are {target.dtype} and were {given.dtype}"
         elif name in CLASSES and source.label_names != facts.label_names:
-            _take_classes(name, target, given, source.label_names, facts.label_names, report)
+            _load_classes(name, target, given, source.label_names, facts.label_names, report)
         elif given.shape == target.shape:
             target.copy_(given)
-            report.taken.append(name)
+            report.loaded.append(name)
         elif name == first and _only_channels_differ(given, target):
             old, new = given.shape[1], target.shape[1]
             target.copy_(given.float().mean(dim=1, keepdim=True) * (old / new))
@@ -168,20 +169,20 @@ def start_from(model: nn.Module, facts: ModelMetadata, path: Path) -> FineTuneRe
                 f"the mean of its {old} channels for each of {new}, × {old}/{new}"
             )
         else:
-            report.left[name] = f"its shape is {tuple(target.shape)} and was {tuple(given.shape)}"
+            report.reinitialised[name] = _other_shape(given, target)
     report.unused.extend(sorted(source.state.keys() - own.keys()))
-    known = sum(own[name].numel() for name in [*report.taken, *report.adapted])
+    known = sum(own[name].numel() for name in [*report.loaded, *report.adapted])
     share = known / sum(value.numel() for value in own.values())
     if share < LEAST_SHARE:
         raise WeightsError(
             f"{source.file} does not fit this network: {100 * (1 - share):.0f} % of its weights "
-            f"have other names or shapes ({listed(list(report.left))}); is model.name or "
+            f"have other names or shapes ({listed(list(report.reinitialised))}); is model.name or "
             "model.encoder another?"
         )
     return FineTuneReport(**asdict(report) | {"share": share})
 
 
-def _take_classes(
+def _load_classes(
     name: str,
     target: Tensor,
     given: Tensor,
@@ -191,7 +192,7 @@ def _take_classes(
 ) -> None:
     """Copy the rows of the head whose classes both networks know by name."""
     if given.shape[1:] != target.shape[1:]:
-        report.left[name] = f"its shape is {tuple(target.shape)} and was {tuple(given.shape)}"
+        report.reinitialised[name] = _other_shape(given, target)
         return
     if old is None and len(given) == len(target):
         target.copy_(given)
@@ -207,7 +208,11 @@ def _take_classes(
     )
     if not taken:
         del report.adapted[name]
-        report.left[name] = "the two networks have no class of the same name"
+        report.reinitialised[name] = "the two networks have no class of the same name"
+
+
+def _other_shape(given: Tensor, target: Tensor) -> str:
+    return f"its shape is {tuple(target.shape)} and was {tuple(given.shape)}"
 
 
 def _first_convolution(own: Mapping[str, Tensor]) -> str | None:

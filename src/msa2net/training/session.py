@@ -194,7 +194,7 @@ class Session:
         )
         self.start: finetune.FineTuneReport | None = None
         if saved is None and config.model.init_from is not None:
-            self.start = finetune.start_from(model, self.model_facts, config.model.init_from)
+            self.start = finetune.init_from(model, self.model_facts, config.model.init_from)
         if config.train.sync_batch_norm and plan.processes.size > 1 and plan.device.type == "cuda":
             model = convert_sync_batchnorm(model)  # timm's: torch's loses its norms' activations
         self.task = self._create_task(
