@@ -1,7 +1,9 @@
 """A training in miniature that can be cut off anywhere; as a script, one that kills itself.
 
-`python resumed.py FOLDER RUN MOMENT COUNT` trains in FOLDER and sends itself SIGKILL at the
+`python resumed.py FOLDER RUN MOMENT COUNT …` trains in FOLDER and sends itself SIGKILL at the
 COUNT-th moment of the kind MOMENT; with `slowly` it only takes its time, to be killed from outside.
+Of several such runs each is a fork of this process, which has imported everything and computed
+nothing; it prints how each ended.
 """
 
 import json
@@ -161,8 +163,7 @@ def equal(one, two) -> bool:
     return one == two
 
 
-def main() -> None:
-    folder, run, moment, count = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+def train_and_die(folder: Path, run: Path, moment: str, count: int) -> None:
     slowly, left = moment == "slowly", [count]
 
     def act(kind: str) -> None:
@@ -175,8 +176,6 @@ def main() -> None:
 
     for patch in writing(act):
         patch.start()
-    sys.stdout.write("training\n")
-    sys.stdout.flush()
     changes = {"train.epochs": 4} if slowly else {}
     train(
         folder,
@@ -187,6 +186,23 @@ def main() -> None:
         config=settings(folder, **changes),
         callbacks=[Moments(act)],
     )
+
+
+def main() -> None:
+    folder, runs = Path(sys.argv[1]), sys.argv[2:]
+    if len(runs) == 3:
+        sys.stdout.write("training\n")
+        sys.stdout.flush()
+        train_and_die(folder, Path(runs[0]), runs[1], int(runs[2]))
+        return
+    for run, moment, count in zip(runs[::3], runs[1::3], runs[2::3], strict=True):
+        child = os.fork()
+        if child == 0:
+            train_and_die(folder, Path(run), moment, int(count))
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
 
 
 class CutOffError(Exception):

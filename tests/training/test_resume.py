@@ -55,14 +55,28 @@ def whole_network(workplace: Path) -> Path:
 # Killed -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("moment", "count"), [("step", 11), ("saving", 6), ("validation", 1)])
+KILLS = {"step": 11, "saving": 6, "validation": 1}
+
+
+@pytest.fixture(scope="module")
+def killed(workplace: Path, whole_network: Path, tmp_path_factory) -> Path:
+    """A folder of runs of the real network, each named after the moment of its kill."""
+    root = tmp_path_factory.mktemp("killed")
+    words = [word for moment, count in KILLS.items() for word in (root / moment, moment, count)]
+    done = subprocess.run(
+        [sys.executable, resumed.__file__, workplace, *map(str, words)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == [str(-signal.SIGKILL)] * len(KILLS), done.stderr
+    return root
+
+
+@pytest.mark.parametrize("moment", KILLS)
 def test_a_killed_process_goes_on_to_the_same_end(
-    workplace: Path, tmp_path: Path, whole_network: Path, moment: str, count: int
+    workplace: Path, killed: Path, whole_network: Path, moment: str
 ):
-    run = tmp_path / "run"
-    words = [sys.executable, resumed.__file__, workplace, run, moment, str(count)]
-    killed = subprocess.run(words, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    run = killed / moment
     resumed.train(workplace, run, tiny=False, resume=True)
     assert_same_run(run, whole_network)
 
