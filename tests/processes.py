@@ -1,5 +1,7 @@
 """A training of several processes; a script too: `python processes.py FOLDER RUN [KEY=VALUE …]`.
 
+The network is a tiny one, unless `model.name` is among the settings.
+
 Lightning starts the other processes by running this script again.
 """
 
@@ -7,6 +9,7 @@ import sys
 from pathlib import Path
 
 import lightning as L
+from torch import nn
 
 import resumed
 from msa2net.compat import is_batch_norm
@@ -24,11 +27,11 @@ CHANGES = {
 
 
 class FrozenStatistics(L.Callback):
-    """Lets batch norm use its running statistics: those of a batch depend on who computes it."""
+    """Takes out what depends on who computes a sample: a batch's statistics, and dropout."""
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         for module in pl_module.modules():
-            if is_batch_norm(module):
+            if is_batch_norm(module) or isinstance(module, nn.Dropout):
                 module.eval()
 
 
@@ -39,7 +42,8 @@ def settings(folder: Path, **changes) -> Config:
 def train(folder: Path, run: Path, *, resume: bool = False, **changes):
     config = settings(folder, **changes)
     callbacks = [FrozenStatistics()]
-    return resumed.train(folder, run, tiny=False, resume=resume, config=config, callbacks=callbacks)
+    tiny = "model.name" not in changes
+    return resumed.train(folder, run, tiny=tiny, resume=resume, config=config, callbacks=callbacks)
 
 
 if __name__ == "__main__":
