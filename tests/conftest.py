@@ -27,6 +27,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _without_waiting_for_the_disk() -> Iterator[None]:
+    """No test cuts the power, and a disk that others use takes 10 ms for every file."""
+    with mock.patch("os.fsync"):
+        yield
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     return GOLDEN
