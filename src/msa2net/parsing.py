@@ -69,7 +69,9 @@ def first_mistake(error: "ValidationError") -> str:
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     message = mistake_words(first)
-    if not place or first["type"] == "missing" or isinstance(first["input"], dict):
+    if first["type"] == "missing":
+        return f"{place} is missing"
+    if not place or isinstance(first["input"], dict):
         return f"{place}: {message}" if place else message
     return f"{place} is {printable(repr(first['input']), 100)}: {message}"
 

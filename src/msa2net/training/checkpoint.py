@@ -75,7 +75,7 @@ class Checkpoints:
         Raises:
             WeightsError: there is none.
         """
-        damaged: list[str] = []
+        damaged, newest = list[str](), ""
         paths = self.paths()
         for number, path in enumerate(paths, start=1):
             reason = ""
@@ -96,6 +96,7 @@ class Checkpoints:
                 if tidy:
                     self._remove(set(paths[number:]) - set(self._whole))
                 return state, damaged
+            newest = newest or reason
             damaged.append(f"the checkpoint {path} is damaged ({reason}); the one before is taken")
         if not damaged:
             raise WeightsError(
@@ -103,8 +104,8 @@ class Checkpoints:
                 "with --out, or start without --resume"
             )
         raise WeightsError(
-            f"every checkpoint in {self.folder} is damaged ({len(damaged)} of them); start again "
-            "with --overwrite"
+            f"all checkpoints in {self.folder} ({len(damaged)}) are damaged, the newest: {newest}; "
+            "start again with --overwrite"
         )
 
     def _remove(self, paths: set[Path]) -> None:

@@ -39,22 +39,30 @@ class Kept(_Layout):
 
 
 class ProgressState(_Layout):
-    """See `Progress`."""
+    """See `Progress`; only what came with a later version has a default."""
 
     model_config = ConfigDict(extra="forbid")
 
-    epoch: Count = 0
-    batch: Count = 0
-    step: Count = 0
-    losses: list[Annotated[float, Field(allow_inf_nan=True)]] = []
-    table: list[Row] = []
-    timing: list[dict[str, float]] = []
-    best_dice: float | None = None
-    kept: Kept | None = None
-    train_seconds: Seconds = 0.0
+    epoch: Count
+    batch: Count
+    step: Count
+    losses: list[Annotated[float, Field(allow_inf_nan=True)]]
+    table: list[Row]
+    timing: list[dict[str, float]]
+    best_dice: float | None
+    kept: Kept | None
+    train_seconds: Seconds
     waiting_seconds: Seconds = 0.0
-    validation_seconds: Seconds = 0.0
-    seconds: Seconds = 0.0
+    validation_seconds: Seconds
+    seconds: Seconds
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "ProgressState":
+        if len(self.table) != self.epoch:
+            raise ValueError(
+                f"it counts {self.epoch} finished epochs and its table has {len(self.table)} rows"
+            )
+        return self
 
 
 class _Data(_Layout):

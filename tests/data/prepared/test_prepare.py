@@ -215,7 +215,7 @@ NO_ROOM = {"spacing_mm": [1, 0, 1], "affine": None, "layout": None}
         ({"cases.1.files": [10**9]}, "cases.1.files.0 is 1000000000"),
         ({"cases.1.files": [FILE | {"path": [1, 2]}]}, "files.0.path is"),
         ({"cases.1.files": [FILE | {"bytes": -1}]}, "files.0.bytes is -1"),
-        ({"cases.1.files": [{"bytes": 3}]}, "files.0.path: field required"),
+        ({"cases.1.files": [{"bytes": 3}]}, "files.0.path is missing"),
         ({"cases.1.voxels": 3}, "voxels is 3"),
         ({"cases.1.voxels": {"liver": 3}}, "voxels"),
         ({"cases.1.intensity": [{"mean": 3}]}, "intensity"),
