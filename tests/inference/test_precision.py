@@ -11,12 +11,11 @@ import torch
 from msa2net.data.phantom import abdomen
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, DataError
-from msa2net.inference.bfloat16 import computing_in, to_bfloat16
 from msa2net.inference.engine import most_probable
 from msa2net.inference.onnx_backend import OnnxBackend
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import load_run
-from msa2net.inference.torch_backend import EnsembleMember, TorchBackend
+from msa2net.inference.torch_backend import EnsembleMember, TorchBackend, computing_in, to_bfloat16
 from msa2net.models.lka import DilatedDepthwiseConv2d
 from msa2net.models.registry import create_model
 from msa2net.options import InferenceOptions

@@ -17,8 +17,7 @@ from msa2net.errors import DataError, Msa2NetError
 from msa2net.evaluation.examples import RANKS
 from msa2net.evaluation.run import evaluate_run
 from msa2net.files import sha256
-from msa2net.inference.run_folder import read_facts, software_versions
-from msa2net.inference.training_facts import TrainingMetadata
+from msa2net.inference.run_folder import TrainingMetadata, read_facts, software_versions
 from msa2net.inference.validation_scores import network_warnings
 from msa2net.metrics.protocol import FAILED_DISTANCES, PROTOCOLS
 from msa2net.metrics.summary import read_cases_csv, summarise

@@ -24,8 +24,8 @@ from msa2net.data.loading.slices import SliceDataset
 from msa2net.data.phantom import ABDOMEN_LABELS, abdomen
 from msa2net.data.prepared.slice_files import SliceArrays, write_slices
 from msa2net.data.preprocessing import Preprocessing
-from msa2net.inference.bfloat16 import computing_in
 from msa2net.inference.predictor import Predictor
+from msa2net.inference.torch_backend import computing_in
 from msa2net.losses import create_loss
 from msa2net.metrics.protocol import CaseRow
 from msa2net.metrics.scoring import case_rows

@@ -14,7 +14,7 @@ import torch
 from msa2net.benchmark import parts
 from msa2net.benchmark.settings import Settings
 from msa2net.benchmark.timing import Timing, matrix_ceiling, measure
-from msa2net.inference.bfloat16 import computing_in
+from msa2net.inference.torch_backend import computing_in
 from msa2net.training.gradient_checkpointing import checkpoint_blocks
 from msa2net.training.memory import SAMPLES, training_bytes
 

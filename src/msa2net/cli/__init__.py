@@ -19,11 +19,11 @@ from msa2net.cli.demo import demo
 from msa2net.cli.evaluate import evaluate
 from msa2net.cli.export import export
 from msa2net.cli.import_weights import import_weights
-from msa2net.cli.libraries import silence_libraries
 from msa2net.cli.models import models
 from msa2net.cli.phantom import phantom
 from msa2net.cli.predict import predict
 from msa2net.cli.prepare import prepare
+from msa2net.cli.process import silence_libraries
 from msa2net.cli.settings import settings
 from msa2net.cli.train import train
 from msa2net.errors import Msa2NetError, memory_guard

@@ -6,9 +6,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from msa2net.cli.libraries import show_library_messages
-from msa2net.cli.memory import keep_touched_memory
-
 if TYPE_CHECKING:
     from lightning import Callback
     from rich.console import Console
@@ -103,17 +100,6 @@ def print_error(message: str) -> None:
     text = Text(_lines(f"error: {message}", screen))
     text.stylize("bold red", 0, len("error:"))
     screen.print(text, soft_wrap=True)
-
-
-def set_up(threads: int | None, verbose: bool) -> None:
-    """Apply the common options to this process, before anything large is made in it."""
-    keep_touched_memory()
-    if verbose:
-        show_library_messages()
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
 
 
 def common_words(device: str, threads: int | None) -> list[str]:

@@ -14,7 +14,6 @@ from msa2net.cli.console import (
     common_words,
     looks,
     say,
-    set_up,
     track,
     training_progress,
 )
@@ -27,6 +26,7 @@ from msa2net.cli.options import (
     flag,
     option,
 )
+from msa2net.cli.process import set_up
 
 if TYPE_CHECKING:
     from msa2net.config import Config

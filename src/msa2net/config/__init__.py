@@ -5,8 +5,15 @@ name the nearest known one.
 """
 
 from msa2net.config.loading import dump_config, known_keys, load_config, parse_section
-from msa2net.config.network import Architecture, NetworkConfig, NetworkOptions
-from msa2net.config.schema import AugmentConfig, Config, DataConfig, ModelConfig
+from msa2net.config.schema import (
+    Architecture,
+    AugmentConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    NetworkConfig,
+    NetworkOptions,
+)
 from msa2net.config.train import TrainConfig
 from msa2net.config.types import (
     LEVELS_WORDS,

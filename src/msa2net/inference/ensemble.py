@@ -5,7 +5,6 @@ from pathlib import Path
 
 from msa2net.config import load_config
 from msa2net.errors import ConfigError
-from msa2net.inference.bfloat16 import check_precision
 from msa2net.inference.run_folder import (
     CONFIG_FILE,
     LoadedRun,
@@ -13,7 +12,7 @@ from msa2net.inference.run_folder import (
     choose_device,
     load_run,
 )
-from msa2net.inference.torch_backend import EnsembleMember, Flip, TorchBackend
+from msa2net.inference.torch_backend import EnsembleMember, Flip, TorchBackend, check_precision
 from msa2net.options import InferenceOptions
 
 _AXES = {"horizontal": -1, "vertical": -2}

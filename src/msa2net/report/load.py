@@ -26,9 +26,9 @@ from msa2net.inference.run_folder import (
     EVALUATIONS,
     MODEL_FILE,
     ModelMetadata,
+    TrainingMetadata,
     read_facts,
 )
-from msa2net.inference.training_facts import TrainingMetadata
 from msa2net.metrics.protocol import CaseRow
 from msa2net.metrics.summary import mean_dice, read_cases_csv
 from msa2net.text import printable
