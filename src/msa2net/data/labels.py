@@ -8,7 +8,7 @@ Sources: BTCV's own list; the loaders of TransUNet, CASCADE (also MERIT, EMCAD) 
 nnFormer).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -157,6 +157,38 @@ def is_255_foreground(masks: Iterable[NDArray[Any]]) -> bool:
             return False
         white = white or bool((values == IGNORE).any())
     return white
+
+
+def doubt_of_255(held: Mapping[str, Collection[int]], name: str) -> tuple[str, bool]:
+    """Say what speaks against ignoring 255 in masks of two classes of which some hold a 1.
+
+    A border that counts nowhere lies beside the class it borders on. Masks that hold 255 alone may
+    be in black and white; if they are as many as those with a 1, a single stray 1 may have
+    hidden the structure from the rest.
+
+    Args:
+        held: mask → its values.
+        name: of class 1.
+
+    Returns:
+        A sentence, "" if nothing does; and whether nobody can tell, so that it is an error.
+    """
+    white = [mask for mask, values in held.items() if IGNORE in values and 1 not in values]
+    ones = [mask for mask, values in held.items() if 1 in values]
+    if not white or not ones:
+        return "", False
+    alone, stray = (f"{listed(masks, 2)} hold{'s' * (len(masks) == 1)}" for masks in (white, ones))
+    if len(white) < len(ones):
+        return (
+            f"{IGNORE} is ignored, because {len(ones)} of {len(held)} labels hold a 1; {alone} "
+            f"{IGNORE} and no 1: if it is '{name}' there, write 1 instead"
+        ), False
+    return (
+        f"what {IGNORE} means is not clear: {stray} a 1, but {len(white)} of {len(held)} labels "
+        f"hold {IGNORE} and no 1; if it is '{name}', write {IGNORE} instead of 1; if it is to be "
+        "ignored, say so by a third name in labels.txt, of a class that no label holds, or by an "
+        "'ignore' label in nnU-Net's dataset.json"
+    ), True
 
 
 def _organs(encoding: str) -> dict[int, str]:

@@ -20,6 +20,7 @@ from msa2net.data.display import display_image
 from msa2net.data.geometry import Geometry, require_same_grid
 from msa2net.data.io.nifti import is_nifti
 from msa2net.data.io.readers import read_path
+from msa2net.data.labels import IGNORE, doubt_of_255
 from msa2net.errors import MORE_MEMORY, ConfigError, DataError, memory_guard
 from msa2net.evaluation.examples import (
     PER_RANK,
@@ -74,6 +75,7 @@ class _Scored(NamedTuple):
     pattern: Pattern
     prediction_sha256: str | None
     label_sha256: str
+    label_values: frozenset[int]  # 1 and 255, if they are in it
 
 
 @memory_guard("scoring masks", f"lower --workers (workers in Python), or {MORE_MEMORY}")
@@ -132,7 +134,7 @@ def evaluate(
     codings = resolve_label_mappings(predictions, labels, label_names, masks)
     scored = dict(_score_all(pairs, codings, failed_distance, workers, progress))
     rows = [row for case in scored.values() for row in case.rows]
-    origin = _origin(predictions, labels, scored, codings, [p.name for p in protocols], left_out)
+    origin = _origin(predictions, labels, scored, codings, protocols, left_out, pairs)
     summary = build_summary(rows, codings.label_names, kind, protocols, failed_distance, origin)
     if out is not None:
         write_evaluation(out, summary, _examples(pairs, rows, codings, kind))
@@ -208,7 +210,8 @@ def _score(pair: Pair, codings: LabelMappings, failed_distance: FailedDistance) 
     )
     predicted = None if pair.prediction is None else sha256(pair.prediction)
     pattern = case_error_pattern(masks.prediction, masks.truth, len(codings.label_names))
-    return _Scored(rows, pattern, predicted, sha256(pair.label))
+    held = frozenset(value for value in (1, IGNORE) if (masks.truth == value).any())
+    return _Scored(rows, pattern, predicted, sha256(pair.label), held)
 
 
 def _read_masks(pair: Pair, codings: LabelMappings) -> _Masks:
@@ -234,14 +237,33 @@ def _read_masks(pair: Pair, codings: LabelMappings) -> _Masks:
         raise DataError(named + str(error).removeprefix(named)) from error
 
 
+def _doubt_of_255(
+    pairs: Sequence[Pair], scored: Mapping[str, _Scored], codings: LabelMappings
+) -> str:
+    """Say what speaks against ignoring 255 in the labels, see `doubt_of_255`.
+
+    Raises:
+        DataError: nobody can tell what it means.
+    """
+    if not codings.labels.undeclared_255:
+        return ""
+    held = {str(pair.label): scored[pair.id].label_values for pair in pairs}
+    doubt, refused = doubt_of_255(held, codings.label_names[1])
+    if refused:
+        raise DataError(doubt)
+    return doubt
+
+
 def _origin(
     predictions: Path,
     labels: Path,
     scored: Mapping[str, _Scored],
     codings: LabelMappings,
-    protocols: Sequence[str],
+    protocols: Sequence[Protocol],
     left_out: dict[str, LeftOut] | None,
+    pairs: Sequence[Pair],
 ) -> Origin:
+    doubt = _doubt_of_255(pairs, scored, codings)
     truths = hash_of_files({name: case.label_sha256 for name, case in scored.items()})
     found = {n: case.prediction_sha256 for n, case in scored.items() if case.prediction_sha256}
     missing = [name for name in scored if name not in found]
@@ -250,6 +272,7 @@ def _origin(
         [row for case in scored.values() for row in case.rows if row["case"] not in missing],
         codings.label_names,
     )
+    sentences = [*patterns, f"{doubt}."] if doubt else patterns
     return Origin(
         source="folders",
         split=None,
@@ -265,7 +288,7 @@ def _origin(
         ),
         versions={"python": platform.python_version()}
         | {name: version(name) for name in ("msa2net", "numpy", "scipy", "nibabel", "pillow")},
-        note=_note(missing, len(scored), codings.never_predicted, protocols, patterns),
+        note=_note(missing, len(scored), codings.never_predicted, protocols, sentences),
         hashes=Hashes(predictions=hash_of_files(found), labels=truths, split=hash_of_names(scored)),
         reference=None,
     )
@@ -275,7 +298,7 @@ def _note(
     missing: Sequence[str],
     cases: int,
     never_predicted: Sequence[str],
-    protocols: Sequence[str],
+    protocols: Sequence[Protocol],
     patterns: Sequence[str],
 ) -> str | None:
     sentences = list(patterns)
@@ -289,7 +312,7 @@ def _note(
             f"The predictions do not know the class {listed(never_predicted)}: wherever the "
             "labels hold it, it counts as missed."
         )
-    if "transunet" in protocols:
+    if any(protocol.name == "transunet" for protocol in protocols):
         sentences.append(
             "The figures by transunet are of the masks as they are: the published way back from "
             "the network's size to the case's grid cannot be repeated from files."

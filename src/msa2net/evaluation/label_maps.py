@@ -68,6 +68,12 @@ class LabelMapping:
     black_and_white: bool
     lacking: tuple[int, ...] = ()
 
+    @property
+    def undeclared_255(self) -> bool:
+        """Return whether 255 is ignored because a label of two classes holds a 1."""
+        ignored = [value for value, at in self.table.items() if at == IGNORE]
+        return len(self.names) == 2 and ignored == [IGNORE]
+
 
 @dataclass(frozen=True)
 class LabelMappings:

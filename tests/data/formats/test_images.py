@@ -95,7 +95,8 @@ def test_what_255_means_is_decided_by_all_masks_of_a_data_set(tmp_path: Path, ca
         finding.what for finding in check_store(store) if finding.level == "note"
     ]
     caplog.clear()
-    save(masks / "2.png", np.array([[0, 1, 255]] * 3, np.uint8))  # so all are done again
+    for name in "012":  # so all are done again
+        save(masks / f"{name}.png", np.array([[0, 1, 255]] * 3, np.uint8))
     store = prepare(data)
     assert [store.case(name).label.max() for name in "012"] == [255, 255, 255]
     assert store.case("2").label.tolist() == [[[0, 1, 255]] * 3]
@@ -107,6 +108,44 @@ def test_what_255_means_is_decided_by_all_masks_of_a_data_set(tmp_path: Path, ca
         prepare(image_pairs(tmp_path / "c", (3, 3, 3), both))
     with pytest.raises(DataError, match=r"classes: 7 \(9 pixels\); .*name classes in labels.txt"):
         prepare(image_pairs(tmp_path / "d", (3, 3, 3), np.full((3, 3), 7, np.uint8)))
+
+
+def test_a_stray_1_among_masks_of_0_and_255_is_refused(tmp_path: Path, caplog):
+    """Otherwise it would turn the structure of the whole data set into what counts nowhere."""
+    data = image_pairs(tmp_path, (3, 3, 3), np.array([[0, 0, 255]] * 3, np.uint8), TWO_CLASSES)
+    stray, masks = tmp_path / "masks" / "1.png", tmp_path / "masks"
+    save(stray, np.array([[0, 1, 255]] * 3, np.uint8))
+    words = "not clear: .*1.png holds a 1, but 2 of 3 labels hold 255 and no 1; "
+    for _ in range(2):  # the second time nothing is read
+        with pytest.raises(DataError, match=words):
+            prepare(data)
+    with pytest.raises(DataError, match="met files it could not use: msa2net check .* names them"):
+        open_store(data.prepared)
+    failed = check_store(open_store(data.prepared, complete=False))
+    assert [one.where for one in failed if "not clear" in one.what + one.detail] == ["1"]
+    shutil.copytree(masks, tmp_path / "predictions")
+    save(tmp_path / "predictions" / "1.png", np.array([[0, 255, 255]] * 3, np.uint8))
+    with pytest.raises(DataError, match=words + ".*if it is 'object', write 255 instead of 1"):
+        msa2net.evaluate(tmp_path / "predictions", masks)
+    (tmp_path / "labels.txt").write_text("background\nobject\nnone\n")  # as the sentence says
+    assert prepare(data).case("0").label.max() == 255
+    (tmp_path / "labels.txt").write_text(TWO_CLASSES)
+    save(stray, np.array([[0, 255, 255]] * 3, np.uint8))
+    assert prepare(data).case("1").label.tolist() == [[[0, 1, 1]] * 3]
+
+
+def test_masks_that_only_hold_an_ignored_255_are_named(tmp_path: Path, caplog):
+    data = image_pairs(tmp_path, (3, 3, 3), np.array([[0, 1, 255]] * 3, np.uint8), TWO_CLASSES)
+    masks = tmp_path / "masks"
+    save(masks / "1.png", np.array([[0, 0, 255]] * 3, np.uint8))
+    store = prepare(data)
+    said = f"255 is ignored, because 2 of 3 labels hold a 1; {masks / '1.png'} holds 255 and no 1"
+    assert said in caplog.text
+    assert any(said in finding.what for finding in check_store(store))
+    (tmp_path / "predictions").mkdir()
+    for name in "012":
+        save(tmp_path / "predictions" / f"{name}.png", np.array([[0, 1, 1]] * 3, np.uint8))
+    assert said in str(msa2net.evaluate(tmp_path / "predictions", masks).note)
 
 
 def test_a_data_set_in_which_an_earlier_version_ignored_255_is_done_again(tmp_path: Path):

@@ -12,7 +12,14 @@ from msa2net.data.formats.synapse_files import HU_HIGH, HU_LOW
 from msa2net.data.labels import IGNORE
 from msa2net.data.prepared.intensity_statistics import ChannelStatistics
 from msa2net.data.prepared.splits import SPLITS
-from msa2net.data.prepared.store import Store, StoredCase, only_ignored, took_255_as_foreground
+from msa2net.data.prepared.store import (
+    Store,
+    StoredCase,
+    only_ignored,
+    read_failures,
+    stored_doubt_of_255,
+    took_255_as_foreground,
+)
 
 FULL = 0.95
 """Foreground that fills more of a case than this is probably an inverted mask."""
@@ -85,6 +92,10 @@ def check_meaning_of_255(store: Store, rows: Sequence[StoredCase]) -> list[Findi
     if only_ignored(rows):
         what = f"the labels hold only 0 and {IGNORE}, which is ignored, so nothing can be learned"
         return [Finding("error", WHOLE, what, "number the classes from 1, and prepare again")]
+    doubt, unclear = stored_doubt_of_255(store) if store.format == "images" else ("", False)
+    if doubt and not read_failures(store.root):  # which name it already
+        level: Level = "error" if unclear else "warning"
+        return [Finding(level, WHOLE, doubt, "make all masks alike, and prepare again")]
     return []
 
 

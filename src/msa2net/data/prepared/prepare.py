@@ -31,6 +31,7 @@ from msa2net.data.prepared.store import (
     label_path,
     only_ignored,
     open_store,
+    stored_doubt_of_255,
     with_splits,
     write_index,
 )
@@ -81,7 +82,7 @@ def prepare(
     drawn = data.format == "phantom"  # has no raw files, and is finished or changed all the same
     if data.root is None and not drawn and (data.prepared / INDEX).is_file():
         store = open_prepared(data)
-        warn_before_training(store)
+        warn_before_training(store, undeclared_255=data.format == "images")
         return store
     if data.root is not None and data.root.resolve() == data.prepared.resolve():
         raise ConfigError(f"{data.root} holds the raw data; name another folder to prepare into")
@@ -93,10 +94,10 @@ def prepare(
         shown = source.cases if progress is None else progress(source.cases, len(source.cases))
         for case in shown:
             work.collect(case)
-        work.clean()
+        work.finish()
     if work.failures:
         raise DataError(_failure_sentence([*work.failures.values()], len(source.cases)))
-    warn_before_training(work.store())
+    warn_before_training(work.store(), undeclared_255=source.meaning_255 is not None)
     return with_splits(work.store(), data)
 
 
@@ -175,11 +176,16 @@ class _Work:
             self._write(complete=False)
             self._write_next = time.monotonic() + WRITE_INDEX_EVERY_S
 
-    def clean(self) -> None:
-        """When all is stored, remove slices that no case has any more."""
-        if len(self._rows) == len(self.source.cases):
-            with suppress(OSError):  # a folder that cannot be written
-                clean_slices(self.store())
+    def finish(self) -> None:
+        """When all is stored, look for a stray 1 and remove slices that no case has any more."""
+        if len(self._rows) < len(self.source.cases):
+            return
+        doubt, refused = stored_doubt_of_255(self.store())
+        if refused and self.source.meaning_255 is not None:
+            stray = next(row.id for row in self._rows.values() if "1" in row.voxels)
+            self.failures[stray] = doubt
+        with suppress(OSError):  # a folder that cannot be written
+            clean_slices(self.store())
 
     def store(self) -> Store:
         """Return the index of what is stored so far."""
@@ -194,7 +200,7 @@ class _Work:
         for case_id, job in self._jobs.items():  # interrupted: keep what was done by then
             if job.done() and not job.cancelled() and job.exception() is None:
                 self._rows[case_id] = job.result()
-        self._write(complete=len(self._rows) == len(self.source.cases))
+        self._write(complete=not self.failures and len(self._rows) == len(self.source.cases))
 
     def _write(self, *, complete: bool) -> None:
         store = self.store()

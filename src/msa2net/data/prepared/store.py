@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from msa2net.config import DataConfig
 from msa2net.data.case import Case, Geometry, Segmentation
 from msa2net.data.io.validation import format_shape
-from msa2net.data.labels import IGNORE
+from msa2net.data.labels import IGNORE, doubt_of_255
 from msa2net.data.prepared.intensity_statistics import ChannelStatistics
 from msa2net.data.prepared.schema import StoreIndex, with_geometry
 from msa2net.data.prepared.splits import SPLITS, resplit
@@ -188,6 +188,17 @@ def only_ignored(rows: Iterable[StoredCase]) -> bool:
 def took_255_as_foreground(rows: Iterable[StoredCase]) -> bool:
     """Return whether 255 was taken for the second of two classes."""
     return any(row.recipe.endswith(TOOK_255) for row in rows)
+
+
+def stored_doubt_of_255(store: Store) -> tuple[str, bool]:
+    """Return `doubt_of_255` of labels of two classes whose data set does not declare 255."""
+    held = {
+        row.files[-1]["path"] if row.files else row.id: {int(value) for value in row.voxels}
+        for row in store.cases
+    }
+    if len(store.label_names) != 2 or took_255_as_foreground(store.cases):
+        return "", False
+    return doubt_of_255(held, store.label_names[1])
 
 
 def image_path(root: Path, case_id: str) -> Path:

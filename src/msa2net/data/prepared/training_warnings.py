@@ -6,20 +6,30 @@ from collections.abc import Iterable
 from msa2net.data.check.dataset import check_encoding
 from msa2net.data.geometry import Geometry, describe_recut
 from msa2net.data.labels import IGNORE
-from msa2net.data.prepared.store import Store, only_ignored, took_255_as_foreground
+from msa2net.data.prepared.store import (
+    Store,
+    only_ignored,
+    stored_doubt_of_255,
+    took_255_as_foreground,
+)
 from msa2net.text import listed
 
 _log = logging.getLogger(__name__)
 
 
-def warn_before_training(store: Store) -> None:
+def warn_before_training(store: Store, *, undeclared_255: bool) -> None:
     """Log a warning for everything about a data set that may be meant, and may be a mistake.
 
     Label encodings that the organs contradict, a meaning of 255 that had to be guessed, images that
     a camera turned, and scans that are cut across their own slices. `msa2net check` says it
     again.
+
+    Args:
+        store: the data set.
+        undeclared_255: its classes are two, and nothing but its labels says what 255 means.
     """
-    for sentence in (*_encoding(store), *_meaning_of_255(store), *_camera(store), *_recut(store)):
+    meaning = _meaning_of_255(store, undeclared_255)
+    for sentence in (*_encoding(store), *meaning, *_camera(store), *_recut(store)):
         _log.warning("%s: %s", store.root, sentence)
 
 
@@ -30,7 +40,7 @@ def _encoding(store: Store) -> Iterable[str]:
             yield f"{finding.what}; → {finding.advice}"
 
 
-def _meaning_of_255(store: Store) -> Iterable[str]:
+def _meaning_of_255(store: Store, undeclared: bool) -> Iterable[str]:
     if took_255_as_foreground(store.cases):
         yield (
             f"no label holds a 1, so {IGNORE} is taken for '{store.label_names[1]}' in all of "
@@ -41,6 +51,8 @@ def _meaning_of_255(store: Store) -> Iterable[str]:
             f"the labels hold only 0 and {IGNORE}, and {IGNORE} is ignored, so nothing can be "
             f"learned; number the classes {listed(store.label_names[1:])} from 1, and prepare again"
         )
+    elif undeclared and (doubt := stored_doubt_of_255(store)[0]):
+        yield doubt
 
 
 def _camera(store: Store) -> Iterable[str]:
