@@ -5,7 +5,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from msa2net.errors import DataError
-from msa2net.text import printable
+from msa2net.text import listed, printable
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -73,7 +73,14 @@ def first_mistake(error: "ValidationError") -> str:
         return f"{place} is missing"
     if not place or isinstance(first["input"], dict):
         return f"{place}: {message}" if place else message
-    return f"{place} is {printable(repr(first['input']), 100)}: {message}"
+    return f"{place} is {shown_value(first['input'], 100)}: {message}"
+
+
+def shown_value(value: object, limit: int) -> str:
+    """Return a value that was read as text of at most `limit` characters; lists without Python."""
+    if isinstance(value, list | tuple):
+        return printable(f"a list ({listed(value, 3)})" if value else "an empty list", limit)
+    return printable("a mapping" if isinstance(value, dict) else repr(value), limit)
 
 
 def mistake_words(mistake: "ErrorDetails") -> str:

@@ -465,10 +465,12 @@ def test_a_class_that_only_one_side_knows(tmp_path: Path):
 @pytest.mark.parametrize(
     ("names", "part"),
     [
-        (("one",), "are no class names"),
-        (("a", "a"), "are no class names"),
+        (("one",), r"no names of classes \(there is 1\)"),
+        (("a", "a"), r"no names of classes \('a' stands there twice\)"),
+        (tuple(map(str, range(3000))), r"^these are no names .* \(there are 3000\); .{9,120}$"),
+        (("liver", "background"), r"\('background' is not the first\)"),
         (("liver", "tumour", "background"), "background first"),
-        ("background", "are no class names"),
+        ("background", r"\(they are no list\)"),
         (("liver", "background", "tumour"), "background first"),
     ],
 )

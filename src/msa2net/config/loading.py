@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from msa2net.config.schema import KIND, Config
 from msa2net.config.types import SectionModel
 from msa2net.errors import ConfigError
-from msa2net.parsing import mistake_words
+from msa2net.parsing import mistake_words, shown_value
 from msa2net.renamed import current_keys, current_path
 from msa2net.text import printable
 
@@ -141,7 +141,7 @@ def _describe(error: ValidationError) -> str:
             return message
     else:
         message = mistake_words(first)
-    return f"'{key}' is {printable(repr(first['input']), 200)}: {message}"
+    return f"'{key}' is {shown_value(first['input'], 200)}: {message}"
 
 
 MAX_BYTES = 2**18

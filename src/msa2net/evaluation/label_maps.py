@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from msa2net.data.formats.file_names import (
     LABELS_FILE,
     MAX_CLASSES,
-    are_class_names,
     find_labels_file,
     read_class_list,
+    wrong_class_names,
 )
 from msa2net.data.formats.nnunet import read_description
 from msa2net.data.geometry import Geometry
@@ -270,9 +270,10 @@ def _describes_labels(path: Path) -> bool:
 
 
 def _checked(given: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(given, str) or not are_class_names(given):
+    wrong = "they are no list" if isinstance(given, str) else wrong_class_names(given)
+    if wrong:
         raise ConfigError(
-            f"{given!r} are no class names; give 2 to {MAX_CLASSES} different ones, background "
-            "first: --names background,liver in the command line, a list in Python"
+            f"these are no names of classes ({wrong}); give 2 to {MAX_CLASSES} different ones, "
+            "background first: --names background,liver in the command line, a list in Python"
         )
     return tuple(given)

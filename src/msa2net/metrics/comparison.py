@@ -138,7 +138,7 @@ def _checked_names(names: Sequence[str] | None, count: int) -> Sequence[str]:
         return [chr(ord("A") + index) for index in range(count)]
     if len(names) != count or len(set(names)) != count:
         raise ConfigError(
-            f"the names of {count} evaluations are {list(names)}; give as many, each once"
+            f"the names of {count} evaluations are {listed(names)}; give as many, each once"
         )
     return names
 

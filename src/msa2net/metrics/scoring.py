@@ -25,6 +25,7 @@ from msa2net.metrics.surface import (
     hd95_of_surfaces,
     surface_scores,
 )
+from msa2net.text import listed
 
 _IGNORE_INDEX = 255
 
@@ -117,7 +118,7 @@ def case_rows(
 def _count_names(label_names: Sequence[str]) -> int:
     if len(label_names) < 2 or len(set(label_names)) < len(label_names):
         raise ConfigError(
-            f"label names are {list(label_names)}; give the background and at least one class, "
+            f"label names are {listed(label_names)}; give the background and at least one class, "
             "each name once"
         )
     return len(label_names)

@@ -28,7 +28,7 @@ from msa2net.metrics.protocol import (
     outcome,
 )
 from msa2net.metrics.scores import IntervalMethod, ProtocolScores, WorstCase, sum_of_counts
-from msa2net.text import csv_text, plain_cell
+from msa2net.text import csv_text, listed, plain_cell
 
 COLUMNS: tuple[str, ...] = tuple(CaseRow.__annotations__)
 _TEXTS = ("case", "class", "group", "outcome", "outcome_transunet", "flags")
@@ -215,7 +215,7 @@ def _by_class(rows: Sequence[CaseRow], label_names: Sequence[str]) -> dict[str, 
     for row in rows:
         if row["class"] not in by_class:
             raise DataError(
-                f"case {row['case']}: class {row['class']!r} is not among {list(by_class)}; "
+                f"case {row['case']}: class {row['class']!r} is not among {listed(by_class)}; "
                 "use the label names that the cases were scored with"
             )
         by_class[row["class"]].append(row)

@@ -121,8 +121,8 @@ def create_encoder(network: NetworkConfig, options: NetworkOptions) -> Encoder:
     strides, needed = backbone.feature_info.reduction(), STRIDES[-levels:]
     if not set(needed) <= set(strides):
         raise ConfigError(
-            f"'{name}' cannot be an encoder here: its features have strides {strides}, and the "
-            f"decoder needs {list(needed)}; choose a network with a feature pyramid"
+            f"'{name}' cannot be an encoder here: its features have strides {listed(strides)}, and "
+            f"the decoder needs {listed(needed)}; choose a network with a feature pyramid"
             + ("" if STRIDES[0] not in needed else ", or model.levels=4")
         )
     return PyramidEncoder(backbone, in_channels, levels)

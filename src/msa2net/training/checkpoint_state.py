@@ -132,11 +132,10 @@ def check_optimizer_state(state: Mapping[str, Any], optimizer: Optimizer) -> Non
     """
     weights = [group["params"] for group in optimizer.param_groups]
     groups = [group["params"] for group in state["param_groups"]]
-    counts = [[len(own) for own in groups], [len(own) for own in weights]]
-    if counts[0] != counts[1]:
+    if [len(own) for own in groups] != [len(own) for own in weights]:
         raise WeightsError(
-            f"the checkpoint's optimiser has {counts[0]} weights and this one {counts[1]}; start "
-            "again with --overwrite"
+            f"the checkpoint's optimiser has {_counts(groups)} weights and this one "
+            f"{_counts(weights)}; start again with --overwrite"
         )
     of_index = dict(zip(chain(*groups), chain(*weights), strict=True))
     entries = state.get("state")
@@ -146,6 +145,10 @@ def check_optimizer_state(state: Mapping[str, Any], optimizer: Optimizer) -> Non
                 "the checkpoint's optimiser does not fit this network's weights; start again with "
                 "--overwrite"
             )
+
+
+def _counts(groups: list[list[Any]]) -> str:
+    return " + ".join(str(len(own)) for own in groups)
 
 
 def _is_group(group: object) -> bool:

@@ -1,11 +1,13 @@
 """What data sets call their files: which mask is of which image, and what names its classes."""
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from msa2net.errors import DataError
 from msa2net.files import read_lines
+from msa2net.text import printable
 
 Files: TypeAlias = dict[str, Path]  # by name
 
@@ -77,16 +79,22 @@ def read_class_list(path: Path) -> tuple[str, ...]:
         DataError: it cannot be used.
     """
     names = tuple(read_lines(path))
-    if not are_class_names(names):
+    if wrong := wrong_class_names(names):
         raise DataError(
-            f"{path} must name 2 to {MAX_CLASSES} different classes, one a line, background first"
+            f"{path} must name 2 to {MAX_CLASSES} different classes, one a line, background first; "
+            f"{wrong}"
         )
     return names
 
 
-def are_class_names(names: Iterable[str]) -> bool:
-    """Return whether these can be the names of a network's classes, background first."""
-    every = tuple(names)
-    late = "background" in (name.lower() for name in every[1:])
-    different = len(set(every)) == len(every)
-    return 2 <= len(every) <= MAX_CLASSES and different and not late and all(every)
+def wrong_class_names(names: Sequence[str]) -> str:
+    """Say why these cannot be the names of a network's classes, background first; "" if not."""
+    if not 2 <= len(names) <= MAX_CLASSES:
+        return f"there {'is' if len(names) == 1 else 'are'} {len(names)}"
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if not all(names):
+        return "one is empty"
+    if twice:
+        return f"'{printable(twice[0], 60)}' stands there twice"
+    late = "background" in (name.lower() for name in names[1:])
+    return "'background' is not the first" if late else ""
