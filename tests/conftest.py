@@ -60,13 +60,13 @@ def exported_run(tmp_path_factory) -> Path:
 def _phantoms_drawn_once() -> Iterator[None]:
     """Each is a function of its arguments alone, and most tests ask for the same few."""
     from msa2net.data.formats import phantom
-    from msa2net.data.phantom import files, volumes
+    from msa2net.data.phantom import files
 
-    abdomen, skin_lesion = (cache(draw) for draw in (volumes.abdomen, files.skin_lesion))
+    abdomen, skin_lesion = (cache(draw) for draw in (files.abdomen, files.skin_lesion))
     with (
         mock.patch.object(files, "skin_lesion", skin_lesion),
         mock.patch.object(phantom, "abdomen", abdomen),
-        mock.patch.object(volumes, "abdomen", abdomen),
+        mock.patch.object(files, "abdomen", abdomen),
     ):
         yield
 

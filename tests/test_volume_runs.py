@@ -13,7 +13,7 @@ import pytest
 from commands import assert_one_sentence, msa2net
 from msa2net.data.io.nifti import read_nifti_image, read_nifti_label
 from msa2net.data.labels import convert, label_names
-from msa2net.data.phantom import volumes
+from msa2net.data.phantom import files
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.prepared.store import open_store
 from msa2net.errors import DataError
@@ -41,7 +41,7 @@ def finished(request, tmp_path_factory) -> tuple[str, Path, dict[str, str]]:
     """Everything done once, by commands; what each said."""
     format = request.param
     root = tmp_path_factory.mktemp(format)
-    with mock.patch.object(volumes, "ABDOMEN_SHAPE", (12, 64, 64)):
+    with mock.patch.object(files, "ABDOMEN_SHAPE", (12, 64, 64)):
         write_phantom(format, root / "raw", cases=CASES[format])
         if format == "synapse":  # its own files are for training; people predict on scans
             write_phantom("btcv", root / "btcv", cases=3, seed=9)

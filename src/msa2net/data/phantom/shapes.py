@@ -6,101 +6,62 @@ unites two solids, `np.maximum(a, -b)` takes b out of a, and `solid < 2` is the 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation
+
+from msa2net.errors import DataError
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Point = tuple[float, float, float]
 
 
-@dataclass(frozen=True, eq=False)
-class Region:
-    """A box of a voxel grid and where its voxels lie, in millimetres.
+def check_phantom(index: int, seed: int, shape: Sequence[int], least: Sequence[int]) -> None:
+    """Check what a phantom is asked to be.
 
-    Attributes:
-        x: position from the patient's right to the left, (Z, H, W).
-        y: position from the front to the back, (Z, H, W).
-        z: position from the feet to the head, (Z, H, W).
-        rough: a smooth random field in millimetres, (Z, H, W); it makes surfaces irregular.
-        box: which voxels of the whole grid these are.
+    Raises:
+        DataError: `index` or `seed` is negative, or `shape` has fewer axes or pixels than `least`.
     """
-
-    x: Floats
-    y: Floats
-    z: Floats
-    rough: Floats
-    box: tuple[slice, slice, slice]
+    if index < 0 or seed < 0:
+        raise DataError(f"phantom index {index}, seed {seed}: both must be 0 or more")
+    if len(shape) != len(least) or any(n < m for n, m in zip(shape, least, strict=True)):
+        raise DataError(f"a phantom of shape {shape} cannot be drawn; use at least {least}")
 
 
-class Space:
-    """A whole voxel grid, from which regions are cut."""
+def ellipsoid(xyz: Floats, centre: Point, half: Point, tilt_deg: Point = (0, 0, 0)) -> Floats:
+    """Return an ellipsoid with half axes `half` mm, turned about its own x, y and z axis.
 
-    def __init__(self, x: Floats, y: Floats, z: Floats, rough: Floats) -> None:
-        everything = (slice(None), slice(None), slice(None))
-        self.whole = Region(x, y, z, rough, everything)
-        # Smallest and largest position met at each index, as the axes are turned and warped.
-        self._bounds = [
-            (position.min(axis=others), position.max(axis=others))
-            for position, others in ((z, (1, 2)), (y, (0, 2)), (x, (0, 1)))
-        ]
-
-    def crop(self, low: Point, high: Point) -> Region:
-        """Return the smallest box that holds all voxels of low ≤ (x, y, z) ≤ high.
-
-        An axis on which no voxel qualifies keeps one.
-        """
-        spans = []
-        for (least, most), start, stop in zip(self._bounds, low[::-1], high[::-1], strict=True):
-            where = np.flatnonzero((most >= start) & (least <= stop))
-            spans.append(slice(int(where[0]), int(where[-1]) + 1) if where.size else slice(0, 1))
-        box = (spans[0], spans[1], spans[2])
-        part = self.whole
-        return Region(part.x[box], part.y[box], part.z[box], part.rough[box], box)
-
-    def around(self, path: Sequence[Point], margin_mm: float) -> Region:
-        """Return the box that holds every point within `margin_mm` of the given ones."""
-        points = np.asarray(path, dtype=float)
-        low, high = points.min(axis=0) - margin_mm, points.max(axis=0) + margin_mm
-        return self.crop(tuple(low.tolist()), tuple(high.tolist()))
-
-
-def ellipsoid(region: Region, centre: Point, half: Point, tilt_deg: Point = (0, 0, 0)) -> Floats:
-    """Return an ellipsoid with half axes `half` mm, turned about its own x, y and z axis."""
-    offsets = (region.x - centre[0], region.y - centre[1], region.z - centre[2])
-    turn = Rotation.from_euler("xyz", tilt_deg, degrees=True).as_matrix().astype(np.float32)
-    squares = np.zeros_like(region.x)
-    for axis in range(3):
-        along = sum(turn[k, axis] * offsets[k] for k in range(3))
-        squares += np.square(along / np.float32(half[axis]))
-    return (np.sqrt(squares) - 1) * np.float32(np.mean(half))
-
-
-def tube(region: Region, path: Sequence[Point], radii: Sequence[float]) -> Floats:
-    """Return a round tube along a smooth curve through `path`; one radius in mm for each point.
-
-    Built of balls a third of a radius apart, so the wall is smooth to 2 % of the radius.
+    Its distances are exact on the surface and to first order beside it.
     """
-    points = np.asarray(path, dtype=float)
-    knots = np.concatenate([[0], np.linalg.norm(np.diff(points, axis=0), axis=1).cumsum()])
-    count = math.ceil(3 * knots[-1] / min(radii)) + 1
-    curve = CubicSpline(knots, np.column_stack([points, radii]))(np.linspace(0, knots[-1], count))
-    solid = np.full_like(region.x, np.inf)
-    for x, y, z, radius in curve.astype(np.float32):
-        squares = np.square(region.x - x) + np.square(region.y - y) + np.square(region.z - z)
-        np.minimum(solid, np.sqrt(squares) - radius, out=solid)
+    turn = Rotation.from_euler("xyz", tilt_deg, degrees=True).as_matrix()
+    axes = (turn / np.array(half)).T.astype(np.float32)  # rows: an axis over its half length
+    offsets = xyz - np.array(centre, np.float32)[:, None, None, None]
+    scaled = np.tensordot(axes, offsets, axes=1)
+    radius = np.sqrt(np.square(scaled).sum(axis=0))
+    halves = np.array(half, np.float32)[:, None, None, None]
+    slope = np.sqrt(np.square(scaled / halves).sum(axis=0))
+    solid: Floats = (radius - 1) * np.maximum(radius, 1e-6) / np.maximum(slope, 1e-6)
     return solid
 
 
-def join(first: Floats, second: Floats, blend_mm: float) -> Floats:
-    """Unite two solids and round off the groove between them over `blend_mm`."""
-    overlap = np.maximum(blend_mm - np.abs(first - second), 0) / blend_mm
-    joined: Floats = np.minimum(first, second) - overlap**2 * np.float32(blend_mm / 4)
-    return joined
+def tube(xyz: Floats, path: Sequence[Point], radii: Sequence[float]) -> Floats:
+    """Return a round tube along the straight lines from point to point, rounded at each of them.
+
+    Args:
+        xyz: positions (3, Z, H, W).
+        path: its points.
+        radii: one in mm for each point; between two points it changes evenly.
+    """
+    solid = np.full(xyz.shape[1:], np.inf, np.float32)
+    points = np.array(path, np.float32)[..., None, None, None]
+    for start, end, first, last in zip(points, points[1:], radii, radii[1:], strict=False):
+        way, offsets = end - start, xyz - start
+        part = np.clip((offsets * way).sum(axis=0) / np.square(way).sum(), 0, 1)
+        distance = np.sqrt(np.square(offsets - part * way).sum(axis=0))
+        np.minimum(solid, distance - first - part * (last - first), out=solid)
+    return solid
 
 
 def smooth_noise(
