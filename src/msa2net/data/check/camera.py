@@ -4,7 +4,7 @@ A camera that is held upright stores its pixels lying, and says so in EXIF. Read
 image as viewers do; a mask that was drawn on the stored pixels then lies beside its object.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -29,10 +29,10 @@ CLEARLY = 1.5
 """How many times better one way must fit than the other."""
 
 
-def check_camera(store: Store, row: StoredCase) -> list[Finding]:
+def check_camera(store: Store, row: StoredCase) -> Iterator[Finding]:
     """Compare how well the mask of a turned image fits as it lies and turned alike."""
     if row.turned_alone == 1:
-        return []
+        return
     case = store.case(row.id, strict=False)
     assert case.label is not None
     grey_HW = case.image[:, 0].astype(np.float64).mean(axis=0)
@@ -44,10 +44,11 @@ def check_camera(store: Store, row: StoredCase) -> list[Finding]:
     what = "the camera turned the photograph (EXIF orientation) and its mask says nothing of it; "
     detail = f"orientation {row.turned_alone}"
     if lying > CLEARLY * turned:
-        return [Finding("note", row.id, f"{what}it fits as viewers show both", "", detail)]
+        yield Finding("note", row.id, f"{what}it fits as viewers show both", "", detail)
+        return
     fits = "it fits better turned alike" if turned > CLEARLY * lying else "look which way it fits"
     advice = "turn the mask, or remove the EXIF orientation of the photograph, and prepare again"
-    return [Finding("warning", row.id, what + fits, advice, detail)]
+    yield Finding("warning", row.id, what + fits, advice, detail)
 
 
 def _separation(grey_HW: NDArray[np.float64], label_HW: NDArray[np.uint8]) -> float:

@@ -1,6 +1,6 @@
 """What is wrong with a prepared data set, found before training spends hours on it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from msa2net.config import DataConfig
@@ -56,12 +56,12 @@ def check_store(
     views = _views(store, data)
     store = views[0]  # what is not of splits is the same in all
     held_out = data is None or data.hold_out
-    findings = _check_complete(store)
+    findings = [*_check_complete(store)]
     sound: list[StoredCase] = []
     shown = store.cases if progress is None else progress(store.cases, len(store.cases))
     for stored in shown:
         findings += check_sources(stored)
-        damage = check_arrays(store, stored)
+        damage = [*check_arrays(store, stored)]
         findings += damage
         if not damage:
             row = _described(store, stored)
@@ -71,7 +71,7 @@ def check_store(
             findings += check_camera(store, row)
             sound.append(row)
     findings += check_meaning_of_255(store, sound)
-    wrong_names = check_encoding(store, sound)
+    wrong_names = [*check_encoding(store, sound)]
     findings += wrong_names
     if not any(finding.level == "error" for finding in wrong_names):
         for row in sound:
@@ -131,30 +131,27 @@ def _described(store: Store, row: StoredCase) -> StoredCase:
     return replace(row, intensity=describe_channels(case.image), voxels=voxels)
 
 
-def _check_complete(store: Store) -> list[Finding]:
+def _check_complete(store: Store) -> Iterator[Finding]:
     failures = read_failures(store.root)
-    if failures is None:
-        return []
-    if not failures:
+    if failures == {}:
         what = "the preparation was interrupted, or still runs"
-        return [Finding("error", WHOLE, what, "prepare the data again")]
-    what = "the case could not be prepared"
-    advice = "mend its files or move them away, and prepare the data again"
-    return [Finding("error", case_id, what, advice, why) for case_id, why in failures.items()]
+        yield Finding("error", WHOLE, what, "prepare the data again")
+    for case_id, why in (failures or {}).items():
+        advice = "mend its files or move them away, and prepare the data again"
+        yield Finding("error", case_id, "the case could not be prepared", advice, why)
 
 
-def _check_splits(store: Store, *, held_out: bool) -> list[Finding]:
+def _check_splits(store: Store, *, held_out: bool) -> Iterator[Finding]:
     """Find empty and small splits, and patients in several.
 
     `held_out`: the val cases do not train; otherwise there need not be any.
     """
-    findings = []
     for split in SPLITS if held_out else ("train", "test"):
         patients = {case.patient or case.id for case in store.cases if case.split == split}
         if not patients:
             level: Level = "warning" if split == "test" else "error"
             advice = "add cases, for example in splits/*.txt beside the raw data"
-            findings.append(Finding(level, split, "no case is in this split", advice))
+            yield Finding(level, split, "no case is in this split", advice)
         elif split != "train" and len(patients) < FEW_PATIENTS:
             what = (
                 f"the split has fewer than {FEW_PATIENTS} patients, so the intervals of its scores "
@@ -162,7 +159,7 @@ def _check_splits(store: Store, *, held_out: bool) -> list[Finding]:
             )
             advice = "add patients, or train on folds (data.folds) and score each"
             detail = f"{len(patients)} patient{'s' * (len(patients) > 1)}"
-            findings.append(Finding("note", split, what, advice, detail))
+            yield Finding("note", split, what, advice, detail)
     of_patient: dict[str, set[str]] = {}
     for case in store.cases:
         if case.patient:
@@ -172,11 +169,10 @@ def _check_splits(store: Store, *, held_out: bool) -> list[Finding]:
             what = "a patient's cases are in several splits, which flatters the scores"
             advice = "move all cases of a patient into one split"
             detail = " and ".join(split for split in SPLITS if split in splits)
-            findings.append(Finding("error", patient, what, advice, detail))
-    return findings
+            yield Finding("error", patient, what, advice, detail)
 
 
-def check_encoding(store: Store, rows: Sequence[StoredCase]) -> list[Finding]:
+def check_encoding(store: Store, rows: Sequence[StoredCase]) -> Iterator[Finding]:
     """Compare the label encoding that was declared with the one the organs look like.
 
     Args:
@@ -184,15 +180,16 @@ def check_encoding(store: Store, rows: Sequence[StoredCase]) -> list[Finding]:
         rows: cases whose arrays are whole and whose voxels are counted; a few are looked at.
     """
     if store.encoding is None:
-        return []
+        return
     # BTCV's files were converted when they were read: what they held before is in question.
     declared = "btcv" if store.format == "btcv" else store.encoding
     result = recognise_encoding(_labelled(store, rows, declared))
     if result.best == declared:
-        return []
+        return
     if result.best is None:
         what = f"the organs do not tell whether the labels are in the encoding '{declared}'"
-        return [Finding("note", WHOLE, what, "compare some labels with the names of the classes")]
+        yield Finding("note", WHOLE, what, "compare some labels with the names of the classes")
+        return
     value = result.telling_value(declared)
     organ = ENCODINGS[result.best][value]
     named = ENCODINGS[declared].get(value, "nothing")
@@ -203,7 +200,7 @@ def check_encoding(store: Store, rows: Sequence[StoredCase]) -> list[Finding]:
     advice = f"prepare … --labels {result.best}"
     if store.format == "btcv":
         advice = f"convert the label files from '{result.best}' to 'btcv', which this format holds"
-    return [Finding("error", WHOLE, what, advice)]
+    yield Finding("error", WHOLE, what, advice)
 
 
 def _labelled(store: Store, rows: Sequence[StoredCase], declared: str) -> list[Labelled]:

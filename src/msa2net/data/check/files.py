@@ -18,16 +18,14 @@ from msa2net.text import listed
 _AGAIN = "prepare the data again"
 
 
-def check_arrays(store: Store, row: StoredCase) -> list[Finding]:
+def check_arrays(store: Store, row: StoredCase) -> Iterator[Finding]:
     """Compare the two stored arrays of a case with what `dataset.json` says; all are errors."""
-    return [
-        Finding("error", row.id, what, f"delete it and {_AGAIN}", detail)
-        for path, name, shape, kinds in (
-            (image_path(store.root, row.id), "image", row.shape, "uif"),
-            (label_path(store.root, row.id), "label", row.shape[1:], "u"),
-        )
-        for what, detail in _array_faults(path, name, shape, kinds)
-    ]
+    for path, name, shape, kinds in (
+        (image_path(store.root, row.id), "image", row.shape, "uif"),
+        (label_path(store.root, row.id), "label", row.shape[1:], "u"),
+    ):
+        for what, detail in _array_faults(path, name, shape, kinds):
+            yield Finding("error", row.id, what, f"delete it and {_AGAIN}", detail)
 
 
 def _array_faults(
@@ -51,7 +49,7 @@ def _array_faults(
         yield f"the stored {name} has a type that is not used", str(array.dtype)
 
 
-def check_sources(row: StoredCase) -> list[Finding]:
+def check_sources(row: StoredCase) -> Iterator[Finding]:
     """Find which of a case's source files were changed (warning) or are gone (note) by now."""
     changed, gone = [], []
     for file in row.files:
@@ -63,29 +61,25 @@ def check_sources(row: StoredCase) -> list[Finding]:
             continue
         if (status.st_size, status.st_mtime_ns) != (file["bytes"], file["mtime_ns"]):
             changed.append(path.name)
-    findings = []
     if changed:
         what = "source files were changed after the data were prepared"
-        findings.append(Finding("warning", row.id, what, _AGAIN, _first(changed)))
+        yield Finding("warning", row.id, what, _AGAIN, listed(changed, 1))
     if gone:
         what = "source files are no longer where they were"
         advice = "put them back before the data are prepared again"
-        findings.append(Finding("note", row.id, what, advice, _first(gone)))
-    return findings
+        yield Finding("note", row.id, what, advice, listed(gone, 1))
 
 
-def check_duplicates(store: Store, rows: Sequence[StoredCase]) -> list[Finding]:
+def check_duplicates(store: Store, rows: Sequence[StoredCase]) -> Iterator[Finding]:
     """Find equal images: in test and elsewhere an error, otherwise a warning.
 
     Statistics of `dataset.json` are compared first, and the voxels of those that agree. Labels are
     left aside: empty ones are equal and mean no harm.
     """
-    findings = []
     for alike in _groups(rows, [_fingerprint(row) for row in rows]):
         voxels = [_voxel_hash(store, row) for row in alike] if len(alike) > 1 else [""]
         for same in _groups(alike, voxels):
-            findings += [_duplicate(same[0], other) for other in same[1:]]
-    return findings
+            yield from (_duplicate(same[0], other) for other in same[1:])
 
 
 def _duplicate(one: StoredCase, other: StoredCase) -> Finding:
@@ -133,7 +127,7 @@ def _voxel_hash(store: Store, row: StoredCase) -> str:
 
 def check_room(
     store: Store, trainings: Sequence[Sequence[StoredCase]], image_size: tuple[int, int]
-) -> list[Finding]:
+) -> Iterator[Finding]:
     """Find what training needs on disk, an error if it is not there, and the largest case.
 
     Each case's slices are written once, whatever the fold: images (C, h, w) of two bytes, labels
@@ -153,32 +147,26 @@ def check_room(
     folds = f" in {len(trainings)} folds" if len(trainings) > 1 else ""
     detail = f"{format_bytes(needed)} for {missing} slices{folds}, {format_bytes(free)} are free"
     size = format_shape(image_size)
-    findings = []
     if total and not missing:
         what = f"the training slices at {size} are beside the prepared data already"
-        findings.append(Finding("note", WHOLE, what, "nothing to do", format_bytes(needed)))
+        yield Finding("note", WHOLE, what, "nothing to do", format_bytes(needed))
     elif needed > free:
         what = f"the disk has no room for training slices at {size}"
         advice = "free some space, or move the prepared data to a larger disk"
-        findings.append(Finding("error", WHOLE, what, advice, detail))
+        yield Finding("error", WHOLE, what, advice, detail)
     elif missing:
         what = f"the first training at {size} will write its slices beside the prepared data"
-        findings.append(Finding("note", WHOLE, what, "keep that much free", detail))
+        yield Finding("note", WHOLE, what, "keep that much free", detail)
     rows = trainings[0]
     if rows:
         held = {row.id: _case_bytes(store, row) for row in rows}
         largest = max(held, key=lambda case_id: held[case_id])
         what = "this case needs the most memory, for image and label together"
         advice = "have several times that free for evaluation and prediction"
-        findings.append(Finding("note", largest, what, advice, format_bytes(held[largest])))
-    return findings
+        yield Finding("note", largest, what, advice, format_bytes(held[largest]))
 
 
 def _case_bytes(store: Store, row: StoredCase) -> int:
     case = store.case(row.id, strict=False)
     assert case.label is not None
     return case.image.nbytes + case.label.nbytes
-
-
-def _first(names: Sequence[str]) -> str:
-    return listed(names, 1)

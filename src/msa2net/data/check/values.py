@@ -1,6 +1,6 @@
 """Checks whether a case's voxels look like an image and its label."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,130 +34,117 @@ OUTSIDE = 0.99
 _SLICES = 8  # of a case, that are read to see how much lies outside the window
 
 
-def check_label(store: Store, row: StoredCase) -> list[Finding]:
+def check_label(store: Store, row: StoredCase) -> Iterator[Finding]:
     """Find values that are no class, empty, full and wholly ignored labels, and specks."""
     counts = {int(value): count for value, count in row.voxels.items()}
     total = sum(counts.values())
     ignored, background = counts.get(IGNORE, 0), counts.get(0, 0)
     classes = len(store.label_names)
-    findings = []
     wrong = [f"{v} ({n} voxels)" for v, n in counts.items() if v >= classes and v != IGNORE]
     if wrong:
         what = f"the label holds values other than 0 to {classes - 1} and {IGNORE}"
-        findings.append(
-            Finding("error", row.id, what, "correct the label file", ", ".join(wrong[:3]))
-        )
+        yield Finding("error", row.id, what, "correct the label file", ", ".join(wrong[:3]))
     if ignored == total:
         what = f"every voxel of the label is ignored ({IGNORE})"
-        findings.append(Finding("error", row.id, what, "label the case or leave it out"))
+        yield Finding("error", row.id, what, "label the case or leave it out")
     elif background + ignored == total:
         what = "the label is empty"
         advice = "look whether the image really shows nothing of any class"
-        findings.append(Finding("warning", row.id, what, advice))
+        yield Finding("warning", row.id, what, advice)
     elif background < (1 - FULL) * (total - ignored):
         what = f"the label fills more than {FULL:.0%} of the image"
         advice = "look whether foreground and background are exchanged"
         share = 1 - background / (total - ignored)
         level: Level = "warning" if store.kind == "volume" else "note"  # a close-up may be full
-        findings.append(Finding(level, row.id, what, advice, f"{share:.1%}"))
+        yield Finding(level, row.id, what, advice, f"{share:.1%}")
     for value, name in enumerate(store.label_names[1:], start=1):
         if 0 < counts.get(value, 0) <= SPECK:
             what = f"'{name}' has only {SPECK} voxels or fewer"
             advice = "look whether they were labelled by mistake"
-            findings.append(Finding("warning", row.id, what, advice))
-    return findings
+            yield Finding("warning", row.id, what, advice)
 
 
-def check_organ_volumes(store: Store, row: StoredCase) -> list[Finding]:
+def check_organ_volumes(store: Store, row: StoredCase) -> Iterator[Finding]:
     """Find organs of impossible size, where the classes are organs and the spacing is known."""
     if store.encoding is None or row.spacing_mm is None:
-        return []
-    findings = []
+        return
     for value, name in enumerate(store.label_names[1:], start=1):
         voxels, organ = row.voxels.get(str(value), 0), ORGANS[name]
         volume_ml = voxels * float(np.prod(row.spacing_mm)) / 1000
         if voxels > SPECK and not organ.least_ml <= volume_ml <= organ.most_ml:
             what = f"'{name}' is not between {organ.least_ml:g} and {organ.most_ml:g} mL"
             advice = "look at the label, and at the spacing in the file's header"
-            findings.append(Finding("warning", row.id, what, advice, f"{volume_ml:.3g} mL"))
-    return findings
+            yield Finding("warning", row.id, what, advice, f"{volume_ml:.3g} mL")
 
 
-def check_meaning_of_255(store: Store, rows: Sequence[StoredCase]) -> list[Finding]:
+def check_meaning_of_255(store: Store, rows: Sequence[StoredCase]) -> Iterator[Finding]:
     """Find what 255 was taken for, where all labels had to tell; an error if nothing is left."""
     if took_255_as_foreground(rows):
         what = f"no label holds a 1, so {IGNORE} was taken for '{store.label_names[1]}'"
         advice = f"if {IGNORE} should be ignored, the labels lack the class itself, as 1"
-        return [Finding("note", WHOLE, what, advice)]
-    if only_ignored(rows):
+        yield Finding("note", WHOLE, what, advice)
+    elif only_ignored(rows):
         what = f"the labels hold only 0 and {IGNORE}, which is ignored, so nothing can be learned"
-        return [Finding("error", WHOLE, what, "number the classes from 1, and prepare again")]
-    doubt, unclear = stored_doubt_of_255(store) if store.format == "images" else ("", False)
-    if doubt and not read_failures(store.root):  # which name it already
-        level: Level = "error" if unclear else "warning"
-        return [Finding(level, WHOLE, doubt, "make all masks alike, and prepare again")]
-    return []
+        yield Finding("error", WHOLE, what, "number the classes from 1, and prepare again")
+    elif store.format == "images" and not read_failures(store.root):  # which name it already
+        doubt, unclear = stored_doubt_of_255(store)
+        if doubt:
+            level: Level = "error" if unclear else "warning"
+            yield Finding(level, WHOLE, doubt, "make all masks alike, and prepare again")
 
 
-def check_classes(store: Store, rows: Sequence[StoredCase]) -> list[Finding]:
+def check_classes(store: Store, rows: Sequence[StoredCase]) -> Iterator[Finding]:
     """Find classes that a split lacks; one that only train lacks is an error."""
     shown: dict[str, set[int]] = {}
     for row in rows:
         shown.setdefault(row.split, set()).update(int(value) for value in row.voxels)
-    findings: list[Finding] = []
     for value, name in enumerate(store.label_names[1:] if shown else (), start=1):
         lacking = [split for split in SPLITS if split in shown and value not in shown[split]]
         if len(lacking) == len(shown):
             what = "no case shows this class"
             advice = "leave it out of the classes: nothing can be learned of it, or scored"
-            findings.append(Finding("warning", name, what, advice))
+            yield Finding("warning", name, what, advice)
             continue
         for split in lacking:
             level: Level = "error" if split == "train" else "warning"
             so = "learned" if split == "train" else "scored there"
             what = f"no case of {split} shows this class, it cannot be {so}"
-            findings.append(Finding(level, name, what, "split the cases otherwise"))
-    return findings
+            yield Finding(level, name, what, "split the cases otherwise")
 
 
-def check_channels(store: Store, row: StoredCase) -> list[Finding]:
+def check_channels(store: Store, row: StoredCase) -> Iterator[Finding]:
     """Find a number of channels that the network will not take, or that is filled up."""
     channels = row.shape[0]
     if channels == store.channels:
-        return []
-    advice = "bring all images to the same channels"
-    detail = f"{channels}, the network gets {store.channels}"
-    if channels == 1:
-        what = "the image has one channel, others have more; it will be repeated"
-        return [Finding("warning", row.id, what, advice, detail)]
+        return
+    level: Level = "error"
     what = "the image has another number of channels than others"
-    return [Finding("error", row.id, what, advice, detail)]
+    if channels == 1:
+        level, what = "warning", "the image has one channel, others have more; it will be repeated"
+    detail = f"{channels}, the network gets {store.channels}"
+    yield Finding(level, row.id, what, "bring all images to the same channels", detail)
 
 
-def check_image(store: Store, row: StoredCase, image_CZHW: NDArray[Any]) -> list[Finding]:
+def check_image(store: Store, row: StoredCase, image_CZHW: NDArray[Any]) -> Iterator[Finding]:
     """Find values that are no numbers, constant images, and values of another scale."""
     broken = sum(channel.not_finite for channel in row.intensity)
-    findings = []
     if broken:
         what = "values of the image are NaN or infinite"
         advice = "replace them by a number, such as the background's"
-        findings.append(Finding("error", row.id, what, advice, f"{broken} voxels"))
+        yield Finding("error", row.id, what, advice, f"{broken} voxels")
     constant = [channel for channel in row.intensity if channel.minimum == channel.maximum]
     if len(constant) == len(row.intensity):
         what = "the image has the same value everywhere"
         detail = f"{constant[0].minimum:g}"
-        findings.append(Finding("error", row.id, what, "look at the image file", detail))
-        return findings
-    if constant:
+        yield Finding("error", row.id, what, "look at the image file", detail)
+    elif constant:
         what = "a channel of the image has the same value everywhere"
-        findings.append(Finding("warning", row.id, what, "look at the image files"))
-    return findings + _check_scale(store, row, image_CZHW)
+        yield Finding("warning", row.id, what, "look at the image files")
+    if len(constant) < len(row.intensity) and store.intensity == "fixed":
+        yield from _check_scale(store, row, image_CZHW)
 
 
-def _check_scale(store: Store, row: StoredCase, image_CZHW: NDArray[Any]) -> list[Finding]:
-    if store.intensity != "fixed":
-        return []
-    findings = []
+def _check_scale(store: Store, row: StoredCase, image_CZHW: NDArray[Any]) -> Iterator[Finding]:
     # TransUNet's files are clipped on purpose, and their reader has refused everything else.
     is_ct = store.kind == "volume" and (store.low, store.high) == (HU_LOW, HU_HIGH)
     if is_ct and store.format != "synapse":
@@ -166,7 +153,7 @@ def _check_scale(store: Store, row: StoredCase, image_CZHW: NDArray[Any]) -> lis
             what, advice = suspect
             detail = f"{channel.minimum:g} to {channel.maximum:g}"
             what = f"does not look like Hounsfield units: {what}"
-            findings.append(Finding("warning", row.id, what, advice, detail))
+            yield Finding("warning", row.id, what, advice, detail)
     outside = _share_outside(image_CZHW, store.low, store.high)
     if outside > OUTSIDE:
         what = (
@@ -174,8 +161,7 @@ def _check_scale(store: Store, row: StoredCase, image_CZHW: NDArray[Any]) -> lis
             "of which the network sees nothing"
         )
         advice = "look whether the values are of the scale that the format expects"
-        findings.append(Finding("warning", row.id, what, advice, f"{outside:.2%}"))
-    return findings
+        yield Finding("warning", row.id, what, advice, f"{outside:.2%}")
 
 
 def _not_hounsfield(channel: ChannelStatistics) -> tuple[str, str] | None:
