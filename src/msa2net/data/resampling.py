@@ -1,12 +1,16 @@
-"""Resampling one axis: matrices for images, indices for labels."""
+"""Resampling one axis: matrices for images, indices for labels; and making pictures smaller."""
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 from scipy.sparse import csr_array
+
+from msa2net.data.case import Case
 
 Float = NDArray[np.float32]
 
@@ -62,3 +66,22 @@ def nearest_index(length: int, new_length: int) -> NDArray[np.int64]:
     """Return, for each of new_length pixels, the index of the nearest of `length` pixels."""
     centres = (np.arange(new_length) + 0.5) * (length / new_length)
     return np.minimum(centres.astype(np.int64), length - 1)
+
+
+def reduce_image(case: Case, max_side: int) -> Case:
+    """Return an image whose longer side is above `max_side` reduced, and its label with it."""
+    _, _, height, width = case.image.shape
+    factor = max_side / max(height, width)
+    if factor >= 1:
+        return case
+    size = max(1, round(height * factor)), max(1, round(width * factor))
+    image_CHW = np.stack([_reduce(channel, size) for channel in case.image[:, 0]])
+    label = case.label
+    if label is not None:
+        label = label[:, nearest_index(height, size[0])][:, :, nearest_index(width, size[1])]
+    return replace(case, image=image_CHW[:, None], label=label)
+
+
+def _reduce(channel_HW: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    picture = Image.fromarray(channel_HW)
+    return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BOX, reducing_gap=None))

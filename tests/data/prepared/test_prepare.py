@@ -24,7 +24,7 @@ from msa2net.data.phantom.files import write_phantom
 from msa2net.data.prepared.intensity_statistics import count_labels, describe_channels
 from msa2net.data.prepared.prepare import open_prepared, prepare
 from msa2net.data.prepared.splits import resplit, split_by_ratio
-from msa2net.data.prepared.store import INDEX, open_store
+from msa2net.data.prepared.store import INDEX, label_path, open_store
 from msa2net.errors import ConfigError, DataError
 from msa2net.locks import Lock, alone_in
 
@@ -42,6 +42,28 @@ def settings(root: Path, prepared: Path, **changes) -> DataConfig:
 
 def arrays(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "cases").iterdir()}
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def garble(path: Path) -> None:
+    path.write_bytes(b"garbled" + path.read_bytes()[7:])
+
+
+@pytest.mark.parametrize("damage", [truncate, garble, Path.unlink])
+def test_a_damaged_stored_case_is_made_again_and_said(hearts: Path, tmp_path: Path, caplog, damage):
+    data = settings(hearts, tmp_path)
+    before, whole = prepare(data), arrays(tmp_path)
+    path = label_path(tmp_path, before.cases[0].id)
+    damage(path)
+    with pytest.raises(DataError, match=f"{path} is (missing|damaged.*); prepare the data again"):
+        prepare(data.model_copy(update={"root": None}))
+    assert prepare(data).hash == before.hash
+    assert arrays(tmp_path) == whole
+    assert f"{path} is " in caplog.text
+    assert "made again from the raw data" in caplog.text
 
 
 # Side by side, interrupted, twice at once ---------------------------------------------------------
@@ -259,19 +281,19 @@ def _archived(array: np.ndarray) -> bytes:
 @pytest.mark.parametrize(
     ("kind", "content", "message"),
     [
-        ("image", b"", "is missing or damaged"),
+        ("image", b"", "is damaged"),
         ("image", _archived(np.zeros(3)), "magic string is not correct"),
         ("image", _saved(np.array([{}], object), allow_pickle=True), "Python objects"),
         ("image", _saved(np.zeros((1, 8, 96, 96), complex)), "it is complex128"),
         ("image", _saved(np.zeros((1, 8, 96, 95))), "1×8×96×95, 1×8×96×96 is expected"),
-        ("image", _header("{'descr': '<f8', 'shape': (1"), "is missing or damaged"),
-        ("image", _header("{'descr': [], 'fortran_order': 0, 'shape': (-1,)}"), "or damaged"),
+        ("image", _header("{'descr': '<f8', 'shape': (1"), "is damaged"),
+        ("image", _header("{'descr': [], 'fortran_order': 0, 'shape': (-1,)}"), "damaged"),
         (
             "image",
             _header("{'descr': '<f8', 'fortran_order': 0, 'shape': (9**9, )}"),
             "damaged",
         ),
-        ("image", _header("-" * 9000), "is missing or damaged"),
+        ("image", _header("-" * 9000), "is damaged"),
         ("label", _saved(np.zeros((8, 96, 96), np.int64)), "it is int64"),
         ("label", _saved(np.zeros((8, 96, 96), np.uint16)), "it is uint16"),
         ("label", _saved(np.full((8, 96, 96), 200, np.uint8)), "holds 200, and the classes are"),

@@ -14,8 +14,9 @@ from msa2net.data.case import Case
 from msa2net.data.io.readers import read_image
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.prepared import prepare as prepare_module
-from msa2net.data.prepared.prepare import prepare, reduce_image
+from msa2net.data.prepared.prepare import prepare
 from msa2net.data.prepared.store import open_store
+from msa2net.data.resampling import reduce_image
 from msa2net.errors import ConfigError, DataError
 
 
@@ -127,7 +128,7 @@ def test_damaged_stores_are_named(prepared: DataConfig, tmp_path: Path):
     with pytest.raises(DataError, match="is damaged"):
         open_store(tmp_path)
     store = replace(open_store(prepared.prepared), root=tmp_path)
-    with pytest.raises(DataError, match="missing or damaged"):
+    with pytest.raises(DataError, match="is missing; prepare the data again"):
         store.case("ISIC_0000001")
     with pytest.raises(DataError, match="no case in split 'holdout'"):
         store.ids("holdout")

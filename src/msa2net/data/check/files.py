@@ -25,7 +25,7 @@ def check_arrays(store: Store, row: StoredCase) -> Iterator[Finding]:
         (label_path(store.root, row.id), "label", row.shape[1:], "u"),
     ):
         for what, detail in _array_faults(path, name, shape, kinds):
-            yield Finding("error", row.id, what, f"delete it and {_AGAIN}", detail)
+            yield Finding("error", row.id, what, _AGAIN, detail)
 
 
 def _array_faults(

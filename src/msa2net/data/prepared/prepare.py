@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from msa2net.config import DataConfig
 from msa2net.data.case import Case
@@ -32,12 +30,13 @@ from msa2net.data.prepared.store import (
     only_ignored,
     open_store,
     stored_doubt_of_255,
+    stored_faults,
     with_splits,
     write_index,
 )
 from msa2net.data.prepared.training_warnings import warn_before_training
 from msa2net.data.preprocessing import foreign_values
-from msa2net.data.resampling import nearest_index
+from msa2net.data.resampling import reduce_image
 from msa2net.errors import MORE_MEMORY, ConfigError, DataError, Msa2NetError, memory_guard
 from msa2net.files import (
     atomic_path,
@@ -82,6 +81,8 @@ def prepare(
     drawn = data.format == "phantom"  # has no raw files, and is finished or changed all the same
     if data.root is None and not drawn and (data.prepared / INDEX).is_file():
         store = open_prepared(data)
+        if faults := stored_faults(store.root, store.cases):
+            raise DataError(f"{listed(faults, 3, between='; ')}; prepare the data again")
         warn_before_training(store, undeclared_255=data.format == "images")
         return store
     if data.root is not None and data.root.resolve() == data.prepared.resolve():
@@ -150,6 +151,11 @@ class _Work:
             for case in self.source.cases
             if case.id in before and _unchanged(self.data.prepared, before[case.id], case, recipe)
         }
+        again = [
+            before[one.id] for one in self.source.cases if one.id in before.keys() - self._rows
+        ]
+        if faults := stored_faults(self.data.prepared, again):
+            _log.warning("made again from the raw data: %s", listed(faults, 3, between="; "))
         if len(self._rows) < len(self.source.cases):
             self._write(complete=False)
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="prepare")
@@ -294,9 +300,9 @@ def _of_format(store: Store, data: DataConfig) -> Store:
 def _unchanged(root: Path, known: StoredCase, case: SourceCase, recipe: str) -> bool:
     stamps = [(path.name, *_stamp(path).values()) for path in case.files]
     stored = [(Path(f["path"]).name, f["bytes"], f["mtime_ns"]) for f in known.files]
-    present = image_path(root, case.id).is_file() and label_path(root, case.id).is_file()
     described = bool(known.intensity)  # not by the first version of this package
-    return present and described and known.recipe == recipe and stamps == stored
+    same = described and known.recipe == recipe and stamps == stored
+    return same and not stored_faults(root, [known])
 
 
 def _stamp(path: Path) -> dict[str, int]:
@@ -378,22 +384,3 @@ def _check_depth(case: Case, source: Source) -> None:
         )
     if problem := foreign_values(case.image, source.low, source.high):
         raise DataError(f"{case.source}: {problem}")
-
-
-def reduce_image(case: Case, max_side: int) -> Case:
-    """Return an image whose longer side is above `max_side` reduced, and its label with it."""
-    _, _, height, width = case.image.shape
-    factor = max_side / max(height, width)
-    if factor >= 1:
-        return case
-    size = max(1, round(height * factor)), max(1, round(width * factor))
-    image_CHW = np.stack([_reduce(channel, size) for channel in case.image[:, 0]])
-    label = case.label
-    if label is not None:
-        label = label[:, nearest_index(height, size[0])][:, :, nearest_index(width, size[1])]
-    return replace(case, image=image_CHW[:, None], label=label)
-
-
-def _reduce(channel_HW: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    picture = Image.fromarray(channel_HW)
-    return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BOX, reducing_gap=None))

@@ -151,12 +151,15 @@ class Store:
             DataError: there is no such case, or its arrays are missing or damaged.
         """
         row = self.row(case_id)
-        label_ZHW = _open_array(label_path(self.root, case_id), row.shape[1:], "u")
+        try:
+            image_CZHW, label_ZHW = _open_arrays(self.root, row)
+        except DataError as error:
+            raise DataError(f"{error}; prepare the data again") from error
         if strict:
             self._check_labels(case_id, label_ZHW)
         return Case(
             id=case_id,
-            image=_open_array(image_path(self.root, case_id), row.shape, "iuf"),
+            image=image_CZHW,
             label=label_ZHW,
             geometry=Geometry.from_json(row.geometry),
             source=Path(row.files[0]["path"]) if row.files else None,
@@ -177,6 +180,20 @@ class Store:
         case = self.case(case_id)
         assert case.label is not None
         return Segmentation(case_id, case.label, self.label_names, case.geometry)
+
+
+def stored_faults(root: Path, rows: Iterable[StoredCase]) -> list[str]:
+    """Say which stored arrays are missing, cut short, or not those that `dataset.json` describes.
+
+    Headers and sizes are read, voxels are not.
+    """
+    faults = []
+    for row in rows:
+        try:
+            _open_arrays(root, row)
+        except DataError as error:
+            faults.append(str(error))
+    return faults
 
 
 def only_ignored(rows: Iterable[StoredCase]) -> bool:
@@ -329,13 +346,22 @@ def map_array(path: Path) -> NDArray[Any]:
         raise DataError(" ".join(str(error).split()) or "damaged") from error
 
 
+def _open_arrays(root: Path, row: StoredCase) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    """Map a case's image (C, Z, H, W) and label (Z, H, W) into memory.
+
+    Raises:
+        DataError: one is missing, or another.
+    """
+    image_CZHW = _open_array(image_path(root, row.id), row.shape, "iuf")
+    return image_CZHW, _open_array(label_path(root, row.id), row.shape[1:], "u")
+
+
 def _open_array(path: Path, shape: tuple[int, ...], kinds: str) -> NDArray[Any]:
     """Map an array of a shape, whose numbers are of one of these kinds (see `numpy.dtype.kind`).
 
     Raises:
         DataError: it is another, or none.
     """
-    reason: object
     try:
         array = map_array(path)
         size = 1 if kinds == "u" else array.itemsize
@@ -344,8 +370,8 @@ def _open_array(path: Path, shape: tuple[int, ...], kinds: str) -> NDArray[Any]:
         reason = (
             f"it is {array.dtype} of {format_shape(array.shape)}, {format_shape(shape)} is expected"
         )
-    except (FileNotFoundError, DataError) as error:
-        reason = error
-    raise DataError(
-        f"{path} is missing or damaged ({reason}); delete it and prepare the data again"
-    )
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing") from None
+    except DataError as error:
+        reason = str(error)
+    raise DataError(f"{path} is damaged ({reason})")
