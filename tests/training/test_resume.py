@@ -594,7 +594,7 @@ def test_changed_settings_are_named_with_both_values(workplace: Path, stopped: P
     resumed.train(
         workplace, stopped, resume=True, config=other, accept_changes=True, notices=notices.append
     )
-    assert "going on although loss.dice was 1.0" in notices[0]
+    assert "resuming despite changes: loss.dice was 1.0" in notices[0]
 
 
 def test_samples_that_an_older_version_would_draw_otherwise_are_named(

@@ -87,7 +87,7 @@ class Exported:
 def export_onnx(
     run: str | Path, out: str | Path | None = None, *, overwrite: bool = False
 ) -> Exported:
-    """Write a run folder's network as ONNX, if what was written answers as the network does.
+    """Write a run folder's network as ONNX, if its outputs are the network's.
 
     Its input `image` is (B, C, h, w) float32, standardised; its output `logits` (B, K, h, w); B is
     free. `model.json` travels in the metadata, so that `OnnxPredictor` needs nothing else.
@@ -100,7 +100,7 @@ def export_onnx(
     Raises:
         ConfigError: onnx, onnxscript or onnxruntime are missing, the file exists or is called
             otherwise, the network holds what cannot be exported, or memory is too small.
-        WeightsError: not a run folder, or the exported network answers otherwise; nothing is
+        WeightsError: not a run folder, or the exported network's outputs differ; nothing is
             written then.
         DataError: the file cannot be written.
     """
@@ -195,8 +195,8 @@ def _intermediate() -> Any:
 
 @torch.inference_mode()
 def _answer(model: nn.Module, image_BChw: Float) -> Float:
-    answer: Float = model(torch.from_numpy(image_BChw)).numpy()
-    return answer
+    output: Float = model(torch.from_numpy(image_BChw)).numpy()
+    return output
 
 
 def _trace(model: nn.Module, example_BChw: Float) -> Any:

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from msa2net.compat import compiler_error, freezing_weights, unfused_attention
 from msa2net.errors import ConfigError, is_out_of_memory
 
-Answer = Callable[[Tensor], Tensor]
+Forward = Callable[[Tensor], Tensor]
 _one_at_a_time = threading.RLock()
 
 
-def compile_network(model: nn.Module, device: torch.device) -> Answer:
+def compile_network(model: nn.Module, device: torch.device) -> Forward:
     """Return the network's forward pass, compiled at its first call for each size of a batch.
 
     On a CPU the weights become constants of the compiled code, laid out as its kernels read them:
@@ -30,7 +30,7 @@ def compile_network(model: nn.Module, device: torch.device) -> Answer:
     call = torch.compile(model, dynamic=False)
     compiling = _frozen_and_unfused if device.type == "cpu" else nullcontext
 
-    def answer(image_BChw: Tensor) -> Tensor:
+    def forward(image_BChw: Tensor) -> Tensor:
         try:
             with compiling(model):
                 logits_BKhw: Tensor = call(image_BChw)
@@ -45,7 +45,7 @@ def compile_network(model: nn.Module, device: torch.device) -> Answer:
             ) from error
         return logits_BKhw
 
-    return answer
+    return forward
 
 
 @contextmanager
@@ -60,11 +60,11 @@ def _frozen_and_unfused(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def in_full_batches(answer: Answer, image_BChw: Tensor, batch: int) -> Tensor:
-    """Return the answer to a batch that may not be full, without compiling for its size anew."""
+def in_full_batches(forward: Forward, image_BChw: Tensor, batch: int) -> Tensor:
+    """Return the logits of a batch that may not be full, without compiling for its size anew."""
     count = len(image_BChw)
     missing = -count % batch
     if not missing:
-        return answer(image_BChw)
+        return forward(image_BChw)
     full_BChw = F.pad(image_BChw, (0, 0, 0, 0, 0, 0, 0, missing))
-    return answer(full_BChw)[:count]
+    return forward(full_BChw)[:count]

@@ -136,7 +136,7 @@ class Engine:
         """Refuse what windows would have to slide over, before memory is taken for it.
 
         Raises:
-            DataError: its answers, or the matrices that lead to it, would exceed `_PLANE_BYTES`.
+            DataError: its outputs, or the matrices that lead to it, would exceed `_PLANE_BYTES`.
         """
         rows, columns = placement.size
         channels = self.groups[0].preprocessing.channels
@@ -193,19 +193,19 @@ class Engine:
         for _, same in groupby(part, key=lambda entry: [unit.shape for unit in entry.units]):
             entries = list(same)
             found = []  # probabilities (B, K, h, w) of each group of networks
-            # Single answers of the first group, if anybody asks for them. Those to windows say
-            # nothing, since limits are known of answers to resized slices.
+            # Single outputs of the first group, if anybody asks for them. Those to windows say
+            # nothing, since limits are known of outputs for resized slices.
             asked_for = self.mode == "resize" and any(entry.owner.watch for entry in entries)
-            answers = MemberOutputs() if asked_for else None
+            outputs = MemberOutputs() if asked_for else None
             for number, group in enumerate(self.groups):
                 unit_BChw = np.concatenate([entry.units[number] for entry in entries])
-                asked = None if number else answers
+                asked = None if number else outputs
                 found.append(group.probabilities(unit_BChw, batch, self.mode, self.overlap, asked))
             for start, end in _same_owner(entries):
                 owner, first = entries[start].owner, entries[start].index
-                if owner.watch is not None and answers is not None:
+                if owner.watch is not None and outputs is not None:
                     place = owner.placements[0]
-                    notes.append(owner.watch.observe_output(answers, start, end, first, place))
+                    notes.append(owner.watch.observe_output(outputs, start, end, first, place))
                 own = [probability_BKhw[start:end] for probability_BKhw in found]
                 finished += [
                     (owner, first, way, self._resample_to_native(own, owner, way))
@@ -280,7 +280,7 @@ def most_probable(networks: Backend, parts_BkHW: Iterable[Any]) -> NDArray[np.ui
     """Return the classes (B, H, W) with the largest values, the first of equals.
 
     Args:
-        networks: of whose answers the values are.
+        networks: of whose outputs the values are.
         parts_BkHW: those of the first classes, of the next ones, and so on.
     """
     count, largest_BHW, labels_BHW = 0, None, None

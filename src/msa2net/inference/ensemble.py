@@ -65,7 +65,7 @@ def group_members(members: Sequence[EnsembleMember]) -> tuple[TorchBackend, ...]
     if len(codes) > 1:
         shown = " and ".join("as they lie" if code is None else f"along {code}" for code in codes)
         raise ConfigError(
-            f"these networks were trained on slices cut {shown}; their answers cannot be averaged"
+            f"these networks were trained on slices cut {shown}; their outputs cannot be averaged"
         )
     return tuple(
         TorchBackend([member for member in members if member.preprocessing == preprocessing])

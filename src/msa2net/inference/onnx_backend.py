@@ -82,7 +82,7 @@ class OnnxPredictor(Segmenter):
 
         Args:
             file: ends in `.onnx`.
-            batch_slices: slices that go through the network at once, fewer where their answers
+            batch_slices: slices that go through the network at once, fewer where their outputs
                 would take more than 64 MB; None allows 16.
             threads: on which the network computes; None lets onnxruntime take all cores.
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, is_out_of_memory
 from msa2net.inference.backend import Backend
-from msa2net.inference.compiled import Answer, compile_network, in_full_batches
+from msa2net.inference.compiled import Forward, compile_network, in_full_batches
 from msa2net.models.lka import DilatedDepthwiseConv2d
 from msa2net.options import Mode, PredictionPrecision
 from msa2net.quality.confidence import MemberOutputs
@@ -61,7 +61,7 @@ class EnsembleMember:
     reference_ranges: ReferenceRanges | None = None
     precision: PredictionPrecision = "float32"
     compile: bool = False
-    _compiled: Answer | None = field(init=False, repr=False, default=None)
+    _compiled: Forward | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
         device = device_of(self.model)

@@ -1,7 +1,7 @@
 """Confidences beside the truth, slice by slice; needs torch, see `confidence`.
 
 Axes: B slices of a batch (in tables: bins), Z slices of a case, K classes, N pixels; h, w are rows
-and columns of the network's answer, of which every `step`-th is asked.
+and columns of the network's output, of which every `step`-th is asked.
 """
 
 import math
@@ -59,17 +59,17 @@ class CalibrationAccumulator:
 
     @property
     def error(self) -> float | None:
-        """One minus the Dice of the answer with the truth, as a logit; None of nothing."""
+        """One minus the Dice of the output with the ground truth, as a logit; None of nothing."""
         return dice_error_logit(self._agreement_2)
 
     def measure(
-        self, answers: MemberOutputs, start: int, end: int, first: int, place: ResizePad
+        self, outputs: MemberOutputs, start: int, end: int, first: int, place: ResizePad
     ) -> CalibrationMeasurement:
         """Look at slices `start` to `end` of a batch, from the case's slice `first` on."""
-        rows, columns = visible_pixels(place, answers.step)
-        probability_ZKhw = answers.first_BKhw[start:end, :, rows, columns]
-        labels_Zhw = answers.labels[0][start:end, rows, columns]
-        own = self._truth_Zhw[first : first + end - start, :: answers.step, :: answers.step]
+        rows, columns = visible_pixels(place, outputs.step)
+        probability_ZKhw = outputs.first_BKhw[start:end, :, rows, columns]
+        labels_Zhw = outputs.labels[0][start:end, rows, columns]
+        own = self._truth_Zhw[first : first + end - start, :: outputs.step, :: outputs.step]
         truth_Zhw = torch.from_numpy(own[:, rows, columns].copy()).to(labels_Zhw.device)
         known = truth_Zhw < probability_ZKhw.shape[1]
         right_N = to_array((labels_Zhw == truth_Zhw)[known])

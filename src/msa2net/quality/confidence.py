@@ -1,14 +1,14 @@
-"""How sure a network is of its answers, added up slice by slice from the pass that labels them.
+"""How sure a network is of its outputs, added up slice by slice from the pass that labels them.
 
-The confidences are those of the first network's plain answer, the one whose temperature and
-limits are known; how far mirrored copies and other networks differ from the common answer is
+The confidences are those of the first network's plain output, the one whose temperature and
+limits are known; how far mirrored copies and other networks differ from the common output is
 counted beside it. Probabilities exist for one batch only.
 
 Answers are tensors, where a network left them, or arrays of an exported one, for which no torch is
 there. What is written here is in both of them; `_log`, `highest` and others are where they differ.
 
 Axes: B slices of a batch, Z slices of a case, K classes; h, w are rows and columns of the network's
-answer, of which every `step`-th is asked.
+output, of which every `step`-th is asked.
 """
 
 import math
@@ -25,17 +25,17 @@ from msa2net.quality.features import DICE_ERROR, Features, name_feature
 TINY = 1e-12
 """Stands for a probability of zero, which has no logarithm."""
 
-_FINE = 64  # rows and columns of an answer that are asked, at least
+_FINE = 64  # rows and columns of an output that are asked, at least
 _LEAST = 1e-3  # of an image's pixels: less of a structure to be expected is none
 
 
 class MemberOutputs:
-    """The single answers to one batch, noted while they are averaged.
+    """The single outputs for one batch, noted while they are averaged.
 
     Attributes:
-        first_BKhw: class probabilities of the first network's plain answer.
-        labels: of every answer, (B, h, w) uint8.
-        networks: that answer; with one, further answers are to mirrored copies.
+        first_BKhw: class probabilities of the first network's plain output.
+        labels: of every output, (B, h, w) uint8.
+        networks: that output; with one, further outputs are of mirrored copies.
         step: between the rows and columns that are kept.
     """
 
@@ -46,7 +46,7 @@ class MemberOutputs:
         self.step = 1
 
     def add(self, probability_BKhw: Any) -> None:
-        """Note an answer; it may be changed afterwards."""
+        """Note an output; it may be changed afterwards."""
         self.step = max(1, min(2, min(probability_BKhw.shape[2:]) // _FINE))
         few_BKhw = probability_BKhw[:, :, :: self.step, :: self.step]
         if self.first_BKhw is None:
@@ -63,7 +63,7 @@ class ConfidenceMeasurement:
         entropy: of all pixels.
         pixels: how many.
         agreement: see `overlap_counts`.
-        among: what the further answers are of, `flips` or `networks`.
+        among: what the further outputs are of, `flips` or `networks`.
     """
 
     sums: NDArray[np.float64]
@@ -90,14 +90,14 @@ class ConfidenceSums:
         self._among = "flips"
 
     def measure(
-        self, answers: MemberOutputs, start: int, end: int, place: ResizePad
+        self, outputs: MemberOutputs, start: int, end: int, place: ResizePad
     ) -> ConfidenceMeasurement:
         """Look at slices `start` to `end` of a batch, without what surrounds the image."""
-        rows, columns = visible_pixels(place, answers.step)
+        rows, columns = visible_pixels(place, outputs.step)
         probability_ZKhw = temperature_scaled(
-            answers.first_BKhw[start:end, :, rows, columns], self.temperature
+            outputs.first_BKhw[start:end, :, rows, columns], self.temperature
         )
-        labels = [labels_Bhw[start:end, rows, columns] for labels_Bhw in answers.labels]
+        labels = [labels_Bhw[start:end, rows, columns] for labels_Bhw in outputs.labels]
         top_Zhw = highest(probability_ZKhw)
         of_each = [labels[0] == k for k in range(probability_ZKhw.shape[1])]
         sums_3K = (
@@ -111,7 +111,7 @@ class ConfidenceSums:
             float(entropy),
             math.prod(top_Zhw.shape),
             overlap_counts(labels),
-            "flips" if answers.networks == 1 else "networks",
+            "flips" if outputs.networks == 1 else "networks",
         )
 
     def add(self, found: ConfidenceMeasurement) -> None:
@@ -129,7 +129,7 @@ class ConfidenceSums:
         probabilities are true: 2 Σ p over its own pixels / (Σ p over all + its pixels).
         `confidence:all:` is of their mean, `confidence:entropy:` the mean entropy of a
         structure's pixel, as a logarithm. `disagreement:flips:` or `:networks:` is one minus the
-        Dice of single answers with the first.
+        Dice of single outputs with the first.
         """
         doubts: Features = {}
         for index, name in enumerate(names[1:], start=1):
@@ -162,7 +162,7 @@ def temperature_scaled(probability_BKhw: Any, temperature: float) -> Any:
 
 
 def visible_pixels(place: ResizePad, step: int) -> tuple[slice, slice]:
-    """Return the rows and columns of an answer, `step` apart, that lie within the image."""
+    """Return the rows and columns of an output, `step` apart, that lie within the image."""
     rows, columns = (
         slice(-(-axis.paste.start // step), -(-axis.paste.stop // step)) for axis in place
     )
@@ -170,7 +170,7 @@ def visible_pixels(place: ResizePad, step: int) -> tuple[slice, slice]:
 
 
 def overlap_counts(labels: Sequence[Any]) -> NDArray[np.float64]:
-    """Return the pixels of structures that answers have in common with the first, and all sizes."""
+    """Return the pixels of structures that outputs have in common with the first, and all sizes."""
     first, same, sizes = labels[0], 0, 0
     for other in labels[1:]:
         same += int(((first == other) & (first > 0)).sum())

@@ -9,11 +9,11 @@ to the highest deviations gives them, and no range is narrower than what is know
 (`FLOORS`). Ranges learnt from a part of the training cases are asked about the rest, and about the
 validation cases. Values and grids are measured alike in both, so theirs is the tail of all these
 cases together: the more cases, the less far it has to be drawn out. Structures are labels in one
-and answers in the other, and training cases have a part in the mean thumbnail: there the limit is
-that of the larger deviations. At last limits move, so that several criteria flag no more than one
-would: with many validation cases down together, or up where one flags too many, to where so many
-cases are flagged that, with 95 % confidence, no more than `TARGET` of further ones are; with few up
-to where none of them is.
+and predictions in the other, and training cases have a part in the mean thumbnail: there the limit
+is that of the larger deviations. At last limits move, so that several criteria flag no more than
+one would: with many validation cases down together, or up where one flags too many, to where so
+many cases are flagged that, with 95 % confidence, no more than `TARGET` of further ones are; with
+few up to where none of them is.
 
 What is there or not has no limit to move: where it flags too many, the one feature in question is
 judged no more. That a structure which all training cases hold is missing, or fills a slice as in
@@ -70,7 +70,7 @@ FLOORS = {
 """Criterion → the least range of its features, in their own units."""
 
 OF_VALIDATION = ("confidence", "disagreement")
-"""Criteria about answers alone, of which training cases would say too much good."""
+"""Criteria about predictions alone, of which training cases would say too much good."""
 
 OF_IMAGES = ("intensity", "noise", "colour", "spacing")
 """Criteria about images alone, which are measured alike in training and validation cases."""
@@ -80,7 +80,7 @@ _FLOORS = {f"{axis} among all": 0.5 for axis in AXES} | {"dark": 0.7, "bright": 
 _NETWORKS = name_feature("disagreement", "networks")
 _RANGE_RATE = 0.01
 _RARE = 0.01  # of training cases without a structure: more, and its absence means nothing
-_RARE_ANSWER = 0.025  # of validation cases of which something is not known
+_RARE_PREDICTION = 0.025  # of validation cases of which something is not known
 _TAIL = 10  # of the highest deviations say how the others go on
 _FEW = 30  # cases, of which a limit lies above all
 _LOWEST_FACTOR = 0.5  # limits may come down to this share of what the tail gave
@@ -115,11 +115,10 @@ def fit_reference_ranges(
 
     Args:
         train: the features of training cases, structures by their labels; at least one.
-        val: of validation cases, structures by the network's answers. Without any, what is about
-            answers is not judged.
-        errors: of the network's answers to them, see `CalibrationAccumulator.error`: networks that
-        differ from
-            each other by more than one usually does from the truth disagree.
+        val: of validation cases, structures as predicted. Without any, what is about predictions
+            is not judged.
+        errors: of these predictions, see `CalibrationAccumulator.error`: networks that differ from
+            each other by more than one usually does from the ground truth disagree.
     """
     ranges = _ranges(train, val)
     limits = {}
@@ -173,8 +172,8 @@ def _judged(name: str, train: Sequence[Features], val: Sequence[Features]) -> bo
     """Leave out what is often missing, of which absence tells nothing."""
     if criterion(name) in _YES_OR_NO:
         share = float(np.mean([one.get(name, 1.0) for one in train]))
-        answers = float(np.mean([one.get(name, 0.0) for one in val])) if val else 0.0
-        return share <= _RARE and (answers <= _RARE_ANSWER or criterion(name) in _OF_TRAINING)
+        predicted = float(np.mean([one.get(name, 0.0) for one in val])) if val else 0.0
+        return share <= _RARE and (predicted <= _RARE_PREDICTION or criterion(name) in _OF_TRAINING)
     return criterion(name) not in OF_VALIDATION
 
 
@@ -279,7 +278,7 @@ def _lower(
 
 
 def _is_wrong(case: Mapping[str, float]) -> bool:
-    """Tell whether an answer lacks, or fills a slice with, a structure as no training case does."""
+    """Tell whether a structure is missing, or fills a slice, as in no training case."""
     return any(value > 1 for name, value in case.items() if criterion(name) in _OF_TRAINING)
 
 

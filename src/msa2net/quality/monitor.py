@@ -78,16 +78,16 @@ class CaseMonitor:
         self._input.add(unit_1Chw[0, :, place.rows.paste, place.columns.paste])
 
     def observe_output(
-        self, answers: MemberOutputs, start: int, end: int, first: int, place: ResizePad
+        self, outputs: MemberOutputs, start: int, end: int, first: int, place: ResizePad
     ) -> Callable[[], None]:
-        """Measure what was answered to slices from `first` on: `start` to `end` of a batch.
+        """Measure the outputs for slices from `first` on: `start` to `end` of a batch.
 
         Returns:
             What notes it: to be called once it is sure that the batch does not come again.
         """
-        sure = self._sure.measure(answers, start, end, place)
+        sure = self._sure.measure(outputs, start, end, place)
         truth = self.truth
-        beside = None if truth is None else truth.measure(answers, start, end, first, place)
+        beside = None if truth is None else truth.measure(outputs, start, end, first, place)
 
         def note() -> None:
             self._heard = True

@@ -16,7 +16,7 @@ NOTHING = 0.01
 """A mean Dice up to this is as good as none: all is missed but for luck."""
 
 MARGIN = 1.02
-"""The Dice of one answer everywhere is reached but for the border of resized labels."""
+"""The Dice of one class everywhere is reached but for the border of resized labels."""
 
 LEAST_EPOCHS = 3
 """A loss is compared with its start from so many epochs on; fewer say too little."""
@@ -45,7 +45,7 @@ def note_outcome(run: Path, so_far: Mapping[str, Any], warnings: Sequence[str] =
 def learning_warnings(progress: Progress, config: TrainConfig, store: Store) -> list[str]:
     """Say what speaks against a training that is finished; empty if nothing does.
 
-    Scores are held against that of the best constant answer: one class in every pixel. Where
+    Scores are held against that of the best constant prediction: one class in every pixel. Where
     nothing was scored, the loss must at least have fallen.
 
     Args:

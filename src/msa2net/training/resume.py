@@ -94,13 +94,17 @@ def check_same_training(
             f"the training was begun otherwise: {text}; put it back, or go on all the same with "
             "--accept-changes"
         )
-    notes = [f"going on although {text}"] if changes else []
+    notes = [f"resuming despite changes: {text}"] if changes else []
     if lengthened:
         notes.append(
             f"lengthened from {old[EPOCHS]} to {new[EPOCHS]} epochs: the learning rate now follows "
             f"the schedule of {new[EPOCHS]} epochs, so the result is not what {new[EPOCHS]} epochs "
             "without a stop would have given"
-            + ("" if progress.epoch < old[EPOCHS] else ", and it had already ended at zero")
+            + (
+                ""
+                if progress.epoch < old[EPOCHS]
+                else ", and the learning rate had already decayed to 0"
+            )
         )
     return notes + _circumstances(then, now)
 

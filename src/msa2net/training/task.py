@@ -43,7 +43,8 @@ class SegmentationTask(L.LightningModule):
     Attributes:
         rows: the scores of the last validation, one row per case and class.
         average_rows: likewise of the average.
-        pictures: case id → (H, 2·W, 3), truth and answer for its first cases; empty without logs.
+        pictures: case id → (H, 2·W, 3), ground truth beside prediction, of its first cases;
+            empty without logs.
         at: the running step; the recorder sets it.
     """
 
