@@ -113,7 +113,7 @@ class Lock:
 
 
 @contextmanager
-def alone_in(folder: Path, *, wait: bool = False) -> Iterator[None]:
+def alone_in(folder: Path, *, wait: bool = False, part: int = 0) -> Iterator[None]:
     """Keep other processes from writing into a folder, which is made if it is not there.
 
     A file system without locks is used without them, and a line says so.
@@ -121,6 +121,8 @@ def alone_in(folder: Path, *, wait: bool = False) -> Iterator[None]:
     Args:
         folder: `.msa2net-lock` in it is the lock.
         wait: for a process that holds it, instead of refusing.
+        part: number of one of several processes that write into the folder together; each has a
+            lock of its own.
 
     Raises:
         DataError: another process holds it, which is named; or nothing can be written there.
@@ -128,7 +130,7 @@ def alone_in(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; name a folder")
-    lock = Lock(folder / LOCK_FILE)
+    lock = Lock(folder / (f"{LOCK_FILE}-{part}" if part else LOCK_FILE))
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         try:

@@ -494,6 +494,23 @@ def test_processes_share_the_images_and_one_table_lists_all(run, tmp_path: Path)
     assert contents(tmp_path / "out") == contents(tmp_path / "alone")
 
 
+def test_two_predictions_into_one_folder_do_not_mix(run, tmp_path: Path):
+    photographs(tmp_path / "in", 2)
+    refused: list[str] = []
+
+    def progress(jobs, _):
+        with pytest.raises(DataError) as error:
+            predict_files(run, [tmp_path / "in"], tmp_path / "out")
+        refused.append(str(error.value))
+        predict_files(run, [tmp_path / "in"], tmp_path / "out", world=World(1, 2))  # shares it
+        return jobs
+
+    predict_files(run, [tmp_path / "in"], tmp_path / "out", progress=progress, world=World(0, 2))
+    (sentence,) = refused
+    assert f"{tmp_path / 'out'} is being written to by process {os.getpid()} on" in sentence
+    assert not list((tmp_path / "out").glob(".msa2net*"))
+
+
 def test_the_command_reads_its_share_from_torchrun(run, tmp_path: Path, monkeypatch):
     photographs(tmp_path / "in", 5)
     monkeypatch.setenv("RANK", "1")
@@ -603,7 +620,7 @@ def test_options_that_do_not_make_sense(run, tmp_path: Path):
     with pytest.raises(ConfigError, match="p0000.png is no DICOM"):
         predict_files(run, [tmp_path / "in"], tmp_path / "out", dicom_seg="binary")
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="file is a file; name a folder with --out"):
+    with pytest.raises(ConfigError, match="file is a file; name a folder"):
         predict_files(run, [tmp_path / "in"], tmp_path / "file")
     with pytest.raises(ConfigError, match="a batch of 0 slices is none; use 1 or more"):
         predict_files(run, [tmp_path], tmp_path / "new", batch_slices=0)

@@ -21,6 +21,7 @@ from msa2net.errors import ConfigError, DataError, Msa2NetError, memory_guard
 from msa2net.files import clean_temporaries, put_in_place, read_lines, staging, write_text
 from msa2net.inference.predictor import Segmenter
 from msa2net.inference.sharding import World, share_of
+from msa2net.locks import alone_in
 from msa2net.options import InferenceKeywords, InferenceOptions
 from msa2net.prediction.csv_tables import (
     FAILURES_FILE,
@@ -138,22 +139,25 @@ def predict_files(
     Raises:
         WeightsError: neither a run folder nor an exported network.
         ConfigError: options that do not make sense.
-        DataError: names that collide, outputs in the way, other classes.
+        DataError: names that collide, outputs in the way, other classes, or another process that
+            writes into the folder.
     """
     _check_options(dicom_seg, existing)
     out = Path(out)
     source = open_source(run, InferenceOptions(**options))
     found = find_inputs(inputs, source.facts.network.in_channels, series)
-    _require_same_names(out, source.facts.label_names)
     jobs = make_jobs(found.images, overlays=overlays, dicom_seg=dicom_seg)
-    share = share_of(jobs, *(world or World()))
-    plan = make_plan(share, out, source.maker, existing=existing, dicom_seg=dicom_seg)
-    work = _Work(out, source, dicom_seg)
-    try:
-        work.predict(plan.jobs, progress)
-    finally:  # also when interrupted: what is done stands in the tables
-        problems = _write_lists(out, source.facts.label_names if plan.finished else None, jobs)
-    return work.result(plan, problems, found.left_out)
+    world = world or World()
+    share = share_of(jobs, *world)
+    with alone_in(out, part=world.rank):
+        _require_same_names(out, source.facts.label_names)
+        plan = make_plan(share, out, source.maker, existing=existing, dicom_seg=dicom_seg)
+        work = _Work(out, source, dicom_seg)
+        try:
+            work.predict(plan.jobs, progress)
+        finally:  # also when interrupted: what is done stands in the tables
+            problems = _write_lists(out, source.facts.label_names if plan.finished else None, jobs)
+        return work.result(plan, problems, found.left_out)
 
 
 class _Work:
@@ -175,7 +179,6 @@ class _Work:
         if not jobs:
             return
         predictor = self._source.load()
-        _make_folder(self._out)
         if predictor.reference_ranges is not None:
             self._monitor = QualityMonitor(predictor.reference_ranges)
         todo = iter(jobs if progress is None else progress(jobs, len(jobs)))
@@ -350,18 +353,6 @@ def _name_classes(out: Path, label_names: tuple[str, ...]) -> None:
     path = out / LABELS_FILE
     if not path.is_file():
         write_text(path, "".join(f"{name}\n" for name in label_names))
-
-
-def _make_folder(out: Path) -> None:
-    if out.is_file():
-        raise ConfigError(f"{out} is a file; name a folder with --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"cannot write into {out}: {error.strerror or error}; check that the folder is "
-            "writable and the disk has room"
-        ) from error
 
 
 def _write_lists(
