@@ -74,7 +74,7 @@ def test_a_tiff_whose_second_page_has_no_size(tmp_path: Path):
     damaged += bytes(6)  # a directory of nothing, and none after it
     (tmp_path / "grey.tif").write_bytes(damaged)
     for read in (read_image, read_mask):
-        with pytest.raises(DataError, match=r"grey.tif cannot be read, it may be damaged"):
+        with pytest.raises(DataError, match=r"grey.tif cannot be read as image, it may be damaged"):
             read(tmp_path / "grey.tif")
 
 

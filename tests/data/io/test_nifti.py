@@ -603,7 +603,7 @@ def test_npz_arrays_come_back(tmp_path: Path):
 
 def test_pickled_objects_are_never_loaded(tmp_path: Path):
     np.savez(tmp_path / "x.npz", image=np.array([Trap(tmp_path / "sprung")], object))
-    refused(lambda path: read_npz(path, ["image"]), tmp_path / "x.npz", "pickled Python objects")
+    refused(lambda path: read_npz(path, ["image"]), tmp_path / "x.npz", "text or pickled objects")
     assert not (tmp_path / "sprung").exists()
 
 
@@ -614,9 +614,9 @@ def test_pickled_objects_are_never_loaded(tmp_path: Path):
         (npy(header_of((0, 4))), "must be positive"),
         (npy(header_of((2**40, 2**40))), "more than 8.0 GiB are not read"),
         (npy(header_of((2**28,))), "too little for that"),
-        (npy(header_of((True,))), "no valid shape"),
-        (npy(header_of([3])), "no valid shape"),
-        (npy(header_of((3,), "<c8"), b"x" * 24), "values of type '<c8'; only plain numbers"),
+        (npy(header_of((True,))), "truncated"),
+        (npy(header_of([3])), "cannot be read as NPZ"),
+        (npy(header_of((3,), "<c8"), b"x" * 24), "values of type complex64; only plain numbers"),
         (npy(header_of((3,), "<U4"), b"x" * 48), "only plain numbers"),
         (npy(header_of((3,), [("a", "<f4")]), b"x" * 12), "only plain numbers"),
         (npy(header_of((3,)), struct.pack("<3f", 1, np.nan, np.inf)), "2 of 3 values are NaN"),
@@ -627,10 +627,10 @@ def test_pickled_objects_are_never_loaded(tmp_path: Path):
         (npy("[" * 3000 + "]" * 900), "cannot be read as NPZ|more memory"),
         (npy("{}"), "cannot be read as NPZ"),
         (npy("3"), "cannot be read as NPZ"),
-        (npy("x" * 5000), "has a header of 4.9 KiB"),
-        (b"\x93NUMPY\x02\x00" + b"\xff" * 4, "has a header of 4.0 GiB"),
-        (b"\x93NUMPY\x09\x00" + b"\xff" * 4, "not a NumPy array"),
-        (b"plain text", "not a NumPy array"),
+        (npy("x" * 5000), "cannot be read as NPZ"),
+        (b"\x93NUMPY\x02\x00" + b"\xff" * 4, "NumPy.s version 2"),
+        (b"\x93NUMPY\x09\x00" + b"\xff" * 4, "NumPy.s version 9"),
+        (b"plain text", "cannot be read as NPZ"),
         (b"", "truncated"),
     ],
 )
@@ -721,7 +721,7 @@ def lonely_chunk(file: h5py.File) -> None:
         (virtual, "lies in other files"),
         (filtered_twice, "packed by the filters gzip, gzip"),
         (lambda file: file.create_dataset("image", data=VALUES, scaleoffset=0), "filters number 6"),
-        (lambda file: file.update(image="text"), "holds text or objects"),
+        (lambda file: file.update(image="text"), "holds text or pickled objects"),
         (lambda file: file.update(image=VALUES * 1j), "values of type complex128"),
         (lambda file: file.update(image=np.zeros(3, "u1,u1")), "only plain numbers"),
         (lambda file: file.update(image=np.zeros(3, np.longdouble)), "only plain numbers"),
@@ -855,7 +855,7 @@ def array_bombs(folder: Path) -> dict[Path, str]:
     with h5py.File(folder / "unwritten.h5", "w") as file:
         file.create_dataset("image", (7 * 2**28,), "f4", chunks=(2**20,), compression="gzip")
     return {
-        npz(folder / "header.npz", {"image": long_header}): "has a header of 4.0 GiB",
+        npz(folder / "header.npz", {"image": long_header}): "of NumPy's version 2",
         npz(folder / "seven.npz", {"image": seven}): "too little for that",
         liar: "truncated",
         folder / "chunk.h5": "a piece that holds more than it declares",

@@ -48,7 +48,7 @@ def test_broken_pictures_are_one_sentence(tmp_path: Path):
     (tmp_path / "text.png").write_text("not a picture")
     (tmp_path / "empty.jpg").write_bytes(b"")
     for name, message in (
-        ("short.png", "may be truncated"),
+        ("short.png", "may be damaged or truncated"),
         ("text.png", "not an image"),
         ("empty.jpg", "not an image"),
         ("none.png", "there is no file"),

@@ -4,12 +4,10 @@ Nothing in a file is executed: no pickle, no reference into other files, no filt
 type and size are checked from the headers before memory is taken.
 """
 
-import ast
-import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import h5py
 import numpy as np
@@ -18,7 +16,6 @@ from numpy.typing import NDArray
 from msa2net.data.io.validation import (
     DEFLATE_RATIO,
     MAX_BYTES,
-    ByteStream,
     check_finite,
     check_held,
     declared_bytes,
@@ -32,7 +29,6 @@ from msa2net.text import listed
 
 _SHOWN_KEYS = 10
 _LARGEST_NPY_HEADER = 4096
-_PLAIN_TYPE = re.compile(r"[<>|=]?[buif][1248]")
 
 _FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
 _RATIOS = {"gzip": DEFLATE_RATIO, "lzf": 264}  # lzf: a reference of 3 bytes stands for at most 264
@@ -59,11 +55,15 @@ def read_hdf5(path: Path, keys: Sequence[str], most: int = MAX_BYTES) -> dict[st
         # Locks fail on read-only and network folders; a file in the middle of being written is
         # found by its checksum or its end.
         with h5py.File(path, "r", locking="best-effort") as file:
-            data_sets = {key: _data_set(path, file, key) for key in keys}
-            _check_total(path, sum(_check(path, *item) for item in data_sets.items()), most)
-            arrays = {key: _load(data_set) for key, data_set in data_sets.items()}
-        for array in arrays.values():
-            check_finite(path, array)
+            arrays: dict[str, NDArray[Any]] = {}
+            for key in keys:
+                data_set = _data_set(path, file, key)
+                done = sum(array.nbytes for array in arrays.values())
+                _check_total(path, done + _check(path, key, data_set), most)
+                dtype = data_set.dtype.newbyteorder("=")
+                arrays[key] = np.empty(data_set.shape, dtype)
+                data_set.read_direct(arrays[key])
+                check_finite(path, arrays[key])
         return arrays
 
 
@@ -97,6 +97,12 @@ def read_npz(path: Path, keys: Sequence[str], most: int = MAX_BYTES) -> dict[str
 def _missing(path: Path, key: str, known: Sequence[str]) -> str:
     shown = listed(map(repr, sorted(known)), _SHOWN_KEYS) or "none"
     return f"{path} holds no array '{key}'; there are {shown}"
+
+
+def _check_plain(path: Path, key: str, dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in "buif" or dtype.itemsize > 8 or dtype.subdtype:
+        what = "text or pickled objects" if dtype.kind in "OSU" else f"values of type {dtype}"
+        raise DataError(f"{path}: array '{key}' holds {what[:80]}; only plain numbers are read")
 
 
 def _check_total(path: Path, size: int, most: int) -> None:
@@ -134,30 +140,20 @@ def _read_member(
 
 
 def _npy_header(
-    path: Path, name: str, stream: ByteStream
+    path: Path, name: str, stream: IO[bytes]
 ) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Read shape, order and type; NumPy's own reader takes up to 4 GiB before it asks."""
-    start = stream.read(8)
-    if len(start) < 8:
-        raise EOFError
-    if start[:6] != b"\x93NUMPY" or start[6] not in (1, 2, 3):
-        raise DataError(f"{path}: '{name}' is not a NumPy array")
-    length = int.from_bytes(stream.read(2 if start[6] == 1 else 4), "little")
-    if length > _LARGEST_NPY_HEADER:
+    """Read shape, order and type; of headers beyond version 1 NumPy takes up to 4 GiB."""
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):
         raise DataError(
-            f"{path}: array '{name}' has a header of {format_bytes(length)}; it is damaged"
+            f"{path}: array '{name}' has a header of NumPy's version {version[0]}, which plain "
+            "arrays do not need; save it by numpy.savez"
         )
-    text = stream.read(length)
-    if len(text) < length:
-        raise EOFError
-    content = ast.literal_eval(text.decode("utf-8"))
-    shape, descr = content["shape"], content["descr"]
-    if not isinstance(shape, tuple) or not all(type(side) is int for side in shape):
-        raise DataError(f"{path}: array '{name}' has no valid shape; it is damaged")
-    if not isinstance(descr, str) or not _PLAIN_TYPE.fullmatch(descr):
-        what = "pickled Python objects" if descr == "|O" else f"values of type {descr!r}"
-        raise DataError(f"{path}: array '{name}' holds {what[:80]}; only plain numbers are read")
-    return shape, content["fortran_order"] is True, np.dtype(descr)
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(
+        stream, max_header_size=_LARGEST_NPY_HEADER
+    )
+    _check_plain(path, name, dtype)
+    return shape, fortran_order, dtype
 
 
 # HDF5 ---------------------------------------------------------------------------------------------
@@ -182,13 +178,10 @@ def _data_set(path: Path, file: h5py.File, key: str) -> h5py.Dataset:
 
 def _check(path: Path, key: str, data_set: h5py.Dataset) -> int:
     """Check that a data set may be read; return the bytes that it will take."""
-    dtype = data_set.dtype
-    if not _PLAIN_TYPE.fullmatch(dtype.str):
-        what = "text or objects" if dtype.kind in "OSU" else f"values of type {dtype}"
-        raise DataError(f"{path}: array '{key}' holds {what[:80]}; only plain numbers are read")
+    _check_plain(path, key, data_set.dtype)
     if data_set.shape is None:
         raise DataError(f"{path}: array '{key}' is empty")
-    size = declared_bytes(path, data_set.shape, dtype.itemsize)
+    size = declared_bytes(path, data_set.shape, data_set.dtype.itemsize)
     properties = data_set.id.get_create_plist()
     if data_set.is_virtual or properties.get_external_count():
         raise DataError(f"{path}: array '{key}' lies in other files; store the array itself")
@@ -197,13 +190,6 @@ def _check(path: Path, key: str, data_set: h5py.Dataset) -> int:
     elif properties.get_layout() == h5py.h5d.CONTIGUOUS:
         check_held(path, size, min(data_set.id.get_storage_size(), path.stat().st_size))
     return size
-
-
-def _load(data_set: h5py.Dataset) -> NDArray[Any]:
-    dtype = data_set.dtype
-    array = np.empty(data_set.shape, np.dtype(f"{dtype.kind}{dtype.itemsize}"))
-    data_set.read_direct(array)
-    return array
 
 
 def _check_chunks(path: Path, key: str, data_set: h5py.Dataset, size: int) -> None:

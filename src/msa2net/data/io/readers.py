@@ -1,7 +1,6 @@
 """Reading image files into arrays, with one sentence when a file is not what it should be."""
 
 import re
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from msa2net.data.dicom.headers import DICOM_SUFFIXES, is_dicom
 from msa2net.data.dicom.reader import read_series
 from msa2net.data.geometry import require_same_grid
 from msa2net.data.io.nifti import NIFTI_SUFFIXES, is_nifti, read_nifti_image
-from msa2net.data.io.validation import as_integer_labels, check_finite
+from msa2net.data.io.validation import as_integer_labels, check_finite, file_errors
 from msa2net.errors import DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -177,47 +176,20 @@ def list_images(folder: Path, *, volumes: bool = False) -> list[Path]:
     return paths
 
 
-# What Pillow raises at damaged headers, beside the OSErrors that it promises.
-_DAMAGE = (TypeError, LookupError, AttributeError, ArithmeticError, EOFError, struct.error)
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        return Image.open(path, formats=_FORMATS)
-    except _DAMAGE as error:
-        raise DataError(f"{path} cannot be read, it may be damaged: {error}") from error
-
-
-def _decode(path: Path, picture: Image.Image) -> int:
-    """Decode a picture whole, look for its rotation, and count its pages: there damage shows.
-
-    Raises:
-        DataError: it is damaged.
-    """
-    try:
-        picture.load()
-        picture.getexif()
-        return int(getattr(picture, "n_frames", 1))
-    except _DAMAGE as error:
-        raise DataError(f"{path} cannot be read, it may be damaged: {error}") from error
-
-
 @contextmanager
 def _opened(path: Path, *, decode: bool = True) -> Iterator[Image.Image]:
     """Open a picture and decode it whole, so that a truncated file is found here."""
-    try:
-        with _open(path) as picture:
-            pages = _decode(path, picture) if decode else 1
-            if pages > 1:
-                raise DataError(f"{path} holds {pages} pages; save them as one file each")
-            yield picture
-    except FileNotFoundError as error:
-        raise DataError(f"there is no file {path}") from error
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{path} declares an implausibly large image: {error}") from error
-    except UnidentifiedImageError as error:
-        raise DataError(f"{path} is not an image that can be read; is it damaged?") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} cannot be read, it may be truncated: {error}") from error
+    with file_errors(path, "image"):
+        try:
+            with Image.open(path, formats=_FORMATS) as picture:
+                if decode:
+                    picture.load()
+                    picture.getexif()
+                    pages = getattr(picture, "n_frames", 1)
+                    if pages > 1:
+                        raise DataError(f"{path} holds {pages} pages; save them as one file each")
+                yield picture
+        except UnidentifiedImageError as error:
+            raise DataError(f"{path} is not an image that can be read; is it damaged?") from error
+        except Image.DecompressionBombError as error:
+            raise DataError(f"{path} declares an implausibly large image: {error}") from error

@@ -6,6 +6,7 @@ declares, the declaration is held against a limit and against the bytes that are
 
 import math
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -49,6 +50,7 @@ _PARSER_ERRORS = (
     ArithmeticError,
     MemoryError,
     struct.error,
+    tokenize.TokenError,  # of NumPy, which takes a broken header for one of Python 2
     zipfile.BadZipFile,
     zlib.error,
 )
