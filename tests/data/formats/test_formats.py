@@ -492,7 +492,7 @@ def test_channels_in_files_of_their_own_and_ignored_voxels(tmp_path: Path):
     nnunet_case(tmp_path, "a", channels=2, label=np.arange(60).reshape(3, 4, 5).astype("u1") % 4)
     source = opened("nnunet", tmp_path)
     assert source.label_names == ("background", "edema", "core")
-    assert (source.intensity, counts(source)) == ("percentile", {"train": 1})
+    assert (source.scaling.intensity, counts(source)) == ("percentile", {"train": 1})
     case = source.cases[0].read()
     assert case.image.shape == (2, 5, 4, 3)
     assert [np.unique(channel).tolist() for channel in case.image] == [[0], [1]]
@@ -538,7 +538,7 @@ def test_version_1_and_the_decathlon(tmp_path: Path):
 def test_only_a_lone_ct_channel_is_in_hu(tmp_path: Path, channels, intensity):
     describe(tmp_path, channel_names=channels)
     nnunet_case(tmp_path, "a", channels=len(channels), empty=True)
-    assert opened("nnunet", tmp_path).intensity == intensity
+    assert opened("nnunet", tmp_path).scaling.intensity == intensity
 
 
 def test_nnunet_s_own_splits(tmp_path: Path):
@@ -606,7 +606,7 @@ MISTAKES = {
         "1 of 1 images have no mask, first .*img0001.nii.gz: there is no .*label/label0001.nii.gz;",
     ),
     "btcv name": ("btcv", ["img/scan1.nii.gz", "label/label0001.nii.gz"], "not named like img0001"),
-    "btcv twice": ("btcv", ["img/img1.nii", "img/img0001.nii.gz", "label/x"], "the same number"),
+    "btcv twice": ("btcv", ["img/img1.nii", "img/img0001.nii.gz", "label/x"], "are both .case0001."),
     "synapse nothing": ("synapse", ["x"], "is not in TransUNet's layout"),
     "synapse name": ("synapse", ["train_npz/5.npz"], "not named like case0005_slice000.npz"),
     "synapse test name": ("synapse", ["test_vol_h5/a.npy.h5"], "not named like case0001.npy.h5"),
@@ -626,7 +626,7 @@ MISTAKES = {
     "acdc twice": (
         "acdc",
         ["train/patient001_frame01.h5", "val/patient001_frame01.h5"],
-        "are the same case",
+        "are both .patient001_frame01.",
     ),
     "acdc no masks": ("acdc", ["training/patient001/patient001_frame01.nii.gz"], "_gt.nii.gz in"),
     "acdc no image": (

@@ -348,5 +348,5 @@ def test_an_image_without_mask_is_named(tmp_path: Path):
 def test_two_images_of_one_name_are_refused(tmp_path: Path):
     data = image_pairs(tmp_path)
     save(tmp_path / "images" / "1.jpg", np.zeros((8, 9, 3), np.uint8))
-    with pytest.raises(DataError, match="the same name"):
+    with pytest.raises(DataError, match="are both .1.; rename or remove"):
         prepare(data)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from msa2net.data.check.findings import WHOLE, Finding, Level
 from msa2net.data.check.organ_statistics import ORGANS
-from msa2net.data.formats.synapse_files import HU_HIGH, HU_LOW
+from msa2net.data.formats.source import HU_WINDOW
 from msa2net.data.labels import IGNORE
 from msa2net.data.prepared.intensity_statistics import ChannelStatistics
 from msa2net.data.prepared.splits import SPLITS
@@ -146,7 +146,7 @@ def check_image(store: Store, row: StoredCase, image_CZHW: NDArray[Any]) -> Iter
 
 def _check_scale(store: Store, row: StoredCase, image_CZHW: NDArray[Any]) -> Iterator[Finding]:
     # TransUNet's files are clipped on purpose, and their reader has refused everything else.
-    is_ct = store.kind == "volume" and (store.low, store.high) == (HU_LOW, HU_HIGH)
+    is_ct = store.kind == "volume" and (store.low, store.high) == HU_WINDOW[1:]
     if is_ct and store.format != "synapse":
         channel = row.intensity[0]
         if (suspect := _not_hounsfield(channel)) is not None:

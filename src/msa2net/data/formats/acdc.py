@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from msa2net.config import DataConfig
 from msa2net.data.case import Case
-from msa2net.data.formats.listing import list_files, raw_folder, strip_ending
-from msa2net.data.formats.source import Source, SourceCase, source_cases
+from msa2net.data.formats.listing import by_name, list_files, raw_folder, strip_ending
+from msa2net.data.formats.source import PERCENTILES, Source, SourceCase, source_cases
 from msa2net.data.formats.volumes import (
     NIFTI_ENDINGS,
     read_nifti_case,
@@ -74,26 +74,18 @@ def open_acdc(data: DataConfig) -> Source:
     return Source(
         kind="volume",
         label_names=LABEL_NAMES,
-        intensity="percentile",
-        low=0.5,
-        high=99.5,
+        scaling=PERCENTILES,
         cases=cases,
     )
 
 
 def _hdf5_cases(root: Path) -> tuple[SourceCase, ...]:
-    files: dict[str, Path] = {}
-    folders: dict[str, str] = {}
-    for split in SPLITS:
-        if not (root / split).is_dir():
-            continue
-        for path in list_files(root / split, HDF5_ENDINGS):
-            case_id = strip_ending(path, HDF5_ENDINGS)
-            if case_id in files:
-                raise DataError(f"{files[case_id]} and {path} are the same case; remove one")
-            files[case_id], folders[case_id] = path, split
-    if not files:
+    present = [root / split for split in SPLITS if (root / split).is_dir()]
+    paths = [path for folder in present for path in list_files(folder, HDF5_ENDINGS)]
+    if not paths:
         raise DataError(f"{root} holds no .h5 file in train/, val/ or test/")
+    files = by_name(paths, (strip_ending(path, HDF5_ENDINGS) for path in paths))
+    folders = {case_id: path.parent.name for case_id, path in files.items()}
     patients = _patients(files.values(), HDF5_ENDINGS)
     refuse_parted_patients(folders, patients, origin=str(root))
     by_patient = {patients[case_id]: split for case_id, split in folders.items()}
@@ -118,6 +110,7 @@ def _read_hdf5(case_id: str, files: tuple[Path, ...]) -> Case:
 def _nifti_cases(root: Path) -> tuple[SourceCase, ...]:
     pairs: dict[str, tuple[Path, Path]] = {}
     where: dict[str, str] = {}
+    named: dict[str, str] = {}
     for folder in sorted((*root.glob("training/patient*"), *root.glob("testing/patient*"))):
         if not folder.is_dir():
             continue
@@ -126,10 +119,12 @@ def _nifti_cases(root: Path) -> tuple[SourceCase, ...]:
                 f"{root}: {folder.name} is in {where[folder.name]}/ and again in "
                 f"{folder.parent.name}/; remove one of the two"
             )
-        found = _phases(folder)
+        info = _named_phases(folder)
+        found = _phases(folder, info)
         if found:
             where[folder.name] = folder.parent.name
         pairs |= found
+        named |= {case_id: PHASES[phase] for case_id, phase in info.items() if case_id in found}
     if not pairs:
         raise DataError(
             f"{root} holds no patientNNN/patientNNN_frameNN_gt.nii.gz in training/ or testing/"
@@ -139,13 +134,16 @@ def _nifti_cases(root: Path) -> tuple[SourceCase, ...]:
     testing = {patient: "test" for patient, folder in where.items() if folder == "testing"}
     default = _split_training(training, has_test=bool(testing)) | testing
     splits = splits_of_cases(root, patients, default)
-    phases = _phases_by_order(patients) | _phases_by_info(pairs)
+    phases = _phases_by_order(patients) | named
     read = partial(read_nifti_case, to_classes=_to_classes)
     return source_cases(pairs, splits, read, patients, phases)
 
 
-def _phases(folder: Path) -> dict[str, tuple[Path, Path]]:
-    """Find a patient's labelled frames; other frames and the whole film (`_4d`) are not used."""
+def _phases(folder: Path, info: Mapping[str, str]) -> dict[str, tuple[Path, Path]]:
+    """Find a patient's labelled frames; other frames and the whole film (`_4d`) are not used.
+
+    They are compared with those that Info.cfg names, so that half a download is noticed.
+    """
     files = {strip_ending(path, NIFTI_ENDINGS): path for path in list_files(folder, NIFTI_ENDINGS)}
     pairs: dict[str, tuple[Path, Path]] = {}
     for name, mask in files.items():
@@ -157,18 +155,13 @@ def _phases(folder: Path) -> dict[str, tuple[Path, Path]]:
         if not case_id.startswith(f"{folder.name}_"):
             raise DataError(f"{mask} does not belong in {folder.name}/; move it to its patient")
         pairs[case_id] = files[case_id], mask
-    _require_both_phases(folder, set(pairs))
-    return pairs
-
-
-def _require_both_phases(folder: Path, case_ids: set[str]) -> None:
-    """Compare with the frames that Info.cfg names, so that half a download is noticed."""
-    for case_id, phase in _named_phases(folder).items() if case_ids else ():
-        if case_id not in case_ids:
+    for case_id, phase in info.items() if pairs else ():
+        if case_id not in pairs:
             raise DataError(
                 f"{folder}: Info.cfg names {case_id} as {phase}, but {case_id}.nii.gz or its _gt "
                 "is missing; download the patient again"
             )
+    return pairs
 
 
 def _named_phases(folder: Path) -> dict[str, str]:
@@ -177,15 +170,6 @@ def _named_phases(folder: Path) -> dict[str, str]:
         return {}
     text = (folder / "Info.cfg").read_text(encoding="utf-8-sig", errors="replace")
     return {f"{folder.name}_frame{int(frame):02d}": phase for phase, frame in _PHASE.findall(text)}
-
-
-def _phases_by_info(pairs: dict[str, tuple[Path, Path]]) -> dict[str, str]:
-    """Map case id → phase, for the patients that have an Info.cfg."""
-    folders = {image.parent for image, _ in pairs.values()}
-    named = {
-        case_id: phase for folder in folders for case_id, phase in _named_phases(folder).items()
-    }
-    return {case_id: PHASES[phase] for case_id, phase in named.items() if case_id in pairs}
 
 
 def _phases_by_order(patients: Mapping[str, str]) -> dict[str, str]:
@@ -197,15 +181,11 @@ def _phases_by_order(patients: Mapping[str, str]) -> dict[str, str]:
     frames: dict[str, list[str]] = {}
     for case_id in sorted(patients):
         frames.setdefault(patients[case_id], []).append(case_id)
-    return {
-        case_id: phase
-        for of_patient in frames.values()
-        for case_id, phase in zip(
-            of_patient,
-            PHASES.values() if len(of_patient) == 2 else [""] * len(of_patient),
-            strict=True,
-        )
-    }
+    phases: dict[str, str] = {}
+    for of_patient in frames.values():
+        if len(of_patient) == len(PHASES):
+            phases |= zip(of_patient, PHASES.values(), strict=True)
+    return phases
 
 
 def _patients(paths: Iterable[Path], endings: tuple[str, ...]) -> dict[str, str]:

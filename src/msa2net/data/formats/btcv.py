@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from msa2net.config import DataConfig
 from msa2net.data.formats.listing import (
+    by_name,
     list_files,
     raw_folder,
     subfolder,
     warn_of_unread,
 )
-from msa2net.data.formats.source import Source, pair_by_id, source_cases
-from msa2net.data.formats.synapse_files import HU_HIGH, HU_LOW
+from msa2net.data.formats.source import HU_WINDOW, Source, pair_by_id, source_cases
 from msa2net.data.formats.volumes import (
     NIFTI_ENDINGS,
     read_nifti_case,
@@ -78,9 +78,7 @@ def open_btcv(data: DataConfig) -> Source:
     return Source(
         kind="volume",
         label_names=label_names(encoding),
-        intensity="fixed",
-        low=HU_LOW,
-        high=HU_HIGH,
+        scaling=HU_WINDOW,
         cases=source_cases(
             pairs, splits, partial(read_nifti_case, to_classes=partial(_to_classes, encoding))
         ),
@@ -111,20 +109,17 @@ def _splits(cases: set[str]) -> dict[str, str]:
 def _numbered(folder: Path) -> dict[str, Path]:
     """Map case id → file for `img0001.nii.gz` or `label0001.nii.gz` in the folder of that name."""
     pattern = re.compile(rf"{folder.name}(\d+)(?i:\.nii(\.gz)?)")
-    numbered: dict[str, Path] = {}
     files = list_files(folder, NIFTI_ENDINGS)
     warn_of_unread(folder, files)
+    case_ids = []
     for path in files:
         match = pattern.fullmatch(path.name)
         if match is None:
             raise DataError(f"{path} is not named like {folder.name}0001.nii.gz")
-        case_id = f"case{int(match[1]):04d}"
-        if case_id in numbered:
-            raise DataError(f"{numbered[case_id]} and {path} have the same number; remove one")
-        numbered[case_id] = path
-    if not numbered:
+        case_ids.append(f"case{int(match[1]):04d}")
+    if not files:
         raise DataError(f"{folder} holds no {folder.name}0001.nii.gz or the like")
-    return numbered
+    return by_name(files, case_ids)
 
 
 def _to_classes(encoding: str, values: NDArray[Any], origin: str) -> NDArray[np.uint8]:

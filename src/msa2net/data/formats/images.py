@@ -8,6 +8,7 @@ Also optional: `splits/{train,val,test}.txt`.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from msa2net.config import DataConfig
@@ -19,7 +20,15 @@ from msa2net.data.formats.file_names import (
     read_class_list,
 )
 from msa2net.data.formats.listing import by_name, raw_folder, subfolder, warn_of_unread
-from msa2net.data.formats.source import MeaningOf255, Source, image_mask_cases, pair_by_id
+from msa2net.data.formats.source import (
+    EIGHT_BIT,
+    PERCENTILES,
+    MeaningOf255,
+    Source,
+    pair_by_id,
+    read_pair,
+    source_cases,
+)
 from msa2net.data.io.readers import list_images, read_image, read_mask
 from msa2net.data.prepared.splits import patient_of, split_by_ratio, splits_of_cases
 
@@ -49,20 +58,17 @@ def open_images(data: DataConfig) -> Source:
     meaning_255 = None
     if declared is not None and len(declared) == 2:
         meaning_255 = MeaningOf255((mask for _, mask in pairs.values()), read_mask)
+    read = partial(
+        read_pair,
+        num_classes=len(label_names),
+        binary=declared is None,
+        meaning_255=meaning_255,
+    )
     return Source(
         kind="photograph",
         label_names=label_names,
-        intensity="fixed" if eight_bit else "percentile",
-        low=0.0 if eight_bit else 0.5,
-        high=255.0 if eight_bit else 99.5,
-        cases=image_mask_cases(
-            pairs,
-            splits,
-            len(label_names),
-            binary=declared is None,
-            meaning_255=meaning_255,
-            patients=patients,
-        ),
+        scaling=EIGHT_BIT if eight_bit else PERCENTILES,
+        cases=source_cases(pairs, splits, read, patients),
         meaning_255=meaning_255,
     )
 

@@ -3,13 +3,14 @@
 Source: https://challenge.isic-archive.com/data/#2018 (training input and ground truth).
 """
 
+from functools import partial
 from pathlib import Path
 
 from msa2net.config import DataConfig
 from msa2net.data.formats.file_names import Files, image_name
 from msa2net.data.formats.images import read_pairs
 from msa2net.data.formats.listing import by_name, raw_folder, subfolder
-from msa2net.data.formats.source import Source, image_mask_cases
+from msa2net.data.formats.source import EIGHT_BIT, Source, read_pair, source_cases
 from msa2net.data.prepared.splits import read_split_lists, split_by_count, split_by_ratio
 
 IMAGES = "ISIC2018_Task1-2_Training_Input"
@@ -30,13 +31,12 @@ def open_isic2018(data: DataConfig) -> Source:
     root = raw_folder(data.root, LAYOUT)
     images, masks = (subfolder(root, name, LAYOUT) for name in (IMAGES, MASKS))
     pairs = read_pairs(images, masks, _without_endings)
+    read = partial(read_pair, num_classes=len(LABEL_NAMES), binary=True)
     return Source(
         kind="photograph",
         label_names=LABEL_NAMES,
-        intensity="fixed",
-        low=0.0,
-        high=255.0,
-        cases=image_mask_cases(pairs, _splits(root, sorted(pairs)), len(LABEL_NAMES), binary=True),
+        scaling=EIGHT_BIT,
+        cases=source_cases(pairs, _splits(root, sorted(pairs)), read),
     )
 
 

@@ -67,7 +67,7 @@ def by_name(paths: Iterable[Path], names: Iterable[str]) -> dict[str, Path]:
     for path, name in zip(paths, names, strict=True):
         other = files.setdefault(name, path)
         if other is not path:
-            raise DataError(f"{other} and {path} have the same name; rename one")
+            raise DataError(f"{other} and {path} are both '{name}'; rename or remove one")
     return files
 
 

@@ -15,7 +15,7 @@ Source: https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_for
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,7 @@ from msa2net.data.formats.listing import (
     subfolder,
     warn_of_unread,
 )
-from msa2net.data.formats.source import MeaningOf255, Source, source_cases
-from msa2net.data.formats.synapse_files import HU_HIGH, HU_LOW
+from msa2net.data.formats.source import HU_WINDOW, PERCENTILES, MeaningOf255, Source, source_cases
 from msa2net.data.formats.volumes import (
     NIFTI_ENDINGS,
     read_nifti_case,
@@ -101,7 +100,6 @@ def open_nnunet(data: DataConfig) -> Source:
         )
     splits = _splits(root, sorted(training), sorted(testing))
     is_ct = [name.upper() for name in description.channels] == ["CT"]
-    intensity: Literal["fixed", "percentile"] = "fixed" if is_ct else "percentile"
     files = training | testing
     meaning_255 = None
     if len(description.label_names) == 2 and description.ignored is None:
@@ -111,9 +109,7 @@ def open_nnunet(data: DataConfig) -> Source:
     return Source(
         kind="volume",
         label_names=description.label_names,
-        intensity=intensity,
-        low=HU_LOW if is_ct else 0.5,
-        high=HU_HIGH if is_ct else 99.5,
+        scaling=HU_WINDOW if is_ct else PERCENTILES,
         cases=source_cases(
             files,
             splits,

@@ -3,8 +3,7 @@
 from functools import partial
 
 from msa2net.config import DataConfig
-from msa2net.data.formats.source import Source, SourceCase
-from msa2net.data.formats.synapse_files import HU_HIGH, HU_LOW
+from msa2net.data.formats.source import HU_WINDOW, Source, SourceCase
 from msa2net.data.phantom import ABDOMEN_LABELS, abdomen
 from msa2net.data.prepared.splits import SPLITS
 
@@ -17,9 +16,7 @@ def open_phantom(data: DataConfig) -> Source:
     return Source(
         kind="volume",
         label_names=ABDOMEN_LABELS,
-        intensity="fixed",
-        low=HU_LOW,
-        high=HU_HIGH,
+        scaling=HU_WINDOW,
         encoding="transunet",
         cases=tuple(
             SourceCase(

@@ -1,12 +1,12 @@
 """What every data format gives: a list of cases that can be read one at a time."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,21 @@ class SourceCase:
     group: str = ""
 
 
+class Scaling(NamedTuple):
+    """How values are scaled, see `Preprocessing`."""
+
+    intensity: Literal["fixed", "percentile"]
+    low: float
+    high: float
+
+
+HU_WINDOW = Scaling("fixed", -125.0, 275.0)
+"""The soft-tissue window of the published preprocessing of abdominal CT."""
+
+PERCENTILES = Scaling("percentile", 0.5, 99.5)
+EIGHT_BIT = Scaling("fixed", 0.0, 255.0)
+
+
 @dataclass(frozen=True)
 class Source:
     """A raw data set.
@@ -48,7 +63,7 @@ class Source:
     Attributes:
         kind: 2-D images (`photograph`) are scored per image and pooled, volumes per volume.
         label_names: one name per class, background first.
-        intensity, low, high: how values are scaled, see `Preprocessing`.
+        scaling: of its values.
         cases: all of them.
         encoding: of abdominal data sets, see `labels`; None for others.
         meaning_255: decides what 255 means, where two classes are declared; None: 255 is ignored.
@@ -56,9 +71,7 @@ class Source:
 
     kind: Literal["photograph", "volume"]
     label_names: tuple[str, ...]
-    intensity: Literal["fixed", "percentile"]
-    low: float
-    high: float
+    scaling: Scaling
     cases: tuple[SourceCase, ...]
     encoding: str | None = None
     meaning_255: "MeaningOf255 | None" = None
@@ -124,41 +137,27 @@ def source_cases(
     )
 
 
-def image_mask_cases(
-    pairs: dict[str, tuple[Path, Path]],
-    splits: dict[str, str],
-    num_classes: int,
-    *,
-    binary: bool,
-    meaning_255: MeaningOf255 | None = None,
-    patients: Mapping[str, str] = MappingProxyType({}),
-) -> tuple[SourceCase, ...]:
-    """Make the cases of a data set of 2-D image and mask files, sorted by id."""
-
-    def read(case_id: str, files: tuple[Path, ...]) -> Case:
-        return read_pair(
-            case_id, files[0], files[1], num_classes, binary=binary, meaning_255=meaning_255
-        )
-
-    return source_cases(pairs, splits, read, patients)
-
-
 def read_pair(
     case_id: str,
-    image: Path,
-    mask: Path,
+    files: Sequence[Path],
     num_classes: int,
     *,
     binary: bool,
     meaning_255: MeaningOf255 | None = None,
 ) -> Case:
-    """Read a 2-D image and its mask as one Case; see `class_indices` for `binary`.
+    """Read a 2-D image and its mask as one Case.
 
-    `white`: as in `Source`.
+    Args:
+        case_id: of the case.
+        files: the image, then the mask.
+        num_classes: see `class_indices`.
+        binary: see `class_indices`.
+        meaning_255: see `Source`.
 
     Raises:
         DataError: unreadable, of different sizes, or mask values outside the classes.
     """
+    image, mask = files
     case = read_image(image, case_id)
     values_HW = read_mask(mask)
     if values_HW.shape != case.image.shape[2:]:
@@ -176,7 +175,7 @@ def read_pair(
         )
     drawn = binary or (meaning_255 is not None and meaning_255.is_foreground())
     label_HW = class_indices(values_HW, num_classes, binary=drawn, origin=str(mask))
-    return Case(id=case_id, image=case.image, label=label_HW[None], source=image)
+    return replace(case, label=label_HW[None])
 
 
 def class_indices(

@@ -16,10 +16,8 @@ from msa2net.config import DataConfig
 from msa2net.data.case import Case
 from msa2net.data.formats.btcv import TRAINING_SLICES, split_training_cases
 from msa2net.data.formats.listing import list_files, raw_folder, strip_ending
-from msa2net.data.formats.source import Source, source_cases
+from msa2net.data.formats.source import HU_WINDOW, Source, source_cases
 from msa2net.data.formats.synapse_files import (
-    HU_HIGH,
-    HU_LOW,
     TEST_ENDING,
     TEST_FOLDER,
     TRAIN_ENDING,
@@ -74,9 +72,7 @@ def open_synapse(data: DataConfig) -> Source:
     return Source(
         kind="volume",
         label_names=label_names(encoding),
-        intensity="fixed",
-        low=HU_LOW,
-        high=HU_HIGH,
+        scaling=HU_WINDOW,
         cases=source_cases(files, splits, partial(_read, encoding=encoding)),
         encoding=encoding,
     )
@@ -89,10 +85,9 @@ def _training(folder: Path) -> dict[str, tuple[Path, ...]]:
         match = _SLICE.fullmatch(strip_ending(path, (TRAIN_ENDING,)))
         if match is None:
             raise DataError(f"{path} is not named like case0005_slice000{TRAIN_ENDING}")
-        found = slices.setdefault(match[1], {})
-        if int(match[2]) in found:
-            raise DataError(f"{found[int(match[2])]} and {path} are the same slice; remove one")
-        found[int(match[2])] = path
+        other = slices.setdefault(match[1], {}).setdefault(int(match[2]), path)
+        if other is not path:
+            raise DataError(f"{other} and {path} are the same slice; remove one")
     for case_id, found in slices.items():
         missing = sorted(set(range(max(found) + 1)) - found.keys())
         if missing:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.case import Case
+from msa2net.data.formats.source import HU_WINDOW
 from msa2net.data.geometry import Geometry
 from msa2net.data.io.hdf5_npz import read_hdf5, read_npz
 from msa2net.data.io.validation import as_integer_labels, file_errors, format_shape
@@ -28,7 +29,7 @@ from msa2net.files import atomic_path
 
 TRAIN_FOLDER, TRAIN_ENDING = "train_npz", ".npz"
 TEST_FOLDER, TEST_ENDING = "test_vol_h5", ".npy.h5"
-HU_LOW, HU_HIGH = -125.0, 275.0  # the soft-tissue window of the published preprocessing
+_, HU_LOW, HU_HIGH = HU_WINDOW
 
 _TOLERANCE = 1e-3  # values of 0…1 may have passed through half precision
 _WHOLE = 0.01  # HU; scanners give whole numbers, and single precision keeps them this close

@@ -259,9 +259,7 @@ def _describe(data: DataConfig, source: Source, rows: list[StoredCase]) -> Store
         kind=source.kind,
         label_names=source.label_names,
         channels=max((row.shape[0] for row in rows), default=1),
-        intensity=source.intensity,
-        low=source.low,
-        high=source.high,
+        **source.scaling._asdict(),
         cases=tuple(rows),
         encoding=source.encoding,
     )
@@ -375,12 +373,12 @@ def _describe_file(path: Path, source: Source) -> dict[str, Any]:
 
 def _check_depth(case: Case, source: Source) -> None:
     """Raise for values that the window cannot be for: they would come out all white, or black."""
-    if source.intensity != "fixed":
+    if source.scaling.intensity != "fixed":
         return
     if source.kind == "photograph" and case.image.dtype != np.uint8:
         raise DataError(
             f"{case.source} holds {case.image.dtype} values and the data set's first image is "
             "8-bit; bring all images to the same depth"
         )
-    if problem := foreign_values(case.image, source.low, source.high):
+    if problem := foreign_values(case.image, source.scaling.low, source.scaling.high):
         raise DataError(f"{case.source}: {problem}")
