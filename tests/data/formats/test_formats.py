@@ -606,7 +606,7 @@ MISTAKES = {
         "1 of 1 images have no mask, first .*img0001.nii.gz: there is no .*label/label0001.nii.gz;",
     ),
     "btcv name": ("btcv", ["img/scan1.nii.gz", "label/label0001.nii.gz"], "not named like img0001"),
-    "btcv twice": ("btcv", ["img/img1.nii", "img/img0001.nii.gz", "label/x"], "are both .case0001."),
+    "btcv twice": ("btcv", ["img/img1.nii", "img/img0001.nii.gz", "label/x"], "both .case0001."),
     "synapse nothing": ("synapse", ["x"], "is not in TransUNet's layout"),
     "synapse name": ("synapse", ["train_npz/5.npz"], "not named like case0005_slice000.npz"),
     "synapse test name": ("synapse", ["test_vol_h5/a.npy.h5"], "not named like case0001.npy.h5"),
