@@ -403,14 +403,29 @@ def test_malformed_tags_of_patients_are_named_and_not_told(run, tmp_path: Path):
     }  # fmt: skip
     for tag, value in wrong.items():
         planted(tmp_path / tag, **{tag: value})
+    for path in planted(tmp_path / "PatientName"):
+        image = pydicom.dcmread(path)
+        image.PatientName = "ZQXNAME\\ZQXNAME"
+        image.save_as(path)
     said = msa2net(
-        "predict", run, *wrong, "--out", "out", "--dicom-seg", "binary", "-v", cwd=tmp_path
+        "predict",
+        run,
+        *wrong,
+        "PatientName",
+        "--out",
+        "out",
+        "--dicom-seg",
+        "binary",
+        "-v",
+        cwd=tmp_path,
     )
     assert said.returncode == 2
     assert_untold(said.stdout, said.stderr, out=tmp_path / "out")
     failed = (tmp_path / "out" / "failures.csv").read_text()
     for tag in ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"):
-        assert f"{tag}; save it as .nii.gz" in failed, tag
+        assert f"asks: {tag}; predict without --dicom-seg" in failed, tag
+    assert "PatientName holds several values, parted by backslashes, where one belongs" in failed
+    assert "Error" not in failed
     masks = {path.name for path in (tmp_path / "out").glob("*.nii.gz")}
     assert "SeriesNumber.nii.gz" in masks  # nobody needs it
 

@@ -13,6 +13,7 @@ from msa2net.data.geometry import Geometry
 from msa2net.data.io.validation import format_shape
 from msa2net.data.io.writers import write_labels
 from msa2net.errors import DataError
+from msa2net.text import printable
 
 __all__ = ["Case", "Geometry", "Segmentation"]
 
@@ -42,7 +43,10 @@ class Case:
 
     def __post_init__(self) -> None:
         if not is_name(self.id):
-            raise DataError(f"a case cannot be called {self.id!r}: its outputs are named by it")
+            raise DataError(
+                f"a case cannot be called '{printable(self.id)}': its outputs are named by it, and "
+                "a name is not empty and holds no slash, backslash or line break; rename it"
+            )
         if self.image.ndim != 4 or 0 in self.image.shape:
             raise DataError(
                 f"case {self.id}: image has shape {self.image.shape}, expected (C, Z, H, W) "

@@ -491,7 +491,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path, syntax: str):
     content = paths[0].read_bytes()
     for length in range(0, len(content) - 9, 13 if syntax == NATIVE else 101):
         paths[0].write_bytes(content[:length])
-        refused(tmp_path / "scan", paths[0].name)
+        assert "Error" not in refused(tmp_path / "scan", paths[0].name)
 
 
 def test_a_file_without_preamble_is_read_by_its_ending(tmp_path: Path):
@@ -599,7 +599,7 @@ def test_a_decoder_s_panic_is_an_error_and_ctrl_c_is_not(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(pydicom.pixels, "pixel_array", stop)
     kind: Any = panic
-    assert "Zo" not in refused(tmp_path / "scan", "scan/IM000", "PanicException")
+    assert "Zo" not in refused(tmp_path / "scan", "scan/IM000", "its pixels are too few, or")
     for kind in (KeyboardInterrupt, SystemExit):
         with pytest.raises(kind):
             read_series(tmp_path / "scan")
@@ -665,7 +665,7 @@ def test_sequences_in_sequences_end_in_a_sentence(tmp_path: Path):
     place = content.index(b"\x28\0\x02\0US")
     opened = b"\x09\0\x02\x10SQ\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\xff\xff\xff\xff"
     path.write_bytes(content[:place] + opened * 5000 + content[place:])
-    refused(path, path.name, "RecursionError")
+    refused(path, path.name, "lie in each other too deep")
 
 
 def test_a_film_is_not_a_volume(tmp_path: Path):

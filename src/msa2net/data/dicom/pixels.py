@@ -72,7 +72,7 @@ def decoded(slices: Sequence[Slice]) -> Iterator[NDArray[Any]]:
             pixel_bytes = slice_.shape[0] * slice_.shape[1] * _LARGEST_VALUE * frames[slice_.path]
             dataset = read_pixels(slice_.path, _TAGS, pixel_bytes)
             opened = slice_.path
-        with parsing(slice_.path):
+        with parsing(slice_.path, "its pixels are too few, or cannot be unpacked"):
             # Files from before 1993 have no such tag, and only this way of writing values.
             plain = require("pydicom.uid").ImplicitVRLittleEndian
             dataset.file_meta.setdefault("TransferSyntaxUID", plain)

@@ -8,6 +8,7 @@ tag.
 
 import logging
 import re
+import struct
 import threading
 import warnings
 import zlib
@@ -32,6 +33,7 @@ _LAST = 0x7FE00010  # PixelData
 _SERIES = 0x0020000E  # SeriesInstanceUID
 _UID = re.compile(r"[0-9.]{1,64}")
 _TAG = re.compile(r"\(([0-9A-Fa-f]{4}), ?([0-9A-Fa-f]{4})\)")
+_NOT_DICOM = "its header is not what the standard asks"
 _SILENT = threading.RLock()
 
 
@@ -60,10 +62,14 @@ def silent() -> Iterator[None]:
 
 
 @contextmanager
-def parsing(path: Path) -> Iterator[None]:
+def parsing(path: Path, reason: str = _NOT_DICOM) -> Iterator[None]:
     """Raise one sentence, without any value, for whatever pydicom stumbles over in `path`.
 
     Decoders written in Rust panic with what is no `Exception`; it is one here.
+
+    Args:
+        path: that is read.
+        reason: for the sentence, where no tag is to blame.
 
     Raises:
         DataError: the block raised; Ctrl-C and the like pass unchanged.
@@ -79,7 +85,7 @@ def parsing(path: Path) -> Iterator[None]:
                 raise
             if isinstance(error, OSError) and error.strerror:
                 raise
-            raise ValueError(blame(error)) from None
+            raise ValueError(blame(error, reason)) from None
 
 
 @contextmanager
@@ -95,8 +101,8 @@ class NotANumberError(ValueError):
     """A tag holds no number where one belongs; its message is the tag."""
 
 
-def blame(error: BaseException) -> str:
-    """Return which tag an error is about, or else of what kind it is; never a value."""
+def blame(error: BaseException, otherwise: str = _NOT_DICOM) -> str:
+    """Return which tag an error is about, or else what is likely to be wrong; never a value."""
     if isinstance(error, NotANumberError):
         return f"{error} is no number"
     named = _TAG.search(str(error))
@@ -104,7 +110,9 @@ def blame(error: BaseException) -> str:
         return tag_name(int(named[1] + named[2], 16))
     if isinstance(error, AttributeError) and error.name:
         return f"it lacks {error.name}"
-    return type(error).__name__
+    if isinstance(error, RecursionError):
+        return "its sequences lie in each other too deep"
+    return "it ends within a value" if isinstance(error, struct.error) else otherwise
 
 
 def tag_name(tag: int) -> str:

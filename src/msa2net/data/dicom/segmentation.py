@@ -47,6 +47,7 @@ _ORGANS = {  # class name → pydicom's name of the SNOMED CT code
     "spleen": "Spleen",
     "stomach": "Stomach",
 }
+_INSTEAD = "predict without --dicom-seg, which writes NIfTI"
 _NEEDED = ("StudyInstanceUID", "FrameOfReferenceUID")
 # The standard wants these, perhaps empty; series without names often lack them altogether.
 _MAY_BE_EMPTY = (
@@ -97,8 +98,7 @@ def write_segmentation(
         except Exception as error:  # whatever highdicom stumbles over in a foreign header
             raise DataError(
                 f"{path} cannot be written as a segmentation of {source_series.folder}, whose "
-                f"headers are not what the standard asks: {_culprit(error, sources)}; save it as "
-                ".nii.gz"
+                f"headers are not what the standard asks: {_culprit(error, sources)}; {_INSTEAD}"
             ) from None
         difference = _difference(temporary, segmentation)
         if difference:
@@ -234,7 +234,7 @@ def _frames(
     if len({slice_.path for slice_ in slices}) not in (1, len(slices)):
         raise DataError(
             f"{path}: {folder} spreads its slices over several multi-frame files, for which no "
-            "DICOM segmentation is written; save it as .nii.gz"
+            f"DICOM segmentation is written; {_INSTEAD}"
         )
     file_NYX = to_file(segmentation.labels, layout.orientation).transpose(2, 1, 0)
     # A multi-frame file lists its slices in any order; files come sorted as `slices` are.
@@ -252,11 +252,17 @@ def _sources(slices: Sequence[Slice]) -> list[Any]:
                 if not header.get(tag):
                     raise DataError(
                         f"{path} lacks {tag}, without which no DICOM segmentation can refer to "
-                        "it; save it as .nii.gz"
+                        f"it; {_INSTEAD}"
                     )
             for tag in _MAY_BE_EMPTY:
                 if tag not in header:
                     setattr(header, tag, None)
+            for tag in (*_NEEDED, *_MAY_BE_EMPTY):
+                if header[tag].VM > 1:
+                    raise DataError(
+                        f"{path}: {tag} holds several values, parted by backslashes, where one "
+                        f"belongs; mend it, or {_INSTEAD}"
+                    )
             sources.append(header)
     return sources
 
@@ -266,7 +272,9 @@ def _culprit(error: Exception, sources: Sequence[Any]) -> str:
     tags = (*_MAY_BE_EMPTY, *_NEEDED)
     values = {tag: str(header.get(tag) or "") for header in sources for tag in tags}
     shown = [tag for tag, value in values.items() if value and value in str(error)]
-    return max(shown, key=lambda tag: len(values[tag])) if shown else blame(error)
+    return (
+        max(shown, key=lambda tag: len(values[tag])) if shown else blame(error, "no tag is named")
+    )
 
 
 def _describe(names: Sequence[str], colours: Sequence[Colour] | None) -> list[Any]:

@@ -81,7 +81,7 @@ def file_errors(path: Path, kind: str) -> Iterator[None]:
         if is_out_of_memory(error):
             raise DataError(f"not enough memory to read {path}; {MORE_MEMORY}") from error
         detail = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        shown = " ".join(detail.split())[:200] or type(error).__name__
+        shown = " ".join(detail.split())[:200] or "its reader says no more"
         raise DataError(
             f"{path} cannot be read as {kind}, it may be damaged or truncated: {shown}"
         ) from error
