@@ -8,7 +8,7 @@ import pytest
 from commands import assert_one_sentence, msa2net
 from msa2net.config import known_keys
 from msa2net.config.describe import describe_settings, settings_page
-from msa2net.data.formats import FORMATS
+from msa2net.data.formats.registry import FORMATS
 from msa2net.losses import LOSSES
 from paths import ROOT
 

@@ -17,8 +17,8 @@ from hypothesis.extra import numpy as hnp
 
 from msa2net.config import Config, DataConfig, parse_section
 from msa2net.data.case import Case
-from msa2net.data.formats import open_source
 from msa2net.data.formats.btcv import TEST_CASES, TRAINING_SLICES
+from msa2net.data.formats.registry import open_source
 from msa2net.data.formats.source import Source
 from msa2net.data.labels import ENCODINGS, IGNORE, apply_label_table, convert, label_names
 from msa2net.data.phantom import ABDOMEN_LABELS, abdomen

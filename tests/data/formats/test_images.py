@@ -12,8 +12,9 @@ import msa2net
 from image_files import TWO_CLASSES, camera_image, image_pairs, save
 from msa2net.config import DataConfig
 from msa2net.data.check.dataset import check_store
-from msa2net.data.formats import isic2018, open_source
+from msa2net.data.formats import isic2018
 from msa2net.data.formats.file_names import MASK_ENDINGS
+from msa2net.data.formats.registry import open_source
 from msa2net.data.prepared.prepare import prepare
 from msa2net.data.prepared.store import open_store
 from msa2net.errors import DataError

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msa2net.config import DataConfig, parse_section
-from msa2net.data.formats import open_source
+from msa2net.data.formats.registry import open_source
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.prepared.intensity_statistics import count_labels, describe_channels
 from msa2net.data.prepared.prepare import open_prepared, prepare

@@ -13,7 +13,7 @@ import numpy as np
 
 from msa2net.config import DataConfig
 from msa2net.data.case import Case
-from msa2net.data.formats import open_source
+from msa2net.data.formats.registry import open_source
 from msa2net.data.formats.source import Source, SourceCase
 from msa2net.data.io.readers import exif_orientation
 from msa2net.data.prepared.intensity_statistics import count_labels, describe_channels
