@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 
 from check_cases import SMALL, case, found, make, the, three
+from commands import msa2net
 from msa2net.cli.check import places
 from msa2net.config import DataConfig
 from msa2net.data.case import Case
@@ -544,17 +544,11 @@ def test_the_largest_case(tmp_path: Path):
 # The command --------------------------------------------------------------------------------------
 
 
-def command(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "msa2net", "check", str(folder), *options],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"COLUMNS": "80"},
-    )
+def test_the_command(phantoms: Path, tmp_path: Path, monkeypatch):
+    def command(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+        return msa2net("check", folder, *options, cwd=tmp_path)
 
-
-def test_the_command(phantoms: Path, tmp_path: Path):
+    monkeypatch.setenv("COLUMNS", "80")
     clean = command(phantoms / "p-nnunet", "--image-size", "64")
     assert clean.returncode == 0, clean.stderr
     assert clean.stderr == ""

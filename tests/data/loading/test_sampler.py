@@ -74,7 +74,7 @@ def test_workers_change_nothing(dataset: SliceDataset, alone, workers: int, star
 @pytest.mark.slow
 @pytest.mark.parametrize("start", ["spawn", "forkserver"])
 def test_many_workers_however_started_change_nothing(dataset: SliceDataset, alone, start: str):
-    found = batches(dataset, 3, num_workers=8, multiprocessing_context=start)
+    found = batches(dataset, 3, num_workers=4, multiprocessing_context=start)
     assert all(map(same, found, alone))
 
 
