@@ -11,7 +11,7 @@ import numpy as np
 from msa2net.data.check.findings import WHOLE, Finding, Level
 from msa2net.data.io.validation import format_bytes, format_shape
 from msa2net.data.prepared.slice_files import sliced
-from msa2net.data.prepared.store import Store, StoredCase, image_path, label_path, map_array
+from msa2net.data.prepared.store import Store, StoredCase, image_path, label_path, open_array
 from msa2net.errors import DataError
 from msa2net.text import listed
 
@@ -20,33 +20,17 @@ _AGAIN = "prepare the data again"
 
 def check_arrays(store: Store, row: StoredCase) -> Iterator[Finding]:
     """Compare the two stored arrays of a case with what `dataset.json` says; all are errors."""
-    for path, name, shape, kinds in (
-        (image_path(store.root, row.id), "image", row.shape, "uif"),
-        (label_path(store.root, row.id), "label", row.shape[1:], "u"),
+    for name, path, shape, kinds in (
+        ("image", image_path(store.root, row.id), row.shape, "uif"),
+        ("label", label_path(store.root, row.id), row.shape[1:], "u"),
     ):
-        for what, detail in _array_faults(path, name, shape, kinds):
-            yield Finding("error", row.id, what, _AGAIN, detail)
-
-
-def _array_faults(
-    path: Path, name: str, shape: tuple[int, ...], kinds: str
-) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong and its detail; a header is compared with the file's size too."""
-    try:
-        array = map_array(path)
-    except FileNotFoundError:
-        yield f"the stored {name} is missing", path.name
-        return
-    except DataError as error:
-        yield f"the stored {name} is truncated or damaged", str(error)[:80]
-        return
-    if array.shape != shape:
-        yield (
-            f"the stored {name} has another shape than dataset.json says",
-            f"{format_shape(array.shape)}, not {format_shape(shape)}",
-        )
-    if array.dtype.kind not in kinds or (name == "label" and array.dtype != np.uint8):
-        yield f"the stored {name} has a type that is not used", str(array.dtype)
+        try:
+            open_array(path, shape, kinds)
+        except DataError as error:
+            detail = str(error).replace(str(path), path.name)[:120]
+            yield Finding(
+                "error", row.id, f"the stored {name} is missing or damaged", _AGAIN, detail
+            )
 
 
 def check_sources(row: StoredCase) -> Iterator[Finding]:

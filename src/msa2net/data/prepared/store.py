@@ -329,49 +329,35 @@ def write_index(
         write_json(path, content)
 
 
-def map_array(path: Path) -> NDArray[Any]:
-    """Map the array of a `.npy` file into memory, read-only.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        DataError: it holds no array of plain numbers; says no more than why.
-    """
-    try:
-        return np.lib.format.open_memmap(path, mode="r")
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # NumPy parses how a file begins as Python, which fails in many ways
-        if is_out_of_memory(error) and not isinstance(error, MemoryError):
-            raise  # a map takes no memory, but a parser that is driven too deep says so
-        raise DataError(" ".join(str(error).split()) or "damaged") from error
-
-
 def _open_arrays(root: Path, row: StoredCase) -> tuple[NDArray[Any], NDArray[np.uint8]]:
     """Map a case's image (C, Z, H, W) and label (Z, H, W) into memory.
 
     Raises:
         DataError: one is missing, or another.
     """
-    image_CZHW = _open_array(image_path(root, row.id), row.shape, "iuf")
-    return image_CZHW, _open_array(label_path(root, row.id), row.shape[1:], "u")
+    image_CZHW = open_array(image_path(root, row.id), row.shape, "iuf")
+    return image_CZHW, open_array(label_path(root, row.id), row.shape[1:], "u")
 
 
-def _open_array(path: Path, shape: tuple[int, ...], kinds: str) -> NDArray[Any]:
+def open_array(path: Path, shape: tuple[int, ...], kinds: str) -> NDArray[Any]:
     """Map an array of a shape, whose numbers are of one of these kinds (see `numpy.dtype.kind`).
 
     Raises:
         DataError: it is another, or none.
     """
     try:
-        array = map_array(path)
+        array = np.lib.format.open_memmap(path, mode="r")
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing") from None
+    except Exception as error:  # NumPy parses how a file begins as Python, which fails in many ways
+        if is_out_of_memory(error) and not isinstance(error, MemoryError):
+            raise  # a map takes no memory, but a parser that is driven too deep says so
+        reason = " ".join(str(error).split()) or "damaged"
+    else:
         size = 1 if kinds == "u" else array.itemsize
         if array.shape == shape and array.dtype.kind in kinds and array.itemsize == size:
             return array
         reason = (
             f"it is {array.dtype} of {format_shape(array.shape)}, {format_shape(shape)} is expected"
         )
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing") from None
-    except DataError as error:
-        reason = str(error)
     raise DataError(f"{path} is damaged ({reason})")
