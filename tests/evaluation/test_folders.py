@@ -381,6 +381,10 @@ def test_values_without_a_name_say_what_to_type(tmp_path: Path):
         msa2net.evaluate(*folders, NAMES)
     for part in ("case 1: ", "7 (24 voxels)", "classes (0 background, 1 liver, 2 tumour)"):
         assert part in str(caught.value)
+    save_png(tmp_path / "p" / "1.png", np.arange(180, dtype=np.uint8).reshape(12, 15))
+    for names in (None, NAMES):
+        with pytest.raises(DataError, match=r"; soft edges make such values, save the mask witho"):
+            msa2net.evaluate(*folders, names)
     # 0, 1 and 255 in one mask is neither black and white nor, in a prediction, an ignored pixel.
     save_png(tmp_path / "p" / "1.png", np.maximum(square(1), square(255, 7)))
     for names in (None, NAMES[:2], NAMES):

@@ -123,9 +123,7 @@ def test_a_validation_case_that_is_gone_is_named(tmp_path: Path):
             for case_id in trainer.datamodule.store.ids("val"):
                 image_path(trainer.datamodule.store.root, case_id).unlink()
 
-    with pytest.raises(
-        SampleError, match=r"case ISIC_\d+, file .*image.npy is missing; prepare th"
-    ):
+    with pytest.raises(SampleError, match=r"case ISIC_\d+: .*image.npy is missing; prepare the"):
         resumed.train(
             tmp_path, tmp_path / "run", config=resumed.settings(tmp_path), callbacks=[Remove()]
         )

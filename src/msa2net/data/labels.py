@@ -133,9 +133,23 @@ def apply_label_table(
     if unknown.any():
         raise DataError(
             f"{origin} holds label values that are not {meaning}: {_counted(labels[unknown])}; "
-            f"known are {_ranges(table)}"
+            f"known are {_ranges(table)}{soft_edges_hint(labels[unknown], origin)}"
         )
     return mapped.astype(np.uint8)
+
+
+def soft_edges_hint(strange: NDArray[Any], origin: str) -> str:
+    """Return what to do about a picture of many values that are no class; "" of anything else.
+
+    Args:
+        strange: these values.
+        origin: the file.
+    """
+    if len(np.unique(strange)) <= 5 or origin.lower().endswith((".nii", ".nii.gz")):
+        return ""
+    if origin.lower().endswith((".jpg", ".jpeg")):
+        return "; JPEG smears masks, save them as PNG"
+    return "; soft edges make such values, save the mask without smoothing (anti-aliasing)"
 
 
 def class_table(classes: int) -> dict[int, int]:

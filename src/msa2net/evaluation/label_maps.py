@@ -23,7 +23,7 @@ from msa2net.data.formats.nnunet import read_description
 from msa2net.data.geometry import Geometry
 from msa2net.data.io.nifti import is_nifti, read_nifti_label
 from msa2net.data.io.readers import read_mask
-from msa2net.data.labels import IGNORE, apply_label_table, is_255_foreground
+from msa2net.data.labels import IGNORE, apply_label_table, is_255_foreground, soft_edges_hint
 from msa2net.errors import ConfigError, DataError
 from msa2net.files import read_json
 from msa2net.text import listed
@@ -213,7 +213,7 @@ def class_indices(
             raise DataError(
                 f"{path} holds {_example(values)}, so it is not {_BLACK_AND_WHITE}, and nobody "
                 f"names the classes; name them with --names background,NAME,… or in a "
-                f"{LABELS_FILE} in its folder"
+                f"{LABELS_FILE} in its folder{soft_edges_hint(values[values > 1], str(path))}"
             )
         found = apply_label_table(values, coding.table, origin=str(path), meaning=_meaning(coding))
     if coding.lacking:

@@ -15,7 +15,7 @@ from msa2net.data.case import Case
 from msa2net.data.formats.file_names import LABELS_FILE
 from msa2net.data.io.readers import exif_orientation, read_image, read_mask
 from msa2net.data.io.validation import format_shape
-from msa2net.data.labels import IGNORE, is_255_foreground
+from msa2net.data.labels import IGNORE, is_255_foreground, soft_edges_hint
 from msa2net.errors import DataError
 from msa2net.text import listed
 
@@ -199,7 +199,8 @@ def class_indices(
     if binary and (held.keys() <= {0, IGNORE} or held.keys() <= {0, 1}):
         return (values > 0).astype(np.uint8)
     allowed = {*range(2 if binary else num_classes), IGNORE}
-    wrong = [f"{value} ({count} pixels)" for value, count in held.items() if value not in allowed]
+    strange = [value for value in held if value not in allowed]
+    wrong = [f"{value} ({held[value]} pixels)" for value in strange]
     if binary and not wrong:
         raise DataError(
             f"{origin} holds 1 ({held[1]} pixels) beside {IGNORE} ({held[IGNORE]} pixels); masks "
@@ -214,15 +215,9 @@ def class_indices(
         )
         raise DataError(
             f"{origin} holds label values outside the declared classes: {listed(wrong)}; "
-            f"allowed are {meant}{_why_so_many(origin) if len(wrong) > 5 else ''}"
+            f"allowed are {meant}{soft_edges_hint(np.array(strange), origin)}"
         )
     return values.astype(np.uint8)
-
-
-def _why_so_many(origin: str) -> str:
-    if origin.lower().endswith((".jpg", ".jpeg")):
-        return "; JPEG smears masks, save them as PNG"
-    return "; soft edges make such values, save the mask without smoothing (anti-aliasing)"
 
 
 def pair_by_id(

@@ -64,7 +64,8 @@ def error_context(case_id: str, file: Path) -> Iterator[None]:
         detail = " ".join(str(error).split()) or "no message"
         if not isinstance(error, DataError):
             detail = f"{type(error).__name__}: {detail}"
-        raise SampleError(f"case {case_id}, file {file}: {detail}") from error
+        where = "" if str(file) in detail else f", file {file}"
+        raise SampleError(f"case {case_id}{where}: {detail}") from error
 
 
 class SliceArrays:
