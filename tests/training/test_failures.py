@@ -83,7 +83,7 @@ def test_a_damaged_file_is_named_with_its_case(workplace: Path, tmp_path: Path, 
     sentence = str(stopped.value)
     assert "\n" not in sentence
     assert sentence.startswith("case ISIC_00000")
-    assert ", slice 0, file " in sentence
+    assert ", slice 0: " in sentence
     assert ".npy was cut short; start again" in sentence
     assert f"case {cut_short[0]}, " in sentence
 
