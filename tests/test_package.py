@@ -16,6 +16,7 @@ from paths import ROOT
 # Package → the first version without its known advisories, and which these are. One without a fixed
 # release is left out: torch's CVE-2025-3000, of `torch.jit.script`, which is not used here.
 SAFE_FROM = {
+    "filelock": ("3.20.3", "CVE-2025-68146, CVE-2026-22701: links followed; torch needs it"),
     "h5py": ("3.13", "CVE-2026-26200, of HDF5 before 1.14.4-2, which earlier wheels hold"),
     "jinja2": ("3.1.6", "CVE-2025-27516: out of the sandbox"),
     "lightning": (

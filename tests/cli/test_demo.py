@@ -110,6 +110,7 @@ def test_an_interrupted_demo_goes_on_by_the_command_that_it_prints(tmp_path: Pat
 
     done = commands.msa2net(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("1/4 resuming the training that was begun in my demo; --overwr")
     run = tmp_path / "my demo"
     assert (run / "report.html").is_file()
     chosen = load_config(run / "config.yaml")

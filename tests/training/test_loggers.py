@@ -388,8 +388,8 @@ def test_the_end_of_a_training_is_shown(terminal: bool, monkeypatch):
     monkeypatch.setattr("msa2net.cli.console.console", lambda: screen)
     monkeypatch.setenv("TERM", "xterm")
     assert list(looks(range(3), 3)) == [0, 1, 2]
-    assert "measuring what is usual" in screen.file.getvalue()
-    assert terminal or screen.file.getvalue() == "measuring what is usual, 3 steps\n"
+    assert "fitting the reference ranges" in screen.file.getvalue()
+    assert terminal or screen.file.getvalue() == "fitting the reference ranges, 3 steps\n"
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def looks(numbers: Iterable[int], total: int) -> Iterator[int]:
     """Show how far the end of a training is: a bar, or without a terminal a line a minute."""
     from msa2net.cli.bar import progress_lines
 
-    doing = "measuring what is usual"
+    doing = "fitting the reference ranges"
     return (
         track(numbers, total, doing)
         if console().is_interactive

@@ -82,8 +82,11 @@ def _demo(
     from msa2net.report.html import write_report
     from msa2net.training.checkpoint import Checkpoints
 
-    say("1/4 drawing synthetic CT volumes and training on them")
     resume = begun is not None and bool(Checkpoints(out).paths())
+    if resume:
+        say(f"1/4 resuming the training that was begun in {out}; --overwrite begins again")
+    else:
+        say("1/4 drawing synthetic CT volumes and training on them")
     if begun is None and not by_hand:
         config = fit(config, started, device)
     run_training(
