@@ -123,8 +123,7 @@ def check_storage(path: Path, header: Any) -> None:
     pydicom = require()
     with parsing(path):
         photometric = str(header.get("PhotometricInterpretation") or "MONOCHROME2")
-        with numbers_in("SamplesPerPixel"):
-            samples = int(header.get("SamplesPerPixel") or 1)
+        samples = whole_number(header, "SamplesPerPixel")
         table = header.get("ModalityLUTSequence")
         syntax = header.file_meta.get("TransferSyntaxUID") or pydicom.uid.ImplicitVRLittleEndian
     if photometric == "MONOCHROME1":
@@ -161,18 +160,20 @@ def check_storage(path: Path, header: Any) -> None:
         )
 
 
+def whole_number(header: Any, tag: str) -> int:
+    """Return a tag's value as a whole number; 1 if it is not there."""
+    with numbers_in(tag):
+        return int(header.get(tag) or 1)
+
+
 def count_frames(header: Any) -> int:
     """Return how many images a file says it has."""
-    with numbers_in("NumberOfFrames"):
-        return int(header.get("NumberOfFrames") or 1)
+    return whole_number(header, "NumberOfFrames")
 
 
 def rows_and_columns(header: Any) -> tuple[int, int]:
     """Return the size that an image says it has."""
-    with numbers_in("Rows"):
-        rows = int(header.Rows)
-    with numbers_in("Columns"):
-        return rows, int(header.Columns)
+    return whole_number(header, "Rows"), whole_number(header, "Columns")
 
 
 def slices_of(path: Path, header: Any) -> Iterator[Slice]:

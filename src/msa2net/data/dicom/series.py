@@ -207,9 +207,9 @@ def _equal(one: Path, other: Path) -> bool:
 def _series(
     uid: str, folder: Path, images: Sequence[tuple[Path, Any]], problem: str = ""
 ) -> Series:
-    headers = tuple(header for _, header in images)
+    files, headers = zip(*images, strict=True)
     first = headers[0]
-    with parsing(images[0][0]):
+    with parsing(files[0]):
         modality = str(first.get("Modality") or "")
         series = Series(
             name="",
@@ -222,7 +222,7 @@ def _series(
             shape=rows_and_columns(first),
             spacing_mm=None,
             folder=folder,
-            files=tuple(path for path, _ in images),
+            files=files,
             problem=problem,
             _headers=headers,
         )
@@ -235,12 +235,6 @@ def _series(
     return replace(series, spacing_mm=(depth, height, width))
 
 
-def named(folder: Path, series: Sequence[Series]) -> list[Series]:
-    """Return series, sorted by number, named after the folder, or the one file, they lie in."""
-    named = _named(folder, [replace(one, folder=folder) for one in series])
-    return sorted(named, key=lambda one: (one.number is None, one.number or 0, one.uid))
-
-
 def _number(header: Any) -> int | None:
     """Return SeriesNumber; None if there is none that can be read."""
     try:
@@ -249,12 +243,16 @@ def _number(header: Any) -> int | None:
         return None
 
 
-def _named(folder: Path, found: Sequence[Series]) -> list[Series]:
-    """Return each series with a short name that no other has."""
+def named(folder: Path, found: Sequence[Series]) -> list[Series]:
+    """Return series, sorted by number, with short names of their own.
+
+    They are named after the folder, or the one file, they lie in.
+    """
     whole = folder.resolve()
     own = (whole.stem if whole.suffix.lower() in DICOM_SUFFIXES else whole.name) or "series"
-    if len(found) == 1:
-        return [replace(found[0], name=own)]
+
+    def alone(_: Series) -> str:
+        return own
 
     def below(series: Series) -> str:
         return "_".join([own, *_common(series.files).relative_to(folder).parts])
@@ -267,11 +265,13 @@ def _named(folder: Path, found: Sequence[Series]) -> list[Series]:
         known = uid if is_uid(uid) else hashlib.sha256(uid.encode()).hexdigest()[:16]
         return f"{below(series)}_{known}"
 
-    schemes = (below, numbered, told_apart)
-    names = next(
-        names for scheme in schemes if len(set(names := list(map(scheme, found)))) == len(found)
-    )
-    return [replace(series, name=name) for series, name in zip(found, names, strict=True)]
+    for scheme in (alone, below, numbered, told_apart):
+        names = [scheme(series) for series in found]
+        if len(set(names)) == len(names):
+            break
+    pairs = zip(found, names, strict=True)
+    series = [replace(one, name=name, folder=folder) for one, name in pairs]
+    return sorted(series, key=lambda one: (one.number is None, one.number or 0, one.uid))
 
 
 def _common(files: Sequence[Path]) -> Path:

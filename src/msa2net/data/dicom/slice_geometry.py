@@ -9,7 +9,7 @@ right, anterior and superior (RAS).
 """
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -162,42 +162,43 @@ def _check_alone(slice_: Slice) -> None:
 def _check_alike(slices: Sequence[Slice]) -> None:
     """Check that slices are alike, and name the one that differs from most of the series."""
     for what in ("patient", "study"):
-        of = attrgetter(what)
-        usual = _most_frequent(slices, of)
-        for slice_ in slices:
-            if of(slice_) != of(usual):
-                raise DataError(
-                    f"{slice_} is of another {what} than {usual}, though both say that they are "
-                    "of one series; part them into folders, and look how they were made anonymous"
-                )
-    _require_same(slices, "rows × columns", lambda s: s.shape)
-    usual = _most_frequent(slices, attrgetter("reference"))
-    for slice_ in slices:
-        if slice_.reference != usual.reference:
+        for slice_, usual in _different(slices, attrgetter(what)):
             raise DataError(
-                f"{slice_} has another coordinate system (FrameOfReferenceUID) than {usual}, which "
-                "is as most slices of the series are; move what differs to a folder of its own"
+                f"{slice_} is of another {what} than {usual}, though both say that they are of one "
+                "series; part them into folders, and look how they were made anonymous"
             )
-    # Rounded by what half a pixel at the far edge is, so that digits at the end make no difference.
+    for slice_, usual in _different(slices, attrgetter("shape")):
+        raise _differs("rows × columns", slice_, slice_.shape, usual, usual.shape)
+    for slice_, usual in _different(slices, attrgetter("reference")):
+        raise DataError(
+            f"{slice_} has another coordinate system (FrameOfReferenceUID) than {usual}, which "
+            "is as most slices of the series are; move what differs to a folder of its own"
+        )
+    # In units of what half a pixel at the far edge is: digits at the end make no difference.
     edge = max(slices[0].shape) / SIDEWAYS
-    usual = _most_frequent(slices, lambda s: tuple(np.round(s.directions.ravel() * edge)))
-    for slice_ in slices:
-        if np.abs(slice_.directions - usual.directions).max() * edge > 1:
-            raise DataError(
-                f"{slice_} lies in another direction than {usual}, which is as most slices of the "
-                "series are; move it, and others such as localisers, to a folder of their own"
-            )
-    usual = _most_frequent(slices, lambda s: tuple(np.round(np.log(s.pixel_mm) * edge)))
-    for slice_ in slices:
-        if np.abs(np.log(slice_.pixel_mm) - np.log(usual.pixel_mm)).max() * edge > 1:
-            raise _differs("pixel spacing", slice_, slice_.pixel_mm, usual, usual.pixel_mm)
+    for slice_, usual in _apart(slices, lambda slice_: slice_.directions.ravel() * edge):
+        raise DataError(
+            f"{slice_} lies in another direction than {usual}, which is as most slices of the "
+            "series are; move it, and others such as localisers, to a folder of their own"
+        )
+    for slice_, usual in _apart(slices, lambda slice_: np.log(slice_.pixel_mm) * edge):
+        raise _differs("pixel spacing", slice_, slice_.pixel_mm, usual, usual.pixel_mm)
 
 
-def _require_same(slices: Sequence[Slice], what: str, of: Callable[[Slice], Hashable]) -> None:
+def _different(
+    slices: Sequence[Slice], of: Callable[[Slice], Hashable]
+) -> Iterator[tuple[Slice, Slice]]:
+    """Yield slices that are not as most are, and the first one that is."""
     usual = _most_frequent(slices, of)
-    for slice_ in slices:
-        if of(slice_) != of(usual):
-            raise _differs(what, slice_, of(slice_), usual, of(usual))
+    return ((slice_, usual) for slice_ in slices if of(slice_) != of(usual))
+
+
+def _apart(
+    slices: Sequence[Slice], of: Callable[[Slice], NDArray[np.float64]]
+) -> Iterator[tuple[Slice, Slice]]:
+    """Yield slices that lie further than 1 from where most are, and the first one that does."""
+    usual = _most_frequent(slices, lambda slice_: tuple(np.round(of(slice_))))
+    return ((slice_, usual) for slice_ in slices if np.abs(of(slice_) - of(usual)).max() > 1)
 
 
 def _most_frequent(slices: Sequence[Slice], of: Callable[[Slice], Hashable]) -> Slice:
@@ -205,17 +206,14 @@ def _most_frequent(slices: Sequence[Slice], of: Callable[[Slice], Hashable]) -> 
     return next(slice_ for slice_ in slices if of(slice_) == value)
 
 
-def _differs(what: str, slice_: Slice, its: object, usual: Slice, most: object) -> DataError:
+def _differs(
+    what: str, slice_: Slice, its: Sequence[float], usual: Slice, most: Sequence[float]
+) -> DataError:
+    own, others = ("×".join(f"{number:g}" for number in numbers) for numbers in (its, most))
     return DataError(
-        f"{slice_} has {what} {_numbers(its)} and {usual} has {_numbers(most)}, as most slices of "
-        "the series; move what differs to a folder of its own"
+        f"{slice_} has {what} {own} and {usual} has {others}, as most slices of the series; move "
+        "what differs to a folder of its own"
     )
-
-
-def _numbers(value: object) -> str:
-    if isinstance(value, tuple):
-        return "×".join(f"{number:g}" for number in value)
-    return str(value) or "none"
 
 
 def _check_distances(ordered: Sequence[Slice], along_mm: NDArray[np.float64]) -> None:
