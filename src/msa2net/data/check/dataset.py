@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from msa2net.config import DataConfig
-from msa2net.data.check.camera import check_camera
 from msa2net.data.check.files import check_arrays, check_duplicates, check_room, check_sources
 from msa2net.data.check.findings import LEVELS, WHOLE, Finding, Level
 from msa2net.data.check.geometry import check_geometry
 from msa2net.data.check.label_encoding import MAX_CASES, MIN_ORGANS, Labelled, recognise_encoding
 from msa2net.data.check.organ_statistics import ORGANS
 from msa2net.data.check.values import (
+    check_camera,
     check_channels,
     check_classes,
     check_image,

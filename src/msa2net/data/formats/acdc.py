@@ -25,10 +25,13 @@ from numpy.typing import NDArray
 from msa2net.config import DataConfig
 from msa2net.data.case import Case
 from msa2net.data.formats.listing import by_name, list_files, raw_folder, strip_ending
-from msa2net.data.formats.source import PERCENTILES, Source, SourceCase, source_cases
-from msa2net.data.formats.volumes import (
+from msa2net.data.formats.source import (
     NIFTI_ENDINGS,
+    PERCENTILES,
+    Source,
+    SourceCase,
     read_nifti_case,
+    source_cases,
     split_patients,
 )
 from msa2net.data.io.hdf5_npz import read_hdf5

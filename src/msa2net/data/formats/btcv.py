@@ -22,10 +22,13 @@ from msa2net.data.formats.listing import (
     subfolder,
     warn_of_unread,
 )
-from msa2net.data.formats.source import HU_WINDOW, Source, pair_by_id, source_cases
-from msa2net.data.formats.volumes import (
+from msa2net.data.formats.source import (
+    HU_WINDOW,
     NIFTI_ENDINGS,
+    Source,
+    pair_by_id,
     read_nifti_case,
+    source_cases,
     split_patients,
 )
 from msa2net.data.labels import convert, label_names

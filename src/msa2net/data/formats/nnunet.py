@@ -30,10 +30,14 @@ from msa2net.data.formats.listing import (
     subfolder,
     warn_of_unread,
 )
-from msa2net.data.formats.source import HU_WINDOW, PERCENTILES, MeaningOf255, Source, source_cases
-from msa2net.data.formats.volumes import (
+from msa2net.data.formats.source import (
+    HU_WINDOW,
     NIFTI_ENDINGS,
+    PERCENTILES,
+    MeaningOf255,
+    Source,
     read_nifti_case,
+    source_cases,
     split_patients,
 )
 from msa2net.data.io.nifti import read_nifti_label
