@@ -19,7 +19,6 @@ from msa2net.data.formats.file_names import (
     read_class_list,
     wrong_class_names,
 )
-from msa2net.data.formats.nnunet import read_description
 from msa2net.data.geometry import Geometry
 from msa2net.data.io.nifti import is_nifti, read_nifti_label
 from msa2net.data.io.readers import read_mask
@@ -253,6 +252,8 @@ def _meaning(coding: LabelMapping) -> str:
 
 def _described_names(path: Path) -> ClassNames:
     try:
+        from msa2net.data.formats.nnunet import read_description  # wanted here alone
+
         description = read_description(path)
     except DataError as error:
         raise DataError(

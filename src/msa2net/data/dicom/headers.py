@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msa2net.data.dicom import DICOM_SUFFIXES
 from msa2net.data.dicom.pydicom_io import (
     EXTRA,
     has_preamble,
@@ -23,9 +24,6 @@ from msa2net.data.dicom.pydicom_io import (
 )
 from msa2net.data.dicom.slice_geometry import Slice
 from msa2net.errors import DataError
-
-DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-"""Usual endings; files are known by their content, since scanners often give them none."""
 
 _SEGMENTATIONS = "1.2.840.10008.5.1.4.1.1.66."  # classes of masks; pydicom does not know all
 _LOSSLESS_JPEG = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from msa2net.data.dicom import DICOM_SUFFIXES
 from msa2net.data.dicom.headers import (
-    DICOM_SUFFIXES,
     count_frames,
     find_files,
     read_image_header,
