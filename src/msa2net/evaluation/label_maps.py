@@ -251,9 +251,9 @@ def _meaning(coding: LabelMapping) -> str:
 
 
 def _described_names(path: Path) -> ClassNames:
-    try:
-        from msa2net.data.formats.nnunet import read_description  # wanted here alone
+    from msa2net.data.formats.nnunet import read_description  # wanted here alone
 
+    try:
         description = read_description(path)
     except DataError as error:
         raise DataError(

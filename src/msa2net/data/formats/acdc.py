@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from msa2net.config import DataConfig
 from msa2net.data.case import Case
-from msa2net.data.formats.listing import by_name, list_files, raw_folder, strip_ending
+from msa2net.data.formats.listing import by_name, raw_folder, strip_ending
 from msa2net.data.formats.source import (
     NIFTI_ENDINGS,
     PERCENTILES,
@@ -35,6 +35,7 @@ from msa2net.data.formats.source import (
     split_patients,
 )
 from msa2net.data.io.hdf5_npz import read_hdf5
+from msa2net.data.io.readers import list_files
 from msa2net.data.io.validation import as_integer_labels
 from msa2net.data.labels import apply_label_table, class_table
 from msa2net.data.prepared.splits import SPLITS, refuse_parted_patients, splits_of_cases

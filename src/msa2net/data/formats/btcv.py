@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from msa2net.config import DataConfig
 from msa2net.data.formats.listing import (
     by_name,
-    list_files,
     raw_folder,
     subfolder,
     warn_of_unread,
@@ -31,6 +30,7 @@ from msa2net.data.formats.source import (
     source_cases,
     split_patients,
 )
+from msa2net.data.io.readers import list_files
 from msa2net.data.labels import convert, label_names
 from msa2net.data.prepared.splits import splits_of_cases
 from msa2net.errors import DataError

@@ -40,17 +40,6 @@ def subfolder(root: Path, name: str, what: str) -> Path:
     return folder
 
 
-def list_files(folder: Path, endings: Sequence[str]) -> list[Path]:
-    """List the files directly in `folder` with one of the endings, sorted; hidden ones are not."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.name.lower().endswith(tuple(endings))
-        and not path.name.startswith(".")
-        and path.is_file()
-    )
-
-
 def strip_ending(path: Path, endings: Sequence[str]) -> str:
     """Return a file's name without whichever of the endings it has, in capitals or not."""
     ending = next(ending for ending in endings if path.name.lower().endswith(ending))

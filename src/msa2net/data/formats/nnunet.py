@@ -24,7 +24,6 @@ from msa2net.config import DataConfig
 from msa2net.data.case import Case
 from msa2net.data.formats.listing import (
     by_name,
-    list_files,
     raw_folder,
     strip_ending,
     subfolder,
@@ -41,6 +40,7 @@ from msa2net.data.formats.source import (
     split_patients,
 )
 from msa2net.data.io.nifti import read_nifti_label
+from msa2net.data.io.readers import list_files
 from msa2net.data.labels import IGNORE, apply_label_table, class_table
 from msa2net.data.prepared.splits import (
     check_splits,

@@ -15,7 +15,7 @@ from pathlib import Path
 from msa2net.config import DataConfig
 from msa2net.data.case import Case
 from msa2net.data.formats.btcv import TRAINING_SLICES, split_training_cases
-from msa2net.data.formats.listing import list_files, raw_folder, strip_ending
+from msa2net.data.formats.listing import raw_folder, strip_ending
 from msa2net.data.formats.source import HU_WINDOW, Source, source_cases, split_patients
 from msa2net.data.formats.synapse_files import (
     TEST_ENDING,
@@ -25,6 +25,7 @@ from msa2net.data.formats.synapse_files import (
     read_test_volume,
     read_training_slices,
 )
+from msa2net.data.io.readers import list_files
 from msa2net.data.labels import convert, label_names
 from msa2net.data.prepared.splits import splits_of_cases
 from msa2net.errors import DataError

@@ -153,6 +153,27 @@ def stem(path: Path) -> str:
     return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.I) if is_nifti(path) else path.stem
 
 
+def list_files(folder: Path, endings: Sequence[str]) -> list[Path]:
+    """List the files directly in `folder` with one of the endings, in any case, sorted by name.
+
+    Hidden ones are left out: systems leave them beside pictures, such as `._name.jpg`.
+
+    Raises:
+        DataError: the folder cannot be listed.
+    """
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"cannot list {folder}: {error.strerror or error}") from error
+    return [
+        path
+        for path in entries
+        if path.name.lower().endswith(tuple(endings))
+        and not path.name.startswith(".")
+        and path.is_file()
+    ]
+
+
 def list_images(folder: Path, *, volumes: bool = False) -> list[Path]:
     """List the image files directly in `folder`, sorted by name; NIfTI too if `volumes`.
 
@@ -161,20 +182,9 @@ def list_images(folder: Path, *, volumes: bool = False) -> list[Path]:
     """
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}")
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as error:
-        raise DataError(f"cannot list {folder}: {error.strerror or error}") from error
-    paths = [
-        path
-        for path in entries
-        # Systems leave hidden companions beside pictures, such as ._name.jpg.
-        if (path.suffix.lower() in IMAGE_SUFFIXES or (volumes and is_nifti(path)))
-        and not path.name.startswith(".")
-        and path.is_file()
-    ]
+    known = IMAGE_SUFFIXES + NIFTI_SUFFIXES if volumes else IMAGE_SUFFIXES
+    paths = list_files(folder, known)
     if not paths:
-        known = IMAGE_SUFFIXES + NIFTI_SUFFIXES if volumes else IMAGE_SUFFIXES
         raise DataError(f"{folder} holds no image ({', '.join(known)})")
     return paths
 

@@ -70,30 +70,23 @@ def plan_abdomens(cases: int | None, full_size: bool) -> list[Planned]:
     extra = [f"case{number:04d}" for number in range(101, 101 + count)]
     train_names = [*TRAINING_SLICES, *extra[::2]][: count - test]
     test_names = [*TEST_CASES, *extra[1::2]][:test]
-    parts = dict.fromkeys(train_names, "train") | dict.fromkeys(test_names, "test")
-    return [
-        Planned(
-            index,
-            name,
-            part,
-            (TRAINING_SLICES.get(name, _TEST_SLICES), *_PIXELS) if full_size else ABDOMEN_SHAPE,
-        )
-        for index, (name, part) in enumerate(parts.items())
-    ]
+
+    def shape(name: str) -> tuple[int, int, int]:
+        depth = TRAINING_SLICES.get(name, _TEST_SLICES)
+        return (depth, *_PIXELS) if full_size else ABDOMEN_SHAPE
+
+    parts = [(name, "train") for name in train_names] + [(name, "test") for name in test_names]
+    return [Planned(index, *case, shape(case[0])) for index, case in enumerate(parts)]
 
 
 def plan_hearts(cases: int | None, full_size: bool) -> list[Planned]:
     """Plan patients: 9 of 8×96×96, or 150 of 10×256×216; a third are for testing."""
     count = cases or (150 if full_size else 9)
-    train = count - round(count / 3)
+    shape = (10, 256, 216) if full_size else (8, 96, 96)
+    test = round(count / 3)
+    parts = ["train"] * (count - test) + ["test"] * test
     return [
-        Planned(
-            index,
-            f"patient{index + 1:03d}",
-            "train" if index < train else "test",
-            (10, 256, 216) if full_size else (8, 96, 96),
-        )
-        for index in range(count)
+        Planned(index, f"patient{index + 1:03d}", part, shape) for index, part in enumerate(parts)
     ]
 
 
@@ -116,20 +109,19 @@ def write_btcv(out: Path, planned: Planned, seed: int) -> None:
     """Write a CT volume and its label, in BTCV's ids, as the challenge names them."""
     case = _abdomen(planned, seed)
     image_ZHW, label_ZHW = _arrays(case)
-    number = planned.name.removeprefix("case")
-    _write_nifti(out / "img" / f"img{number}.nii.gz", image_ZHW, case.geometry)
-    label_ZHW = convert(label_ZHW, "transunet", "btcv")
-    _write_nifti(out / "label" / f"label{number}.nii.gz", label_ZHW, case.geometry)
+    converted_ZHW = convert(label_ZHW, "transunet", "btcv")
+    for kind, array_ZHW in (("img", image_ZHW), ("label", converted_ZHW)):
+        name = f"{kind}{planned.name.removeprefix('case')}.nii.gz"
+        _write_nifti(out / kind / name, array_ZHW, case.geometry)
 
 
 def write_nnunet(out: Path, planned: Planned, seed: int) -> None:
     """Write a CT volume and its label as nnU-Net names them."""
     case = _abdomen(planned, seed)
-    image_ZHW, label_ZHW = _arrays(case)
     part = "Tr" if planned.part == "train" else "Ts"
-    image_path = out / f"images{part}" / f"{planned.name}_0000.nii.gz"
-    _write_nifti(image_path, image_ZHW, case.geometry)
-    _write_nifti(out / f"labels{part}" / f"{planned.name}.nii.gz", label_ZHW, case.geometry)
+    paths = f"images{part}/{planned.name}_0000.nii.gz", f"labels{part}/{planned.name}.nii.gz"
+    for path, array_ZHW in zip(paths, _arrays(case), strict=True):
+        _write_nifti(out / path, array_ZHW, case.geometry)
 
 
 def describe_nnunet(out: Path, plan: Sequence[Planned]) -> None:
