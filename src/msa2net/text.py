@@ -75,6 +75,16 @@ def listed(
     return between.join(every[:shown]) + rest
 
 
+def joined(words: Sequence[str], last: str = "and") -> str:
+    """Return "a, b and c"."""
+    return f" {last} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def count_noun(number: int, word: str) -> str:
+    """Return `1 case`, `2,000 cases`."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
 def csv_cell(text: str) -> str:
     """Return foreign text as a CSV cell that no spreadsheet takes for a formula.
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msa2net.cli.console import console, count_cases, count_noun, say, track
+from msa2net.cli.console import console, count_cases, say, track
 from msa2net.cli.options import SettingsOption, flag, option
+from msa2net.text import count_noun
 
 if TYPE_CHECKING:
     from msa2net.config import Config

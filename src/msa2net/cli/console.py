@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from msa2net.text import count_noun
+
 if TYPE_CHECKING:
     from lightning import Callback
     from rich.console import Console
@@ -73,11 +75,6 @@ def say_flagged(cases: Sequence[tuple[str, str]], flagged: int, everywhere: Path
         say(f"  {name}: " + why.replace(SEPARATOR, "\n    "))
     if flagged > SHOWN:
         say(f"  and at {flagged - SHOWN} more, see {everywhere}")
-
-
-def count_noun(number: int, word: str) -> str:
-    """Write `1 case`, `2 cases`."""
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def count_cases(patients: Collection[str]) -> str:

@@ -11,7 +11,6 @@ from msa2net.cli.console import (
     DISCLAIMER,
     INTERRUPTED,
     SHOWN,
-    count_noun,
     print_error,
     say,
     say_flagged,
@@ -29,7 +28,7 @@ from msa2net.cli.options import (
 )
 from msa2net.cli.process import set_up
 from msa2net.errors import ConfigError
-from msa2net.text import listed
+from msa2net.text import count_noun, listed
 
 if TYPE_CHECKING:
     from msa2net.prediction.jobs import SegKind

@@ -27,6 +27,7 @@ from msa2net.cli.options import (
     option,
 )
 from msa2net.cli.process import set_up
+from msa2net.text import count_noun
 
 if TYPE_CHECKING:
     from msa2net.config import Config
@@ -153,7 +154,7 @@ def run_training(
     if not first:
         raise typer.Exit
     if not result.finished:
-        say(f"train.max_time: saved after {_epochs(result.epochs)}; {go_on}")
+        say(f"train.max_time: saved after {count_noun(result.epochs, 'epoch')}; {go_on}")
         raise typer.Exit
     print_result(result)
     return result
@@ -168,7 +169,9 @@ def _interrupted(
 
     if isinstance(stop, TrainingInterrupted):
         name = signal.Signals(stop.signum).name
-        tell(f"{name}: saved after {_epochs(stop.epochs)} ({stop.steps} steps); {go_on}")
+        tell(
+            f"{name}: saved after {count_noun(stop.epochs, 'epoch')} ({stop.steps} steps); {go_on}"
+        )
         return 128 + stop.signum
     if Checkpoints(run).paths():  # when it was gone on with, before the next step
         tell(f"interrupted; {go_on}")
@@ -181,10 +184,6 @@ def _nothing(_: str) -> None:
     """Stand for `say` where another process speaks."""
 
 
-def _epochs(count: int) -> str:
-    return f"{count} epoch{'' if count == 1 else 's'}"
-
-
 def _resuming(run: Path) -> list[str]:
     return ["msa2net", "train", str(run / "config.yaml"), "--out", str(run), "--resume"]
 
@@ -193,7 +192,7 @@ def print_result(result: "TrainingResult") -> None:
     """Say what a training came to."""
     from msa2net.cli.bar import as_time
 
-    epochs = _epochs(result.epochs)
+    epochs = count_noun(result.epochs, "epoch")
     say(f"trained {epochs} in {as_time(result.seconds)}; the network is in {result.run}")
     if (result.waiting_share or 0.0) > MUCH_WAITING:
         say(

@@ -15,6 +15,7 @@ from msa2net.config.schema import KIND, Config
 from msa2net.config.types import Kind, SectionModel
 from msa2net.errors import ConfigError
 from msa2net.renamed import current_path
+from msa2net.text import joined
 
 WHOLE = "run"  # stands for the settings that are in no section
 NOT_SET, NEEDED = "not set", "must be set"
@@ -149,7 +150,7 @@ def _words(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     if origin in (Union, types.UnionType):  # None is how YAML leaves a setting unset
         return _words(next(one for one in inner if one is not type(None)))
     if origin is Literal:
-        return _listed([str(one) for one in inner])
+        return joined([str(one) for one in inner], "or")
     if origin is tuple and inner[-1] is ...:
         return f"list of {_words(inner[0])}"
     if origin is tuple:
@@ -157,10 +158,6 @@ def _words(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     if origin is dict:
         return f"names with {_KINDS[inner[1]][1]}"
     return _KINDS[annotation][0]
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _range(metadata: Sequence[Any]) -> str:

@@ -27,6 +27,7 @@ from msa2net.data.resampling import (
     zoom_index,
 )
 from msa2net.errors import DataError
+from msa2net.text import count_noun
 
 Float = NDArray[np.float32]
 _LARGE = 2**26  # values; more are brought to the input's size in bands, to save memory
@@ -129,7 +130,7 @@ class Preprocessing(BaseModel):
         else:
             what = f"give one file a channel, NAME_0000 to NAME_{self.channels - 1:04d}"
         raise DataError(
-            f"the image has {channels} channel{'' if channels == 1 else 's'} and the network takes "
+            f"the image has {count_noun(channels, 'channel')} and the network takes "
             f"{self.channels}; {what}"
         )
 

@@ -26,7 +26,7 @@ from msa2net.metrics.protocol import (
     get_protocol,
 )
 from msa2net.metrics.summary import failed_distances, read_cases_csv
-from msa2net.text import all_printable, folded_name
+from msa2net.text import all_printable, count_noun, folded_name
 
 CASES, SUMMARY = "cases.csv", "summary.json"
 _SHARE = 4  # decimals of a figure from 0 to 1
@@ -215,7 +215,7 @@ def _role(name: str, result: dict[str, Any]) -> str:
 
 
 def _heading(result: dict[str, Any]) -> str:
-    cases = f"{result['cases']} case{'' if result['cases'] == 1 else 's'}"
+    cases = count_noun(result["cases"], "case")
     better = (
         "nearer 0 is better" if result["better"] == "nearer 0" else f"{result['better']} is better"
     )

@@ -21,7 +21,7 @@ from msa2net.evaluation.tables.model import (
     legend,
     selection_note,
 )
-from msa2net.evaluation.tables.rows import score_lines, shown
+from msa2net.evaluation.tables.rows import score_rows, shown
 from msa2net.files import write_text
 from msa2net.inference.run_folder import CONFIG_FILE, EVALUATIONS, ModelMetadata, read_facts
 from msa2net.inference.validation_scores import network_warnings, validation_scores, with_scores
@@ -232,8 +232,8 @@ def _scores(summary: Summary | None) -> list[str]:
         return ["Not evaluated yet: `msa2net evaluate` scores the test split and writes it here."]
     _, scores, metrics = shown(summary)
     rows = [
-        [line.label, *line.names, *line.figures, *line.counts[:1]]
-        for line in score_lines(summary.classes, scores, metrics)
+        [row.label, *row.names, *(cell.text for cell in row.cells.values()), row.counts[0]]
+        for row in score_rows(summary.classes, scores, metrics)
     ]
     header = ["class", "protocol", *(HEADINGS[metric] for metric in metrics), "n"]
     warning, selection = selection_note(summary)

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msa2net.text import count_noun
+
 BINS = 15
 COLUMNS = 3
 """Of a reliability table: pixels, their confidences added up, how many of them are right."""
@@ -105,7 +107,7 @@ def calibrate(cases: Sequence[Pixels]) -> tuple[float, str]:
         The temperature, and why it is 1; "" if it was fitted.
     """
     if len(cases) < FEWEST_CASES:
-        found = f"{len(cases)} validation case{'' if len(cases) == 1 else 's'}"
+        found = count_noun(len(cases), "validation case")
         return 1.0, f"of {found} no temperature is fitted, {FEWEST_CASES} are needed"
     halves = [_joined(cases[start::2]) for start in (0, 1)]
     likelihoods, tables_2B3 = np.zeros(2), np.zeros((2, BINS, COLUMNS))

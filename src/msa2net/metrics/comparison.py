@@ -34,7 +34,7 @@ from msa2net.metrics.hypothesis_tests import (
     which_is_better,
 )
 from msa2net.metrics.protocol import CaseRow, Protocol, get_protocol
-from msa2net.text import listed
+from msa2net.text import count_noun, listed
 
 CaseAssessment: TypeAlias = Literal[
     "better", "worse", "contradictory", "not shown", "same", "too few", "no pairs"
@@ -329,7 +329,7 @@ def _words(entry: dict[str, Any], other: str) -> str:
     verdict, n, differing = entry["verdict"], entry["n"], entry["differing"]
     if verdict == "too few":
         if not differing:
-            return f"the same in {n} case{'' if n == 1 else 's'}, too few to tell"
+            return f"the same in {count_noun(n, 'case')}, too few to tell"
         which = f"{n} pair{' is' if n == 1 else 's are'}"
         if differing < n:
             which = f"only {differing} of {n} pairs differ{'s' if differing == 1 else ''},"
@@ -357,7 +357,7 @@ def _notes(
         "Intervals and p are about other cases for these same weights, not about training again, "
         "which changes scores too.",
         "p is of Wilcoxon's signed-rank test without the cases whose scores are equal, corrected "
-        f"by Holm's method over {tests} test{'' if tests == 1 else 's'} of classes{with_mean}; "
+        f"by Holm's method over {count_noun(tests, 'test')} of classes{with_mean}; "
         "intervals are of one line each and not corrected.",
     ]
     if any(0 < entry["n"] < FEW for entry in entries):

@@ -84,6 +84,20 @@ class ProtocolScores(Frozen):
         """Whether intervals were asked for, be it that there is none."""
         return bool(self.mean_interval)
 
+    @property
+    def means(self) -> dict[str, MetricValue]:
+        """Metric → its mean over the classes, with counts and interval, as of a single class."""
+        return {
+            metric: MetricValue(
+                **dict(self.counts(metric)),
+                mean=mean,
+                median=None,
+                interval=self.mean_interval.get(metric),
+                warning=self.mean_warning.get(metric),
+            )
+            for metric, mean in self.mean.items()
+        }
+
     def counts(self, metric: str = "dice") -> Counts:
         """Return the counts of a metric added up over the classes, in cases times classes."""
         return sum_of_counts([own[metric] for own in self.classes.values() if metric in own])

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from msa2net.metrics.calibration import HIGHEST, LOWEST
 from msa2net.quality.features import DICE_ERROR, SIDE, Features, name_feature, parts_of
+from msa2net.text import count_noun
 
 TARGET = 0.05
 """The share of clean cases that may be flagged, at most."""
@@ -106,7 +107,7 @@ def describe_limits(val_cases: int, target: float = TARGET) -> str:
     """Say how far it is known which share of clean cases is flagged."""
     if not val_cases:
         return "No validation case was held out, so the network's doubts are not judged."
-    cases = f"{val_cases} validation case{'' if val_cases == 1 else 's'}"
+    cases = count_noun(val_cases, "validation case")
     if val_cases < FEWEST:
         return (
             f"Limits were set on {cases}: of so few nothing can be said about the share of clean "

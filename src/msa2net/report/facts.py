@@ -2,11 +2,17 @@
 
 from msa2net.config import LEVELS_WORDS, PRECISION_WORDS
 from msa2net.evaluation.schema import Summary
-from msa2net.evaluation.tables.model import shown_protocols
+from msa2net.evaluation.tables.model import (
+    NOT_APPLICABLE,
+    format_interval,
+    format_metric,
+    shown_protocols,
+)
 from msa2net.inference.validation_scores import network_warnings
 from msa2net.models.registry import MODELS
 from msa2net.report.load import RunContent
-from msa2net.report.scores import distance_of_failure, format_interval, number
+from msa2net.report.scores import distance_of_failure
+from msa2net.text import count_noun
 
 
 def headline_tiles(run: RunContent) -> list[tuple[str, str, str]]:
@@ -38,14 +44,14 @@ def _score_tiles(summary: Summary) -> list[tuple[str, str, str]]:
     counts = scores.counts()
     failures = f"missed: {counts.missed:,}, false positives: {counts.false_positives:,}"
     interval = format_interval("dice", scores.mean_interval.get("dice"))
-    between = f"95 % interval {interval}; " if interval else ""
-    tiles = [(f"{mean:.3f}", "mean Dice", f"standard protocol; {between}{failures}")]
+    between = "" if interval == NOT_APPLICABLE else f"95 % interval {interval}; "
+    tiles = [(format_metric("dice", mean), "mean Dice", f"standard protocol; {between}{failures}")]
     for metric, unit in (("hd95_mm", "mm"), ("hd95_voxels", "vox")):
         distance = scores.mean.get(metric)
         if distance is not None:
-            counted = distance_of_failure(scores.rules)
+            counted = distance_of_failure(scores)
             remark = "standard protocol" + (f"; a failure counts {counted}" if counted else "")
-            return [*tiles, (f"{number(distance, 1)} {unit}", "mean HD95", remark)]
+            return [*tiles, (f"{format_metric(metric, distance)} {unit}", "mean HD95", remark)]
     return tiles
 
 
@@ -190,7 +196,7 @@ def _training_time(run: RunContent) -> str:
     text = f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
     if epochs is None:  # runs of older versions: model.json was written with the kept weights
         return f"{text} to the kept weights"
-    return f"{text} for {epochs} epoch{'' if epochs == 1 else 's'}"
+    return f"{text} for {count_noun(epochs, 'epoch')}"
 
 
 def _origin_facts(run: RunContent) -> dict[str, str]:

@@ -1,25 +1,25 @@
-"""The tables of scores, as cells for the page: a figure and the small print under it."""
+"""The tables of scores for the page: in each cell a value, and the small print under it."""
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from msa2net.evaluation.schema import Summary
 from msa2net.evaluation.tables.model import (
     DISTANCES,
+    FURTHER_MM,
+    FURTHER_VOXELS,
+    NOT_APPLICABLE,
+    format_interval,
     format_metric,
     partial_means,
     shown_metrics,
     shown_protocols,
+    valued_metrics,
 )
-from msa2net.metrics.protocol import (
-    DISTANCE_FAILED,
-    SURFACE_TOLERANCE,
-    Outcome,
-    all_rules,
-    differing_rules,
-)
-from msa2net.metrics.scores import MetricValue, ProtocolScores
+from msa2net.evaluation.tables.rows import Cell, score_rows
+from msa2net.metrics.protocol import DISTANCE_FAILED, Outcome, all_rules, differing_rules
+from msa2net.metrics.scores import ProtocolScores
+from msa2net.text import count_noun, joined
 
 METRICS = {
     "dice": "Dice",
@@ -32,15 +32,7 @@ METRICS = {
     "hd95_mm": "HD95 mm",
     "hd95_voxels": "HD95 vox",
 }
-_IN_MAIN_TABLE = ("dice", *DISTANCES)
-# Folded away: (heading, column in millimetres, the same in voxels).
-FURTHER_DISTANCES = (
-    ("HD", "hd_mm", "hd_voxels"),
-    ("HD95 directed max", "hd95_directed_max_mm", "hd95_directed_max_voxels"),
-    ("ASSD", "assd_mm", "assd_voxels"),
-    (f"Surface Dice {SURFACE_TOLERANCE:g}", "surface_dice_2mm", "surface_dice_2voxels"),
-)
-_UNITS = (("In millimetres", 1), ("In voxels", 2))
+COUNTS = ("n", "Missed", "False pos.", "N/A")
 
 OUTCOMES: dict[Outcome, str] = {
     "scored": "scored",
@@ -50,33 +42,15 @@ OUTCOMES: dict[Outcome, str] = {
 }
 
 _MEAN = "the mean over classes"
-_NONE = "no interval"  # how the warning of a figure without one begins
+_NONE = "no interval"  # how the warning of a value without one begins
 
-Cell: TypeAlias = tuple[str, str]
+PageCell: TypeAlias = tuple[str, str]
 """What a cell shows, and what stands small under it."""
 
 
-def number(value: float, digits: int) -> str:
-    """Write a figure that may be infinite."""
-    return "∞" if math.isinf(value) else f"{value:.{digits}f}"
-
-
-def format_interval(metric: str, ends: Sequence[float | None] | None) -> str:
-    """Write an interval, or a pair of quartiles; "" where there is none."""
-    if ends is None:
-        return ""
-    low, high = ends
-    if low is None or high is None:
-        return ""
-    if metric.endswith("_percent"):
-        return f"{low:+.1f} to {high:+.1f}"
-    digits = 3 if not _is_distance(metric) else 2 if high < 10 else 1
-    return f"{number(low, digits)}–{number(high, digits)}"
-
-
-def distance_of_failure(rules: Iterable[tuple[str, str]]) -> str:
+def distance_of_failure(scores: ProtocolScores) -> str:
     """Say in the words of a protocol's rules what the distance of a failure counts, or ""."""
-    return dict(rules).get(DISTANCE_FAILED, "")
+    return dict(scores.rules).get(DISTANCE_FAILED, "")
 
 
 def score_tables(summary: Summary) -> dict[str, Any] | None:
@@ -94,18 +68,22 @@ def score_tables(summary: Summary) -> dict[str, Any] | None:
     metrics = shown_metrics(summary.image_kind, shown, METRICS)
     distances = any(metric in DISTANCES for metric in metrics)
     standard = summary.protocols.get("standard")
-    protocols = [_main_table(scores, metrics, median=True) for scores in shown]
+    protocols = [_main_table(scores, metrics) for scores in shown]
     return {
         "protocols": protocols,
         "warnings": _merged_warnings(protocols),
         "groups": _group_tables(summary, names, metrics),
         "distances": distances,
-        "failed_distance": distance_of_failure(standard.rules) if standard and distances else "",
+        "failed_distance": distance_of_failure(standard) if standard and distances else "",
         "intervals": _interval_note(summary),
         "all_rules": all_rules([scores.rules for scores in shown], distances=distances),
         "rules": differing_rules([scores.rules for scores in shown], distances=distances),
-        "further": [view for scores in shown if (view := _further_table(scores, metrics))],
-        "folded": _folded_tables(standard) if standard else [],
+        "further": [
+            _table(scores, further)
+            for scores in shown
+            if (further := {name: METRICS[name] for name in metrics if _is_further(name, scores)})
+        ],
+        "folded": _distance_tables(standard) if standard else [],
         "folded_of": standard.title if standard else "",
     }
 
@@ -131,10 +109,6 @@ def worst_tables(summary: Summary | None) -> list[dict[str, Any]]:
     ]
 
 
-def _is_distance(metric: str) -> bool:
-    return metric.startswith(("hd", "assd"))
-
-
 def _interval_note(summary: Summary) -> str:
     made = summary.intervals
     if made is None:
@@ -146,36 +120,31 @@ def _interval_note(summary: Summary) -> str:
     ).replace("%", " %")
 
 
-def _main_table(scores: ProtocolScores, metrics: list[str], *, median: bool) -> dict[str, Any]:
-    """Columns: Dice and its median, distances, and the counts."""
-    # Pooled figures have no median.
-    median = median and any(own["dice"].median is not None for own in scores.classes.values())
+def _main_table(
+    scores: ProtocolScores, metrics: Sequence[str], title: str = "", unit: str = ""
+) -> dict[str, Any]:
+    """Columns: Dice, of all cases also its median, distances, and the counts.
+
+    Args:
+        scores: under one protocol.
+        metrics: that are shown anywhere.
+        title: of a group of cases; of all cases the protocol's own.
+        unit: likewise.
+    """
     distances = [name for name in metrics if name in DISTANCES and name in scores.mean]
-    headings = ["Dice", *(["Median"] if median else []), *(METRICS[name] for name in distances)]
-    headings += ["n", "N/A", "Missed", "False pos."]
-
-    def cells(figures: dict[str, MetricValue]) -> list[Cell]:
-        dice = figures["dice"]
-        quartiles = (dice.lower_quartile, dice.upper_quartile)
-        middle = (format_metric("dice", dice.median), format_interval("dice", quartiles))
-        return [
-            _mean_cell("dice", dice, dice.n),
-            *([middle] if median else []),
-            *(_mean_cell(name, figures[name], dice.n) for name in distances),
-            *_counts(dice.n, dice.not_applicable, dice.missed, dice.false_positives),
-        ]
-
-    means, sums = _mean_row(scores, ["dice", *distances]), scores.counts()
-    return {
-        "title": scores.title,
-        "unit": scores.unit,
-        "headings": headings,
-        "columns": len(headings),
-        "rows": {label: cells(figures) for label, figures in scores.classes.items()},
-        "mean": [
-            *(means[0], *([("", "")] if median else []), *means[1:]),
-            *_counts(sums.n, sums.not_applicable, sums.missed, sums.false_positives),
-        ],
+    table = _table(scores, {name: METRICS[name] for name in ("dice", *distances)}, counts=True)
+    # Pooled values have no median.
+    if not title and any(own["dice"].median is not None for own in scores.classes.values()):
+        table["headings"].insert(1, "Median")
+        table["mean"].insert(1, ("", ""))
+        for label, values in scores.classes.items():
+            dice = values["dice"]
+            quartiles = format_interval("dice", (dice.lower_quartile, dice.upper_quartile))
+            table["rows"][label].insert(1, (format_metric("dice", dice.median), _small(quartiles)))
+    return table | {
+        "title": title or scores.title,
+        "unit": unit or scores.unit,
+        "columns": len(table["headings"]),
         "partial": partial_means(
             scores.mean_over, len(scores.classes), {name: METRICS[name] for name in metrics}
         ),
@@ -185,79 +154,63 @@ def _main_table(scores: ProtocolScores, metrics: list[str], *, median: bool) -> 
 
 def _group_tables(summary: Summary, names: list[str], metrics: list[str]) -> list[dict[str, Any]]:
     """One table a protocol, in which the groups of cases stand side by side."""
-    groups = summary.groups
     tables = []
-    for name in names if groups else []:
+    for name in names if summary.groups else []:
         views = [
-            _main_table(entry.protocols[name], metrics, median=False)
-            | {"title": group, "unit": f"{entry.cases:,} case{'' if entry.cases == 1 else 's'}"}
-            for group, entry in groups.items()
+            _main_table(own.protocols[name], metrics, group, count_noun(own.cases, "case"))
+            for group, own in summary.groups.items()
         ]
         title = summary.protocols[name].title
         tables.append({"title": title, "views": views, "warnings": _merged_warnings(views)})
     return tables
 
 
-def _further_table(scores: ProtocolScores, metrics: list[str]) -> dict[str, Any] | None:
-    further = [name for name in metrics if name in scores.mean and name not in _IN_MAIN_TABLE]
-    if not further:
-        return None
-    return _plain_table(scores, {METRICS[name]: name for name in further})
+def _is_further(metric: str, scores: ProtocolScores) -> bool:
+    return metric in scores.mean and metric not in ("dice", *DISTANCES)
 
 
-def _folded_tables(scores: ProtocolScores) -> list[dict[str, Any]]:
+def _distance_tables(scores: ProtocolScores) -> list[dict[str, Any]]:
     """The distances that the main table has not, a table a unit."""
+    valued = valued_metrics(scores)
     tables = []
-    for unit, place in _UNITS:
-        columns = {entry[0]: entry[place] for entry in FURTHER_DISTANCES}
-        valued = {
-            heading: name
-            for heading, name in columns.items()
-            if any(name in own and own[name].mean is not None for own in scores.classes.values())
-        }
-        if valued:
-            tables.append(_plain_table(scores, valued) | {"title": unit})
+    for unit, every in (("In millimetres", FURTHER_MM), ("In voxels", FURTHER_VOXELS)):
+        columns = {metric: heading for metric, heading in every.items() if metric in valued}
+        tables += [_table(scores, columns) | {"title": unit}] if columns else []
     return tables
 
 
-def _plain_table(scores: ProtocolScores, columns: Mapping[str, str]) -> dict[str, Any]:
-    names = list(columns.values())
+def _table(
+    scores: ProtocolScores, columns: Mapping[str, str], *, counts: bool = False
+) -> dict[str, Any]:
+    """Lay out the means of some metrics, a row a class.
+
+    Args:
+        scores: under one protocol.
+        columns: metric → heading.
+        counts: with the numbers of cases behind them.
+    """
+    rows = {
+        (row.label, row.is_mean): [
+            *map(_page_cell, row.cells.values()),
+            *((count, "") for count in row.counts if counts),
+        ]
+        for row in score_rows(list(scores.classes), {(): scores}, columns)
+    }
     return {
         "title": scores.title,
-        "headings": list(columns),
-        "rows": {
-            label: [_mean_cell(name, own[name], own["dice"].n) for name in names]
-            for label, own in scores.classes.items()
-        },
-        "mean": _mean_row(scores, names),
+        "headings": [*columns.values(), *(COUNTS if counts else ())],
+        "rows": {label: cells for (label, is_mean), cells in rows.items() if not is_mean},
+        "mean": rows.get(("mean", True), []),
     }
 
 
-def _mean_cell(metric: str, figure: MetricValue, n: int) -> Cell:
-    """A mean over its interval and, where they are other cases than the line's, their number."""
-    return _cell(metric, figure.mean, figure.interval, figure.n, n)
+def _page_cell(cell: Cell) -> PageCell:
+    own_n = "" if cell.own_n is None else f"n {cell.own_n:,}"
+    return cell.text, ", ".join(filter(None, (_small(cell.interval), own_n)))
 
 
-def _mean_row(scores: ProtocolScores, metrics: list[str]) -> list[Cell]:
-    """As `_mean_cell`, the numbers of cases added up over the classes."""
-    n = scores.counts().n
-    return [
-        _cell(name, scores.mean[name], scores.mean_interval.get(name), scores.counts(name).n, n)
-        for name in metrics
-    ]
-
-
-def _cell(
-    metric: str, mean: float | None, ends: Sequence[float | None] | None, own_n: int, n: int
-) -> Cell:
-    small = [format_interval(metric, ends)]
-    if mean is not None and own_n != n:
-        small.append(f"n {own_n:,}")
-    return format_metric(metric, mean), ", ".join(filter(None, small))
-
-
-def _counts(*counts: int | None) -> list[Cell]:
-    return [("" if count is None else f"{count:,}", "") for count in counts]
+def _small(interval: str) -> str:
+    return "" if interval == NOT_APPLICABLE else interval
 
 
 def _warnings(scores: ProtocolScores, metrics: list[str]) -> list[str]:
@@ -287,8 +240,8 @@ def _whose(pairs: list[tuple[str, str]], every: int) -> str:
         return ""
     headings, labels = (list(dict.fromkeys(part)) for part in zip(*pairs, strict=True))
     if len(pairs) == len(headings) * len(labels):
-        return f"{_listed(headings)} of {_listed(labels)}: "
-    return f"{_listed([f'{heading} of {label}' for heading, label in pairs])}: "
+        return f"{joined(headings)} of {joined(labels)}: "
+    return f"{joined([f'{heading} of {label}' for heading, label in pairs])}: "
 
 
 def _merged_warnings(views: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -297,8 +250,4 @@ def _merged_warnings(views: list[dict[str, Any]]) -> list[tuple[str, str]]:
     for view in views:
         for warning in view["warnings"]:
             titles.setdefault(warning, []).append(view["title"].split(":")[0])
-    return [(_listed(of), warning) for warning, of in titles.items()]
-
-
-def _listed(words: list[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+    return [(joined(of), warning) for warning, of in titles.items()]

@@ -34,14 +34,15 @@ from msa2net.evaluation.tables.model import (
 )
 from msa2net.evaluation.tables.rows import (
     Entries,
-    Line,
+    ScoreRow,
+    bold,
     differing,
     further_table,
     has_distances,
     has_intervals,
     notes,
     other_n,
-    score_lines,
+    score_rows,
     shown,
     spread_table,
     worst_table,
@@ -51,7 +52,7 @@ from msa2net.evaluation.tables.rows import (
 )
 from msa2net.metrics.bootstrap import FEW
 from msa2net.metrics.protocol import DISTANCE_FAILED, all_rules
-from msa2net.text import all_printable, folded_name
+from msa2net.text import all_printable, count_noun, folded_name
 
 _SPARED_FOR_TWO = 37  # of 80 columns, for class and case together beside the spread
 _COUNTS_WIDTH = 13  # n, missed and false positives, with the spaces before them and the protocol
@@ -118,7 +119,7 @@ def console_table(summary: Summary) -> RenderableType:
     if summary.note:
         parts.append(Text(summary.note))
     parts += [
-        _console_scores(score_lines(classes, scores, metrics), "protocol", metrics),
+        _console_scores(score_rows(classes, scores, metrics), "protocol", metrics),
         Text(_console_legend(metrics, len(classes) > 1), style="dim"),
         *(Text(note) for note in notes(classes, scores, metrics)),
         *(Text(sentence) for sentence in other_n(classes, scores, metrics)),
@@ -129,7 +130,7 @@ def console_table(summary: Summary) -> RenderableType:
         entries: Entries = {(g,): own.protocols[names[0]] for g, own in groups.items()}
         few = [metric for metric in metrics if metric in ("dice", *DISTANCES)]
         parts.append(Text(f"By group, {names[0]} protocol. {_group_sizes(groups)}"))
-        parts.append(_console_scores(score_lines(classes, entries, few), "group", few))
+        parts.append(_console_scores(score_rows(classes, entries, few), "group", few))
     rules = differing(scores, metrics)
     if rules:
         parts.append(_console_rules(names, rules))
@@ -209,8 +210,8 @@ def _about_further(summary: Summary, distances: bool) -> str:
 
 
 def _group_sizes(groups: Mapping[str, GroupScores]) -> str:
-    sizes = ((group, entry.cases) for group, entry in groups.items())
-    return ", ".join(f"{group}: {n} case{'' if n == 1 else 's'}" for group, n in sizes) + "."
+    sizes = (f"{group}: {count_noun(own.cases, 'case')}" for group, own in groups.items())
+    return ", ".join(sizes) + "."
 
 
 def _markdown_part(title: str, table: TextTable | None, words: str) -> list[str]:
@@ -223,10 +224,11 @@ def _markdown_scores(
     first, *others = (HEADINGS[metric] for metric in metrics)
     intervals = has_intervals(entries)
     rows = []
-    for line in score_lines(classes, entries, metrics, own_n=True):
-        figures = [line.figures[0], *([line.interval] if intervals else []), *line.figures[1:]]
-        cells = [line.label, *line.names, *figures, *line.counts]
-        rows.append([f"**{cell}**" if line.is_mean else cell for cell in cells])
+    for row in score_rows(classes, entries, metrics):
+        figures = list(map(str, row.cells.values()))
+        figures[1:1] = [row.cells["dice"].interval] if intervals else []
+        cells = [row.label, *row.names, *figures, *row.counts]
+        rows.append(bold(cells) if row.is_mean else cells)
     headings = [first, *(["95 % interval"] if intervals else []), *others]
     return lay_out([*names, *headings, *ALL_COUNT_HEADINGS], rows)
 
@@ -259,7 +261,7 @@ def _markdown_reference(reference: PublishedResults | None) -> list[str]:
     return [*parts, reference.note] if reference.note else parts
 
 
-def _console_scores(lines: Sequence[Line], name: str, metrics: Sequence[str]) -> Table:
+def _console_scores(rows: Sequence[ScoreRow], name: str, metrics: Sequence[str]) -> Table:
     """One row a class, its protocols or groups on lines of their own: only a long class folds."""
     table = _console_frame()
     table.add_column("class")
@@ -267,18 +269,20 @@ def _console_scores(lines: Sequence[Line], name: str, metrics: Sequence[str]) ->
     titles = (*(HEADINGS[metric] for metric in metrics), *SHORT_COUNT_HEADINGS)
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
-    names = [", ".join(line.names) for line in lines]
+    names = [", ".join(row.names) for row in rows]
     figures = sum(max(7, len(HEADINGS[metric]) + 1) for metric in metrics)
     spared = 80 - min(20, max(map(len, (name, *names)))) - figures - _COUNTS_WIDTH
-    for (label, is_mean), of_class in groupby(lines, lambda line: (line.label, line.is_mean)):
+    for (label, is_mean), of_class in groupby(rows, lambda row: (row.label, row.is_mean)):
         if is_mean:
             table.add_section()
-        columns = zip(
-            *((*line.names, *line.figures, *line.counts[:-1]) for line in of_class), strict=True
-        )
+        columns = zip(*(_console_cells(row) for row in of_class), strict=True)
         texts = (Text("\n".join(column)) for column in columns)
         table.add_row(Text(folded_name(label, spared)), *texts, style="bold" if is_mean else "")
     return table
+
+
+def _console_cells(row: ScoreRow) -> list[str]:
+    return [*row.names, *(cell.text for cell in row.cells.values()), *row.counts[:-1]]
 
 
 def _console_spread(summary: Summary) -> list[RenderableType]:

@@ -7,7 +7,7 @@ from msa2net.evaluation.schema import Summary
 from msa2net.metrics.bootstrap import FEW
 from msa2net.metrics.protocol import PUBLISHED, SURFACE_TOLERANCE
 from msa2net.metrics.scores import ProtocolScores
-from msa2net.text import listed
+from msa2net.text import count_noun, joined, listed
 
 # Metric → heading; a metric without one value in a shown protocol gets no column.
 HEADINGS = {
@@ -33,13 +33,13 @@ DISTANCES = ("hd95_mm", "hd95_voxels")
 NOT_OF_VOLUMES = ("specificity", "accuracy")
 
 # The same for the table of further figures. Distances in voxels are for want of millimetres.
-_FURTHER_MM = {
+FURTHER_MM = {
     "hd_mm": "HD mm",
     "hd95_directed_max_mm": "HD95 directed max mm",
     "assd_mm": "ASSD mm",
     "surface_dice_2mm": f"surface DSC {SURFACE_TOLERANCE:g} mm",
 }
-_FURTHER_VOXELS = {
+FURTHER_VOXELS = {
     "hd_voxels": "HD vox",
     "hd95_directed_max_voxels": "HD95 directed max vox",
     "assd_voxels": "ASSD vox",
@@ -74,7 +74,7 @@ def shown_metrics(
         protocols: the scores under each protocol.
         metrics: in the order of the columns; `dice` always stays.
     """
-    valued = {metric for scores in protocols for metric in _valued(scores)}
+    valued = {metric for scores in protocols for metric in valued_metrics(scores)}
     dropped = NOT_OF_VOLUMES if image_kind == "volume" else ()
     return [
         metric
@@ -83,7 +83,8 @@ def shown_metrics(
     ]
 
 
-def _valued(scores: ProtocolScores) -> set[str]:
+def valued_metrics(scores: ProtocolScores) -> set[str]:
+    """Return the metrics that have a value in any class."""
     return {
         metric
         for values in scores.classes.values()
@@ -94,9 +95,9 @@ def _valued(scores: ProtocolScores) -> set[str]:
 
 def further_headings(scores: ProtocolScores) -> dict[str, str]:
     """Return metric → heading of the table of further metrics: those with a value in any class."""
-    valued = _valued(scores)
-    in_mm = not valued.isdisjoint(_FURTHER_MM)
-    every = (_FURTHER_MM if in_mm else _FURTHER_VOXELS) | _FURTHER
+    valued = valued_metrics(scores)
+    in_mm = not valued.isdisjoint(FURTHER_MM)
+    every = (FURTHER_MM if in_mm else FURTHER_VOXELS) | _FURTHER
     return {metric: heading for metric, heading in every.items() if metric in valued}
 
 
@@ -105,17 +106,13 @@ def legend(metrics: Sequence[str]) -> str:
     fractions = [MEANINGS[metric] for metric in metrics if metric not in DISTANCES]
     units = [MEANINGS[metric] for metric in metrics if metric in DISTANCES]
     are = "are fractions" if len(fractions) > 1 else "is a fraction"
-    parts = [f"{_enumerated(fractions)} {are} from 0 to 1, and 1 is best"]
+    parts = [f"{joined(fractions)} {are} from 0 to 1, and 1 is best"]
     if units:
         parts.append(
             "HD95 is the 95th percentile of the distances between the two surfaces, in "
-            f"{_enumerated(units)}, and 0 is best"
+            f"{joined(units)}, and 0 is best"
         )
     return "; ".join([*parts, f"{NOT_APPLICABLE} is not applicable."])
-
-
-def _enumerated(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def partial_means(
@@ -136,24 +133,39 @@ def partial_means(
 
 
 def format_metric(metric: str, value: float | None) -> str:
-    """Write a figure: a distance with two decimals, a percentage with one, a share with four.
+    """Write a value: a distance with two decimals, a percentage with one, a share with four.
 
     Args:
-        metric: whose figure it is.
+        metric: whose value it is.
         value: None is not applicable.
     """
     if value is None:
         return NOT_APPLICABLE
-    if math.isinf(value):
-        return "∞"
-    return f"{value:+.1f}" if metric.endswith("_percent") else f"{value:.{_digits(metric)}f}"
+    if metric.endswith("_percent"):
+        return f"{value:+.1f}"
+    return _number(value, 2 if _is_distance(metric) else 4)
 
 
-def format_interval(metric: str, ends: Sequence[float] | None) -> str:
-    """Write an interval as `0.8123–0.9034`; a dash if there is none."""
-    if ends is None:
+def format_interval(metric: str, ends: Sequence[float | None] | None) -> str:
+    """Write an interval, or a pair of quartiles, as `0.812–0.903`; a dash if there is none.
+
+    Shares have three decimals and distances one or two: an interval is never surer than that.
+    """
+    if ends is None or None in ends:
         return NOT_APPLICABLE
-    return NOT_APPLICABLE.join(format_metric(metric, end) for end in ends)
+    low, high = (float(end) for end in ends if end is not None)
+    if metric.endswith("_percent"):
+        return f"{low:+.1f} to {high:+.1f}"
+    digits = (2 if high < 10 else 1) if _is_distance(metric) else 3
+    return f"{_number(low, digits)}–{_number(high, digits)}"
+
+
+def _number(value: float, digits: int) -> str:
+    return "∞" if math.isinf(value) else f"{value:.{digits}f}"
+
+
+def _is_distance(metric: str) -> bool:
+    return metric.endswith(("_mm", "_voxels"))  # surface Dice's tolerance stands without the _
 
 
 def interval_notes(scores: ProtocolScores, metric: str) -> list[str]:
@@ -228,7 +240,7 @@ def heading(summary: Summary) -> str:
     else:
         scored = " on ".join(filter(None, (model.name if model else "", data.format)))
     split = f"{summary.split} split" if summary.split else ""
-    counted = f"{cases} case{'' if cases == 1 else 's'}{' in common' * bool(subset_note(summary))}"
+    counted = count_noun(cases, "case") + " in common" * bool(subset_note(summary))
     return ", ".join(filter(None, [scored or "Evaluation", split, counted]))
 
 
@@ -243,7 +255,3 @@ def _printed(value: str | float) -> str:
         return value
     digits = 4 if abs(value) <= 1 else 2
     return f"{value:.{digits}f}" if round(value, digits) == value else str(value)
-
-
-def _digits(metric: str) -> int:
-    return 2 if metric.endswith(("_mm", "_voxels")) else 4  # a tolerance stands without the _

@@ -1,6 +1,6 @@
-"""The lines of every table made from a summary.json, as text; tables.py lays them out."""
+"""The rows of every table that is made from a `Summary`; other modules lay them out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -17,29 +17,58 @@ from msa2net.evaluation.tables.model import (
     shown_protocols,
 )
 from msa2net.metrics.protocol import differing_rules
-from msa2net.metrics.scores import Counts, MetricValue, ProtocolScores
+from msa2net.metrics.scores import MetricValue, ProtocolScores
 
-# What lines are made from: their names → scores under a protocol, of all cases or of one group.
+# What rows are made from: their names → scores under a protocol, of all cases or of one group.
 Entries: TypeAlias = dict[tuple[str, ...], ProtocolScores]
 
 _OUTCOMES = {"missed": ", missed", "false_positive": ", false positive"}
 
 
 @dataclass(frozen=True)
-class Line:
-    """One class (or the mean over classes) under one protocol, as text.
+class Cell:
+    """A mean, as text.
 
-    `names` stand between the class and the figures: the protocol, in a table by group the group.
-    `counts` are n, missed, false positives and not applicable, all of the Dice; in the line of the
-    mean they are sums over the classes.
+    Attributes:
+        text: the mean, or a dash.
+        interval: its 95 % interval, or a dash.
+        own_n: of cases, where that is not the row's n.
+    """
+
+    text: str
+    interval: str = NOT_APPLICABLE
+    own_n: int | None = None
+
+    def __str__(self) -> str:
+        """Return the mean, with its own n in brackets behind it."""
+        return self.text if self.own_n is None else f"{self.text} ({self.own_n:,})"
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One class, or the mean over classes, under one protocol.
+
+    Attributes:
+        label: of the class, or `mean`.
+        names: what stands between the class and the metrics: the protocol, in a table by group the
+            group.
+        cells: metric → its mean.
+        values: metric → the values themselves.
+        is_mean: whether it is the mean; its counts are sums over the classes.
     """
 
     label: str
     names: tuple[str, ...]
-    figures: list[str]
-    interval: str
-    counts: list[str]
+    cells: dict[str, Cell]
+    values: Mapping[str, MetricValue]
     is_mean: bool = False
+
+    @property
+    def counts(self) -> list[str]:
+        """The number of cases in the Dice, missed, false positives and not applicable ones."""
+        dice = self.values["dice"]
+        counts = (dice.n, dice.missed, dice.false_positives, dice.not_applicable)
+        return ["" if count is None else f"{count:,}" for count in counts]
 
 
 @dataclass(frozen=True)
@@ -60,25 +89,37 @@ def shown(summary: Summary) -> tuple[list[str], Entries, list[str]]:
     return names, scores, shown_metrics(summary.image_kind, scores.values(), HEADINGS)
 
 
-def score_lines(
-    classes: Sequence[str], entries: Entries, metrics: Sequence[str], *, own_n: bool = False
-) -> list[Line]:
-    """Lines in the order class, then entry; the mean last, if there is more than one class.
+def score_rows(classes: Sequence[str], entries: Entries, metrics: Iterable[str]) -> list[ScoreRow]:
+    """Return rows in the order class, then entry; the mean last, if there is more than one class.
 
     Args:
         classes: their names.
-        entries: what the lines are made from.
-        metrics: one figure each.
-        own_n: with a figure's own n in brackets behind it, where that is not the line's.
+        entries: what the rows are made from.
+        metrics: of which each row has a cell.
     """
-    lines = [
-        _class_line(entry.classes[label], label, names, metrics, own_n)
+    shown_metrics = list(metrics)
+    rows = [
+        ScoreRow(label, names, _cells(entry.classes[label], shown_metrics), entry.classes[label])
         for label in classes
         for names, entry in entries.items()
     ]
-    if len(classes) > 1:
-        lines += [_mean_line(entry, names, metrics, own_n) for names, entry in entries.items()]
-    return lines
+    for names, entry in entries.items() if len(classes) > 1 else ():
+        means = entry.means
+        rows.append(ScoreRow("mean", names, _cells(means, shown_metrics), means, is_mean=True))
+    return rows
+
+
+def _cells(values: Mapping[str, MetricValue], metrics: Sequence[str]) -> dict[str, Cell]:
+    n = values["dice"].n
+    cells = dict.fromkeys(metrics, Cell(NOT_APPLICABLE))
+    for metric in values.keys() & cells.keys():
+        value = values[metric]
+        cells[metric] = Cell(
+            format_metric(metric, value.mean),
+            format_interval(metric, value.interval),
+            value.n if value.mean is not None and value.n != n else None,
+        )
+    return cells
 
 
 def has_intervals(entries: Entries) -> bool:
@@ -139,26 +180,14 @@ def spread_table(summary: Summary) -> Table | None:
     if entry is None or not entry.has_intervals:
         return None
     found = shown_metrics(summary.image_kind, [entry], ("dice", *DISTANCES))
-    metrics = found[:2]  # the distance in millimetres, for want of it in voxels
     rows = []
-    for label in summary.classes:
-        for metric in metrics:
-            value = entry.classes[label][metric]
+    for row in score_rows(summary.classes, {(): entry}, found[:2]):  # voxels for want of mm
+        for metric, cell in row.cells.items():
+            value = row.values[metric]
             spread = (value.sd, value.lower_quartile, value.median, value.upper_quartile)
-            mean = [format_metric(metric, value.mean), format_interval(metric, value.interval)]
-            rest = [format_metric(metric, own) for own in spread]
-            rows.append([label, HEADINGS[metric], *mean, *rest, str(value.n)])
-    mean_lines = [
-        [
-            *("mean", HEADINGS[metric], format_metric(metric, entry.mean[metric])),
-            format_interval(metric, entry.mean_interval[metric]),
-            *[""] * 4,
-            str(entry.counts(metric).n),
-        ]
-        for metric in metrics
-    ]
-    if len(summary.classes) > 1:
-        rows += [[f"**{cell}**" if cell else "" for cell in line] for line in mean_lines]
+            rest = [""] * 4 if row.is_mean else [format_metric(metric, own) for own in spread]
+            cells = [row.label, HEADINGS[metric], cell.text, cell.interval, *rest, str(value.n)]
+            rows.append(bold(cells) if row.is_mean else cells)
     quartiles = ("lower quartile", "median", "upper quartile")
     return Table(["class", "figure", "mean", "95 % interval", "SD", *quartiles, "n"], rows)
 
@@ -170,15 +199,15 @@ def further_table(summary: Summary) -> Table | None:
     if entry is None or not headings:
         return None
     rows = []
-    for label in summary.classes:
-        values = entry.classes[label]
-        n = values["dice"].n
-        cells = [_class_cell(values, metric, own_n=True) for metric in headings]
-        rows.append([label, *cells, str(n)])
-    if len(rows) > 1:
-        means = _mean_cells(entry, list(headings), own_n=True)
-        rows.append([f"**{cell}**" for cell in ("mean", *means, str(entry.counts().n))])
+    for row in score_rows(summary.classes, {(): entry}, headings):
+        cells = [row.label, *map(str, row.cells.values()), row.counts[0]]
+        rows.append(bold(cells) if row.is_mean else cells)
     return Table(["class", *headings.values(), "n"], rows)
+
+
+def bold(cells: Iterable[str]) -> list[str]:
+    """Return the cells of a row in bold type, as Markdown has it."""
+    return [f"**{cell}**" if cell else "" for cell in cells]
 
 
 def worst_table(summary: Summary) -> Table | None:
@@ -197,49 +226,3 @@ def worst_table(summary: Summary) -> Table | None:
         for label, cases in summary.worst.items()
     ]
     return Table(["class", "case (DSC), worst first"], rows)
-
-
-def _class_line(
-    values: Mapping[str, MetricValue],
-    label: str,
-    names: tuple[str, ...],
-    metrics: Sequence[str],
-    own_n: bool,
-) -> Line:
-    dice = values["dice"]
-    cells = [_class_cell(values, metric, own_n=own_n) for metric in metrics]
-    return Line(label, names, cells, format_interval("dice", dice.interval), _counts(dice))
-
-
-def _class_cell(values: Mapping[str, MetricValue], metric: str, *, own_n: bool) -> str:
-    value = values.get(metric)
-    if value is None:
-        return NOT_APPLICABLE
-    return _cell(value.mean, value.n, metric, values["dice"].n, own_n=own_n)
-
-
-def _cell(mean: float | None, own: int, metric: str, n: int, *, own_n: bool) -> str:
-    """Write a mean; one over other cases than the line's n has its own n behind it."""
-    text = format_metric(metric, mean)
-    return f"{text} ({own})" if own_n and mean is not None and own != n else text
-
-
-def _mean_line(
-    entry: ProtocolScores, names: tuple[str, ...], metrics: Sequence[str], own_n: bool
-) -> Line:
-    means = _mean_cells(entry, metrics, own_n=own_n)
-    interval = format_interval("dice", entry.mean_interval.get("dice"))
-    return Line("mean", names, means, interval, _counts(entry.counts()), is_mean=True)
-
-
-def _mean_cells(entry: ProtocolScores, metrics: Sequence[str], *, own_n: bool) -> list[str]:
-    n = entry.counts().n
-    return [
-        _cell(entry.mean.get(metric), entry.counts(metric).n, metric, n, own_n=own_n)
-        for metric in metrics
-    ]
-
-
-def _counts(dice: Counts | MetricValue) -> list[str]:
-    counts = (dice.n, dice.missed, dice.false_positives, dice.not_applicable)
-    return ["" if count is None else str(count) for count in counts]
