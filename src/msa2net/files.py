@@ -16,6 +16,12 @@ from msa2net.errors import DataError, Msa2NetError
 from msa2net.locks import LOCK_FILE, Lock
 from msa2net.parsing import MAX_BYTES, parse_json
 
+CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE = "config.yaml", "model.json", "model.safetensors"
+"""Of a run folder."""
+
+EVALUATIONS = {"test": "evaluation", "val": "evaluation-val", "train": "evaluation-train"}
+"""Split → the folder of its scores in a run: none takes the place of the test split's."""
+
 WRITING = ".msa2net-writing"
 """The folder that holds whatever is being written into the folder around it."""
 

@@ -132,7 +132,7 @@ def begun_demo(out: Path, config: "Config", by_hand: bool = False) -> "Config | 
     """
     from msa2net.config import load_config
     from msa2net.errors import ConfigError
-    from msa2net.inference.run_folder import CONFIG_FILE
+    from msa2net.files import CONFIG_FILE
 
     if not (out / CONFIG_FILE).is_file():
         return None

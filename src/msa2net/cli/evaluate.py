@@ -116,7 +116,8 @@ def _evaluate_run(
     run: Path, split: str, device: str, failed_distance: "FailedDistance", given: list[str]
 ) -> None:
     from msa2net.evaluation.run import evaluate_run
-    from msa2net.inference.run_folder import EVALUATIONS, MODEL_FILE, read_facts
+    from msa2net.files import EVALUATIONS, MODEL_FILE
+    from msa2net.inference.run_folder import read_facts
     from msa2net.inference.validation_scores import describe_networks
 
     if given:

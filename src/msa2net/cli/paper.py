@@ -227,7 +227,8 @@ def _other_data(run: Path, root: Path, prepared: Path | None) -> "DataConfig | N
     """
     from msa2net.config import DataConfig, load_config
     from msa2net.data.labels import ENCODINGS, label_names
-    from msa2net.inference.run_folder import CONFIG_FILE, read_facts
+    from msa2net.files import CONFIG_FILE
+    from msa2net.inference.run_folder import read_facts
 
     if prepared is None and (run / CONFIG_FILE).is_file():
         own = load_config(run / CONFIG_FILE).data

@@ -22,8 +22,8 @@ from msa2net.evaluation.tables.model import (
     selection_note,
 )
 from msa2net.evaluation.tables.rows import score_rows, shown
-from msa2net.files import write_text
-from msa2net.inference.run_folder import CONFIG_FILE, EVALUATIONS, ModelMetadata, read_facts
+from msa2net.files import CONFIG_FILE, EVALUATIONS, write_text
+from msa2net.inference.run_folder import ModelMetadata, read_facts
 from msa2net.inference.validation_scores import network_warnings, validation_scores, with_scores
 from msa2net.quality.features import name_feature, parts_of
 from msa2net.quality.flags import format_number

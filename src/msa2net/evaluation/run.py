@@ -31,16 +31,9 @@ from msa2net.evaluation.summary import (
     protocols_of,
     write_evaluation,
 )
-from msa2net.files import sha256
+from msa2net.files import CONFIG_FILE, EVALUATIONS, WEIGHTS_FILE, sha256
 from msa2net.inference.predictor import Predictor
-from msa2net.inference.run_folder import (
-    CONFIG_FILE,
-    EVALUATIONS,
-    WEIGHTS_FILE,
-    read_facts,
-    software_versions,
-    writing_run,
-)
+from msa2net.inference.run_folder import read_facts, software_versions, writing_run
 from msa2net.metrics.protocol import CaseRow, FailedDistance
 from msa2net.metrics.scoring import case_rows
 from msa2net.metrics.systematic_errors import (

@@ -15,8 +15,7 @@ from msa2net.evaluation.examples import write_examples
 from msa2net.evaluation.schema import GroupScores, Origin, Summary
 from msa2net.evaluation.tables.console import markdown_table
 from msa2net.evaluation.tables.latex import latex_table
-from msa2net.files import clean_temporaries, read_json, write_text
-from msa2net.inference.run_folder import MODEL_FILE, read_facts
+from msa2net.files import MODEL_FILE, clean_temporaries, read_json, write_text
 from msa2net.locks import alone_in
 from msa2net.metrics.protocol import (
     PUBLISHED,
@@ -171,6 +170,8 @@ def read_summary(path: Path) -> Summary:
 def _is_of_earlier_weights(summary: Summary, run: Path) -> bool:
     if summary.model is None or not (run / MODEL_FILE).is_file():
         return False
+    from msa2net.inference.run_folder import read_facts
+
     try:
         weights = read_facts(run).weights_sha256
     except WeightsError:  # whoever applies the network hears of that

@@ -21,7 +21,7 @@ from torch import nn
 from msa2net.compat import unfuse_attention
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, WeightsError, memory_guard
-from msa2net.files import clean_temporaries, put_in_place, sha256, staging
+from msa2net.files import MODEL_FILE, WEIGHTS_FILE, clean_temporaries, put_in_place, sha256, staging
 from msa2net.inference.onnx_backend import (
     CHECKSUM_KEY,
     DATA_FILE_KEY,
@@ -42,8 +42,6 @@ from msa2net.inference.onnx_backend import (
 from msa2net.inference.run_folder import (
     EXPORT_DATA,
     EXPORT_FILE,
-    MODEL_FILE,
-    WEIGHTS_FILE,
     ModelMetadata,
     load_run,
     writing_run,

@@ -5,13 +5,8 @@ from pathlib import Path
 
 from msa2net.config import load_config
 from msa2net.errors import ConfigError
-from msa2net.inference.run_folder import (
-    CONFIG_FILE,
-    LoadedRun,
-    ModelMetadata,
-    choose_device,
-    load_run,
-)
+from msa2net.files import CONFIG_FILE
+from msa2net.inference.run_folder import LoadedRun, ModelMetadata, choose_device, load_run
 from msa2net.inference.torch_backend import EnsembleMember, Flip, TorchBackend, check_precision
 from msa2net.options import InferenceOptions
 

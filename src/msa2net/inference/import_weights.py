@@ -7,14 +7,8 @@ from msa2net.data.formats.synapse_files import HU_HIGH, HU_LOW
 from msa2net.data.labels import BACKGROUND, ENCODINGS
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, WeightsError
-from msa2net.files import contents, sha256
-from msa2net.inference.run_folder import (
-    WEIGHTS_FILE,
-    ModelMetadata,
-    save_run,
-    software_versions,
-    writing_run,
-)
+from msa2net.files import WEIGHTS_FILE, contents, sha256
+from msa2net.inference.run_folder import ModelMetadata, save_run, software_versions, writing_run
 from msa2net.models.registry import build_network
 from msa2net.models.released import ReferenceNet, load_published, recognise
 from msa2net.models.weights import read_state_dict

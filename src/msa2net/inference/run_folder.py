@@ -28,6 +28,9 @@ from msa2net.data.io.validation import format_shape
 from msa2net.data.preprocessing import Preprocessing
 from msa2net.errors import ConfigError, DataError, WeightsError, is_out_of_memory, memory_guard
 from msa2net.files import (
+    EVALUATIONS,
+    MODEL_FILE,
+    WEIGHTS_FILE,
     clean_temporaries,
     leftover_temporaries,
     put_in_place,
@@ -95,11 +98,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 SCHEMA = 2  # 1 had no networks of five levels
-CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE = "config.yaml", "model.json", "model.safetensors"
 EXPORT_FILE, EXPORT_DATA = "model.onnx", ".data"  # the ending of its weights, if they lie apart
 EXPORT_FILES = (EXPORT_FILE, EXPORT_FILE + EXPORT_DATA)
-EVALUATIONS = {"test": "evaluation", "val": "evaluation-val", "train": "evaluation-train"}
-"""Split → the folder of its scores in a run: none takes the place of the test split's."""
 _EXAMPLES = tuple(f"{folder}/examples" for folder in EVALUATIONS.values())
 WRITTEN_BELOW = ("checkpoints", *EVALUATIONS.values(), *_EXAMPLES, "logs", "prediction")
 

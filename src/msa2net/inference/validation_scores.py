@@ -12,14 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from msa2net.errors import DataError
-from msa2net.files import read_json, sha256
-from msa2net.inference.run_folder import (
-    EVALUATIONS,
-    MODEL_FILE,
-    WEIGHTS_FILE,
-    ModelMetadata,
-    TrainingMetadata,
-)
+from msa2net.files import EVALUATIONS, MODEL_FILE, WEIGHTS_FILE, read_json, sha256
+from msa2net.inference.run_folder import ModelMetadata, TrainingMetadata
 from msa2net.text import listed
 
 HARDLY_FOUND = 0.2

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from msa2net.config import load_config
 from msa2net.errors import ConfigError
+from msa2net.files import CONFIG_FILE
 from msa2net.inference.predictor import Predictor, Segmenter
-from msa2net.inference.run_folder import CONFIG_FILE, ModelMetadata, read_facts
+from msa2net.inference.run_folder import ModelMetadata, read_facts
 from msa2net.inference.validation_scores import describe_networks
 from msa2net.options import InferenceOptions
 from msa2net.prediction.records import Maker

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from msa2net.errors import ConfigError, DataError, WeightsError
-from msa2net.files import read_json, sha256, write_text
-from msa2net.inference.run_folder import WEIGHTS_FILE, ModelMetadata, read_facts
+from msa2net.files import WEIGHTS_FILE, read_json, sha256, write_text
+from msa2net.inference.run_folder import ModelMetadata, read_facts
 from msa2net.options import InferenceOptions, PredictionPrecision
 from msa2net.parsing import first_mistake
 from msa2net.renamed import current_keys

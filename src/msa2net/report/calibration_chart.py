@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from msa2net.evaluation.schema import AssessmentSummary
-from msa2net.quality.reference_ranges import describe_limits
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _PLOT = 358, 340, 62, 12, 280
 
@@ -48,6 +47,8 @@ def calibration_part(trust: AssessmentSummary | None) -> dict[str, object] | Non
     """Return what the page shows of confidences and flags; None of a run that knows nothing."""
     if trust is None:
         return None
+    from msa2net.quality.reference_ranges import describe_limits
+
     before, after = trust.before, trust.after
     return {
         "flagged": f"{trust.flagged} of {trust.cases} cases",

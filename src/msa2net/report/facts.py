@@ -1,6 +1,5 @@
 """What was run, in words: the headline numbers and the list of facts at the top of the page."""
 
-from msa2net.config import LEVELS_WORDS, PRECISION_WORDS
 from msa2net.evaluation.schema import Summary
 from msa2net.evaluation.tables.model import (
     NOT_APPLICABLE,
@@ -8,8 +7,6 @@ from msa2net.evaluation.tables.model import (
     format_metric,
     shown_protocols,
 )
-from msa2net.inference.validation_scores import network_warnings
-from msa2net.models.registry import MODELS
 from msa2net.report.load import RunContent
 from msa2net.report.scores import distance_of_failure
 from msa2net.text import count_noun
@@ -32,7 +29,10 @@ def headline_tiles(run: RunContent) -> list[tuple[str, str, str]]:
 
 def run_facts(run: RunContent) -> list[tuple[str, str]]:
     """Return what was run, or scored, as (name, value); what no file knows is left out."""
-    facts = _network_facts(run) | _data_facts(run) | _training_facts(run) | _origin_facts(run)
+    if run.is_run:
+        facts = _network_facts(run) | _data_facts(run) | _training_facts(run) | _origin_facts(run)
+    else:
+        facts = _data_facts(run) | _origin_facts(run)
     return [(name, value) for name, value in facts.items() if value]
 
 
@@ -73,6 +73,9 @@ def _format(run: RunContent) -> str:
 def _network_facts(run: RunContent) -> dict[str, str]:
     if run.network is None:
         return {}
+    from msa2net.config import LEVELS_WORDS
+    from msa2net.models.registry import MODELS
+
     name, encoder = run.network.name, run.network.encoder
     if encoder is None and name in MODELS:  # a network that we do not know has no default either
         encoder = MODELS[name].encoder
@@ -127,6 +130,8 @@ def _left_out(summary: Summary) -> dict[str, str]:
 
 
 def _training_facts(run: RunContent) -> dict[str, str]:
+    from msa2net.inference.validation_scores import network_warnings
+
     facts = {
         "Warning": "" if run.model is None else "; ".join(network_warnings(run.model)),
         "Epochs": _epochs(run),
@@ -159,6 +164,8 @@ def _training_facts(run: RunContent) -> dict[str, str]:
 
 def _precision(name: str | None) -> str:
     """Write a precision in words, with the setting's value behind them."""
+    from msa2net.config import PRECISION_WORDS
+
     return f"{PRECISION_WORDS[name]} ({name})" if name in PRECISION_WORDS else name or ""
 
 
@@ -208,8 +215,8 @@ def _origin_facts(run: RunContent) -> dict[str, str]:
     protocols = shown_protocols(summary.image_kind, summary.protocols) if summary else []
     return {
         "Protocols": "" if run.is_run else " and ".join(protocols),
-        "Imported from": run.training.imported_from or "",
-        "Its SHA-256": (run.training.sha256 or "")[:16],
+        "Imported from": (run.training.imported_from or "") if run.model else "",
+        "Its SHA-256": (run.training.sha256 or "")[:16] if run.model else "",
         "Weights hash": weights[:16],
         "Versions": trained,
         "Scored with": "" if scored == trained else scored,

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from msa2net.data.display import PALETTE
 from msa2net.evaluation.schema import PublishedResults
 from msa2net.evaluation.tables.model import reference_rows, selection_note, subset_note
-from msa2net.files import write_text
-from msa2net.inference.run_folder import EVALUATIONS
+from msa2net.files import EVALUATIONS, write_text
 from msa2net.metrics.protocol import CaseRow
 from msa2net.report.calibration_chart import calibration_part
 from msa2net.report.facts import headline_tiles, run_facts

@@ -9,29 +9,25 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from msa2net.config import Architecture, Config, dump_config, load_config
 from msa2net.data.io.hdf5_npz import read_npz
 from msa2net.errors import DataError
 from msa2net.evaluation.examples import MAX_EXAMPLE_BYTES, RANKS
 from msa2net.evaluation.schema import Summary
 from msa2net.evaluation.summary import read_summary
-from msa2net.inference.run_folder import (
-    CONFIG_FILE,
-    EVALUATIONS,
-    MODEL_FILE,
-    ModelMetadata,
-    TrainingMetadata,
-    read_facts,
-)
+from msa2net.files import CONFIG_FILE, EVALUATIONS, MODEL_FILE
 from msa2net.metrics.protocol import CaseRow
 from msa2net.metrics.summary import mean_dice, read_cases_csv
 from msa2net.text import printable
+
+if TYPE_CHECKING:
+    from msa2net.config import Architecture, Config
+    from msa2net.inference.run_folder import ModelMetadata, TrainingMetadata
 
 SUMMARY_FILE = "summary.json"
 LEFT_OUT = Path("left out of the report")  # in place of every path: its folders may name people
@@ -69,7 +65,6 @@ class RunContent:
         config_text: config.yaml without its paths.
         config: the same, checked; None for imported weights.
         model: model.json; None while no epoch has been validated yet.
-        training: the part of `model` that is about training; empty without it.
         epochs: rows of metrics.csv; None is an empty cell or not a finite number.
         summary: evaluation/summary.json; None if the run was not evaluated.
         cases: rows of evaluation/cases.csv.
@@ -81,9 +76,8 @@ class RunContent:
     is_run: bool
     labels: tuple[str, ...]
     config_text: str
-    config: Config | None
-    model: ModelMetadata | None
-    training: TrainingMetadata
+    config: "Config | None"
+    model: "ModelMetadata | None"
     epochs: list[dict[str, float | None]]
     summary: Summary | None
     cases: list[CaseRow]
@@ -91,7 +85,14 @@ class RunContent:
     evaluation: str
 
     @property
-    def network(self) -> Architecture | None:
+    def training(self) -> "TrainingMetadata":
+        """What is known of the network's training."""
+        from msa2net.inference.run_folder import TrainingMetadata
+
+        return TrainingMetadata.model_validate(self.model.training if self.model else {})
+
+    @property
+    def network(self) -> "Architecture | None":
         """The network as it was built, or as the configuration asks for it."""
         if self.model is not None:
             return self.model.network
@@ -120,8 +121,15 @@ def read_run(run: Path, split: str = "test") -> RunContent:
         )
     evaluation = run / EVALUATIONS[split] if is_run else run
     metrics, cases = run / "metrics.csv", evaluation / "cases.csv"
-    config = load_config(config_path) if config_path.is_file() else None
-    model = read_facts(run) if model_path.is_file() else None
+    config, config_text, model = None, "", None
+    if is_run:
+        from msa2net.config import dump_config, load_config
+        from msa2net.inference.run_folder import read_facts
+
+        if config_path.is_file():
+            config = load_config(config_path)
+            config_text = dump_config(_without_paths(config))
+        model = read_facts(run) if model_path.is_file() else None
     epochs = _read_epochs(metrics) if metrics.is_file() else []
     summary_path = evaluation / SUMMARY_FILE
     summary = read_summary(summary_path) if summary_path.is_file() else None
@@ -131,10 +139,9 @@ def read_run(run: Path, split: str = "test") -> RunContent:
         name=run.resolve().name,
         is_run=is_run,
         labels=_labels(summary, model, epochs),
-        config_text=dump_config(_without_paths(config)) if config else "",
+        config_text=config_text,
         config=config,
         model=model,
-        training=TrainingMetadata.model_validate(model.training if model else {}),
         epochs=epochs,
         summary=summary,
         cases=rows,
@@ -196,7 +203,7 @@ def _rank(path: Path) -> str:
 
 
 def _labels(
-    summary: Summary | None, model: ModelMetadata | None, epochs: list[dict[str, float | None]]
+    summary: Summary | None, model: "ModelMetadata | None", epochs: list[dict[str, float | None]]
 ) -> tuple[str, ...]:
     if summary is not None:
         return summary.label_names

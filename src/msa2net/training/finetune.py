@@ -9,15 +9,9 @@ from torch import Tensor, nn
 
 from msa2net.data.labels import BACKGROUND
 from msa2net.errors import WeightsError
-from msa2net.files import sha256
+from msa2net.files import MODEL_FILE, WEIGHTS_FILE, sha256
 from msa2net.inference.import_weights import HEAD, SYNAPSE_LABELS
-from msa2net.inference.run_folder import (
-    MODEL_FILE,
-    WEIGHTS_FILE,
-    ModelMetadata,
-    check_weights,
-    read_facts,
-)
+from msa2net.inference.run_folder import ModelMetadata, check_weights, read_facts
 from msa2net.models.registry import create_model
 from msa2net.models.released import ReferenceNet, published_names, recognise
 from msa2net.models.weights import check_finite, read_state_dict, same_kind

@@ -15,9 +15,10 @@ from msa2net.data.prepared.slice_files import error_context
 from msa2net.data.prepared.splits import SPLITS
 from msa2net.data.prepared.store import Store, image_path
 from msa2net.data.preprocessing import Preprocessing
+from msa2net.files import WEIGHTS_FILE
 from msa2net.inference.ensemble import trained_flips
 from msa2net.inference.predictor import Predictor
-from msa2net.inference.run_folder import WEIGHTS_FILE, check_weights, read_facts, write_facts
+from msa2net.inference.run_folder import check_weights, read_facts, write_facts
 from msa2net.inference.torch_backend import Flip
 from msa2net.metrics.calibration import calibrate, expected_calibration_error
 from msa2net.models.weights import load_weights

@@ -9,7 +9,8 @@ import numpy as np
 from msa2net.config import TrainConfig
 from msa2net.data.labels import IGNORE
 from msa2net.data.prepared.store import Store, StoredCase
-from msa2net.inference.run_folder import MODEL_FILE, read_facts, write_facts
+from msa2net.files import MODEL_FILE
+from msa2net.inference.run_folder import read_facts, write_facts
 from msa2net.training.progress import Progress
 
 NOTHING = 0.01

@@ -6,15 +6,8 @@ from pathlib import Path
 from msa2net.config import Config, dump_config
 from msa2net.errors import ConfigError
 from msa2net.evaluation.model_card import CARD_FILE
-from msa2net.files import contents, write_text
-from msa2net.inference.run_folder import (
-    CONFIG_FILE,
-    EVALUATIONS,
-    EXPORT_FILES,
-    MODEL_FILE,
-    WEIGHTS_FILE,
-    clean_run,
-)
+from msa2net.files import CONFIG_FILE, EVALUATIONS, MODEL_FILE, WEIGHTS_FILE, contents, write_text
+from msa2net.inference.run_folder import EXPORT_FILES, clean_run
 from msa2net.training import finetune, loggers, nonfinite
 from msa2net.training.checkpoint import FOLDER, Checkpoints
 
