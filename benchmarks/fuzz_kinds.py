@@ -50,8 +50,7 @@ from msa2net.inference.predictor import Predictor
 from msa2net.inference.run_folder import ModelMetadata, save_run
 from msa2net.models.registry import create_model
 from msa2net.models.weights import check_entries, read_state_dict
-from msa2net.prediction.csv_tables import write_tables
-from msa2net.prediction.records import read_record
+from msa2net.prediction.records import read_record, write_tables
 from msa2net.prediction.run import predict_files
 from msa2net.report.html import write_report
 from msa2net.training.checkpoint import DIGITS, Checkpoints

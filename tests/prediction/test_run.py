@@ -25,9 +25,8 @@ from msa2net.data.case import Geometry, Segmentation
 from msa2net.errors import ConfigError, DataError
 from msa2net.inference.predictor import Predictor
 from msa2net.inference.sharding import World, device_of_process
-from msa2net.prediction.csv_tables import structure_rows, write_tables
 from msa2net.prediction.inputs import find_images
-from msa2net.prediction.records import read_record
+from msa2net.prediction.records import read_record, structure_rows, write_tables
 from msa2net.prediction.run import predict_files
 from prediction_runs import NAMES, write_run
 

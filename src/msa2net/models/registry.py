@@ -13,13 +13,10 @@ from msa2net.errors import ConfigError
 from msa2net.models.base import Network
 from msa2net.models.dual_attention import DAEFormerBlock
 from msa2net.models.encoder import backbone_options, call_factory, create_encoder
-from msa2net.models.five_levels import FiveLevelMSA2Net
 from msa2net.models.lka import LKABlock
 from msa2net.models.masag import MASAG
 from msa2net.models.msa2net import Bottleneck, DecoderLevel, MSA2Net
 from msa2net.models.patch_expand import PatchExpand
-from msa2net.models.released import GithubNet, ReferenceNet
-from msa2net.models.unet import WIDTHS, UNet, smp_unet
 
 EXTENSIONS = ("levels", "layer_scale", "depthwise_init")
 
@@ -70,9 +67,13 @@ def build_msa2net(network: NetworkConfig, options: NetworkOptions) -> MSA2Net:
         "decoder8": _decoder_level(lka(c8, 2), c16 // 2, c8, c8 // 2, scale=2),
         "decoder4": _decoder_level(lka(c4, 3), c8 // 2, c4, c_out, scale4),
     }
+    network_class: type[MSA2Net] = MSA2Net
     if c2:
+        from msa2net.models.five_levels import FiveLevelMSA2Net
+
+        network_class = FiveLevelMSA2Net
         parts["decoder2"] = _decoder_level(lka(c2[0], 4), c_out, c2[0], c2[0], scale=2)
-    model = (FiveLevelMSA2Net if c2 else MSA2Net)(
+    model = network_class(
         **parts,
         head=nn.Conv2d((*c2, c4)[0], network.num_classes, 1),
         image_size=network.image_size,
@@ -123,16 +124,22 @@ def _depthwise_by_fan_in(module: nn.Module) -> None:
 
 def build_reference(network: NetworkConfig, options: NetworkOptions) -> Network:
     """Build the network that the paper measured."""
+    from msa2net.models.released import ReferenceNet
+
     return ReferenceNet(create_encoder(network, options), network.num_classes, network.image_size)
 
 
 def build_github(network: NetworkConfig, options: NetworkOptions) -> Network:
     """Build what the public repository builds."""
+    from msa2net.models.released import GithubNet
+
     return GithubNet(create_encoder(network, options), network.num_classes, network.image_size)
 
 
 def build_unet(network: NetworkConfig, options: NetworkOptions) -> Network:
     """Build the library's U-Net with its default decoder on a timm encoder."""
+    from msa2net.models.unet import WIDTHS, UNet, smp_unet
+
     create, name = smp_unet(), str(network.encoder)
     arguments = backbone_options(network, options)
     pretrained = arguments.pop("pretrained")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from msa2net.data.dicom.headers import holds_dicom, is_dicom, kind_of
+from msa2net.data.dicom.headers import holds_dicom, is_dicom
 from msa2net.data.dicom.reader import choose_series
 from msa2net.data.dicom.series import Series, named, survey
 from msa2net.errors import DataError
@@ -52,16 +52,6 @@ def find_dicom(entry: Path, wanted: str | None) -> tuple[list[Image], tuple[Path
             _image(one, f"{name_of(entry)}_{one.name}" if split else one.name) for one in chosen
         ]
     return images, found.others
-
-
-def without_image(entry: Path) -> Image:
-    """Say of an input that there is no image in it."""
-    if entry.is_dir():
-        return Image.none(entry, f"{entry} holds no DICOM image")
-    kind = kind_of(entry)
-    return Image.none(
-        entry, f"{entry} is a DICOM file without an image{f' ({kind})' if kind else ''}"
-    )
 
 
 def loose_slices(images: Sequence[Image]) -> list[Image]:

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from msa2net.data.dicom.headers import find_files, is_dicom
+from msa2net.data.dicom.headers import find_files, is_dicom, kind_of
 from msa2net.data.formats.file_names import image_name
 from msa2net.data.io.nifti import NIFTI_SUFFIXES, is_nifti
 from msa2net.data.io.readers import IMAGE_SUFFIXES, list_images, stem
 from msa2net.errors import ConfigError, DataError
-from msa2net.prediction.dicom_inputs import find_dicom, loose_slices, without_image
 from msa2net.prediction.jobs import Image
 
 CHANNEL = re.compile(r"(.+)_(\d{4})")  # nnU-Net's names of a channel's file
@@ -70,7 +69,7 @@ def find_inputs(
             finder.without.append(Image.none(entry, str(error)))
     if series is not None and not finder.dicom:
         raise ConfigError("--series chooses among DICOM series, and no input holds any; leave it")
-    images = [*group_channels(finder.plain, channels), *loose_slices(finder.dicom), *finder.without]
+    images = [*group_channels(finder.plain, channels), *finder.dicom_images(), *finder.without]
     return Inputs(tuple(_named_apart(images)), tuple(dict.fromkeys(finder.left_out)))
 
 
@@ -84,31 +83,44 @@ class _Finder:
         self.left_out: list[Path] = []
         self._series = series
 
+    def dicom_images(self) -> list[Image]:
+        if not self.dicom:
+            return []
+        from msa2net.prediction.dicom_inputs import loose_slices
+
+        return loose_slices(self.dicom)
+
     def look_at(self, entry: Path) -> None:
-        if not entry.is_dir():
-            if is_dicom(entry):
-                images, _ = find_dicom(entry, self._series)
-                self.dicom += images or [without_image(entry)]
-            else:
-                self.plain.append(entry)
-            return
-        listed = _listed(entry)
+        if entry.is_dir():
+            self._look_into(entry)
+        elif is_dicom(entry):
+            self.dicom += self._find_dicom(entry)[0] or [_without_image(entry)]
+        else:
+            self.plain.append(entry)
+
+    def _look_into(self, folder: Path) -> None:
+        listed = _listed(folder)
         pictures = _without_labels(listed)
         self.plain += pictures
-        there = _may_hold_bare_dicom(entry)
-        images, others = find_dicom(entry, self._series) if there else ([], ())
+        there = _may_hold_bare_dicom(folder)
+        images, others = self._find_dicom(folder) if there else ([], ())
         self.dicom += images
         if images:
             self.left_out += [path for path in others if path not in listed]
         elif pictures:
-            self.left_out += _left_out(entry, listed)
+            self.left_out += _left_out(folder, listed)
         elif there:
-            self.dicom.append(without_image(entry))
+            self.dicom.append(_without_image(folder))
         else:
             raise DataError(
-                f"{entry} holds no image ({', '.join(IMAGE_SUFFIXES + NIFTI_SUFFIXES)}), and no "
-                f"DICOM in it or the folders below{_pattern_for(entry)}"
+                f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES + NIFTI_SUFFIXES)}), and no "
+                f"DICOM in it or the folders below{_pattern_for(folder)}"
             )
+
+    def _find_dicom(self, entry: Path) -> tuple[list[Image], tuple[Path, ...]]:
+        from msa2net.prediction.dicom_inputs import find_dicom
+
+        return find_dicom(entry, self._series)
 
 
 def group_channels(paths: Sequence[Path], channels: int) -> list[Image]:
@@ -155,6 +167,16 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError as error:
         raise DataError(f"cannot look for {path}: {error.strerror or error}") from error
+
+
+def _without_image(entry: Path) -> Image:
+    """Say of an input that there is no image in it."""
+    if entry.is_dir():
+        return Image.none(entry, f"{entry} holds no DICOM image")
+    kind = kind_of(entry)
+    return Image.none(
+        entry, f"{entry} is a DICOM file without an image{f' ({kind})' if kind else ''}"
+    )
 
 
 # Folders ------------------------------------------------------------------------------------------

@@ -5,15 +5,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from msa2net.data.case import Case
-from msa2net.data.dicom.reader import load_series
-from msa2net.data.dicom.series import Series, reread
 from msa2net.data.io.nifti import is_nifti
 from msa2net.data.io.readers import read_channels, read_path, stem
 from msa2net.errors import ConfigError, DataError
 from msa2net.prediction.records import Maker, Record, read_record, record_path
+
+if TYPE_CHECKING:
+    from msa2net.data.dicom.series import Series
 
 Existing = Literal["refuse", "overwrite", "resume"]
 """What to do about outputs that exist: refuse to start, replace them, or go on with the rest.
@@ -76,12 +77,14 @@ class Image:
         if self.problem:
             raise DataError(self.problem)
         if self.is_dicom:
+            from msa2net.data.dicom.reader import load_series
+
             return load_series(self.series())
         if len(self.files) > 1:
             return read_channels(self.files, self.name)
         return read_path(self.files[0])
 
-    def series(self) -> Series:
+    def series(self) -> "Series":
         """Read the headers of its DICOM series.
 
         They are not kept with the image: those of a thousand patients would fill the memory.
@@ -89,6 +92,8 @@ class Image:
         Raises:
             DataError: the files changed since they were listed.
         """
+        from msa2net.data.dicom.series import reread
+
         assert self.folder is not None
         return replace(reread(self.files, self.folder, self.uid), name=self.name)
 

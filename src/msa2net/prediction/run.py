@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.case import Case, Segmentation
-from msa2net.data.dicom.pydicom_io import require
-from msa2net.data.dicom.segmentation import Kind, write_segmentation
 from msa2net.data.display import class_color, display_image
 from msa2net.data.formats.file_names import LABELS_FILE
 from msa2net.data.io.writers import write_jpeg
@@ -23,13 +21,6 @@ from msa2net.inference.predictor import Segmenter
 from msa2net.inference.sharding import World, share_of
 from msa2net.locks import alone_in
 from msa2net.options import InferenceKeywords, InferenceOptions
-from msa2net.prediction.csv_tables import (
-    FAILURES_FILE,
-    STRUCTURES_FILE,
-    TABLES,
-    structure_rows,
-    write_tables,
-)
 from msa2net.prediction.inputs import find_inputs
 from msa2net.prediction.jobs import (
     OVERLAYS,
@@ -42,8 +33,17 @@ from msa2net.prediction.jobs import (
     make_plan,
 )
 from msa2net.prediction.load import Source, open_source
+from msa2net.prediction.records import (
+    FAILURES_FILE,
+    STRUCTURES_FILE,
+    TABLES,
+    Record,
+    hash_outputs,
+    structure_rows,
+    write_record,
+    write_tables,
+)
 from msa2net.prediction.records import FOLDER as RECORDS
-from msa2net.prediction.records import Record, hash_outputs, write_record
 from msa2net.quality.monitor import QualityMonitor
 from msa2net.report.overlay import overlay
 
@@ -267,11 +267,13 @@ class _Work:
             if job.overlay:
                 write_jpeg(_picture(predictor, case, segmentation), paths[job.overlay])
             if job.segmentation:
+                from msa2net.data.dicom.segmentation import write_segmentation
+
                 write_segmentation(
                     segmentation,
                     job.image.series(),
                     paths[job.segmentation],
-                    kind=cast("Kind", self._dicom_seg.upper()),
+                    kind=cast("Any", self._dicom_seg.upper()),
                     colours=[class_color(k) for k in range(len(segmentation.label_names))],
                 )
             assessment = None
@@ -332,6 +334,8 @@ def _check_options(dicom_seg: SegKind, existing: Existing) -> None:
         if value not in known:
             raise ConfigError(f"there is no {what} '{value}'; use {', '.join(known)}")
     if dicom_seg != "none":
+        from msa2net.data.dicom.pydicom_io import require
+
         require("highdicom")  # missing, it is said before anything is predicted
 
 
