@@ -90,10 +90,10 @@ def monitor_of(assessments):
     return monitor
 
 
-def with_trust(run, folder, monitor):
+def with_assessments(run, folder, monitor):
     shutil.copytree(run, folder)
     path = folder / "evaluation" / "summary.json"
-    trust = summarise_assessments(monitor, usual())
-    content = json.loads(path.read_text()) | {"trust": trust.model_dump()}
+    assessments = summarise_assessments(monitor, usual())
+    content = json.loads(path.read_text()) | {"assessments": assessments.model_dump()}
     path.write_text(json.dumps(content))
-    return trust
+    return assessments

@@ -14,7 +14,7 @@ from rich.console import Console
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 
 from commands import msa2net
-from drawn_summaries import THIRTEEN, monitor_of, random_volumes, usual, with_trust
+from drawn_summaries import THIRTEEN, monitor_of, random_volumes, usual, with_assessments
 from msa2net.evaluation.compare import compare_evaluations, console_comparison, write_comparison
 from msa2net.evaluation.model_card import write_card
 from msa2net.evaluation.summary import read_summary
@@ -63,7 +63,7 @@ def folder(tmp_path_factory):
         make_run(root / kind, kind)
         make_evaluation(root / f"{kind}-masks", kind)
     make_run(root / "infinite", "volume", failed_distance="inf")
-    with_trust(root / "volume", root / "trusted", monitor_of(FLAGGED))
+    with_assessments(root / "volume", root / "trusted", monitor_of(FLAGGED))
     facts = read_facts(root / "trusted").model_copy(update={"reference_ranges": usual()})
     write_facts(root / "trusted", facts)
     shutil.copytree(root / "volume", root / "schema-1")

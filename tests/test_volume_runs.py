@@ -96,13 +96,13 @@ def test_flags_and_the_model_card(finished):
     assert usual["val_cases"] >= 1
     assert usual["temperature"] > 0
     rows = list(csv.DictReader((run / "evaluation/cases.csv").open()))
-    verdicts = {row["case"]: (float(row["suspicion"]), row["flags"]) for row in rows}
-    assert all((suspicion > 1) == bool(why) for suspicion, why in verdicts.values())
-    trust = json.loads((run / "evaluation/summary.json").read_text())["trust"]
-    assert trust["flagged"] == sum(bool(why) for _, why in verdicts.values())
-    pixels = sum(share for _, _, share in trust["after"]["points"])
+    verdicts = {row["case"]: (float(row["anomaly_score"]), row["flags"]) for row in rows}
+    assert all((anomaly_score > 1) == bool(why) for anomaly_score, why in verdicts.values())
+    assessments = json.loads((run / "evaluation/summary.json").read_text())["assessments"]
+    assert assessments["flagged"] == sum(bool(why) for _, why in verdicts.values())
+    pixels = sum(share for _, _, share in assessments["after"]["points"])
     assert pixels == pytest.approx(1)
-    assert 0 <= trust["after"]["error"] <= 1
+    assert 0 <= assessments["after"]["error"] <= 1
     assert "Look at these first" in (run / "report.html").read_text()
     card = (run / "MODEL_CARD.md").read_text()
     assert "Research use only; not a medical device." in card

@@ -18,6 +18,8 @@ FORMER: dict[str, dict[str, str]] = {
     },
     "model.json": {"usual": "reference_ranges"},
     "record": {"suspicion": "anomaly_score"},
+    "summary.json": {"trust": "assessments", "trust.first.suspicion": "anomaly_score"},
+    "cases.csv": {"suspicion": "anomaly_score"},
 }
 """Kind of file → path of a former name → the name in its place.
 

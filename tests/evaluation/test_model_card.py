@@ -9,7 +9,7 @@ import shutil
 import pytest
 from torch import nn
 
-from drawn_summaries import monitor_of, usual, with_trust
+from drawn_summaries import monitor_of, usual, with_assessments
 from html_page import Page
 from msa2net.evaluation.case_assessments import summarise_assessments
 from msa2net.evaluation.compare import compare_evaluations
@@ -30,7 +30,7 @@ from report_runs import make_run
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("trust") / "run", "volume")
+    return make_run(tmp_path_factory.mktemp("assessments") / "run", "volume")
 
 
 def test_flagged_cases_come_first_in_the_report(run, tmp_path):
@@ -39,11 +39,11 @@ def test_flagged_cases_come_first_in_the_report(run, tmp_path):
         ("no <liver> was found", "it is noisier"), ("missing", "noise"), 2.5
     )
     assessments["odder"] = CaseAssessment(("it is noisier",), ("noise",), 3.0)
-    trust = with_trust(run, tmp_path / "run", monitor_of(assessments))
-    assert (trust.flagged, trust.cases) == (2, 22)
-    assert [one.case for one in trust.first] == ["odder", "odd"]
-    assert trust.reasons == {"noise": 2, "missing": 1}
-    assert trust.after.error < trust.before.error / 2
+    summed = with_assessments(run, tmp_path / "run", monitor_of(assessments))
+    assert (summed.flagged, summed.cases) == (2, 22)
+    assert [one.case for one in summed.first] == ["odder", "odd"]
+    assert summed.reasons == {"noise": 2, "missing": 1}
+    assert summed.after.error < summed.before.error / 2
     html = write_report(tmp_path / "run").read_text()
     page = Page(html)
     text = " ".join(" ".join(page.text).split()) if isinstance(page.text, list) else page.text
@@ -51,11 +51,11 @@ def test_flagged_cases_come_first_in_the_report(run, tmp_path):
     assert "no <liver> was found; it is noisier" in text
     assert "<liver>" not in html
     assert "divided by 1.50" in text
-    assert f"error {trust.before.error:.4f} before" in text
+    assert f"error {summed.before.error:.4f} before" in text
     (chart,) = page.named("svg", "reliability")
     assert chart["aria-label"]
     dots = page.named("circle", "dot")
-    assert len(dots) == len(trust.before.points) + len(trust.after.points)
+    assert len(dots) == len(summed.before.points) + len(summed.after.points)
     regions = [a for t, a in page.tags if a.get("aria-label") == "Flagged cases"]
     assert [region["tabindex"] for region in regions] == ["0"]
 
@@ -64,7 +64,7 @@ def test_a_temperature_that_did_not_help_is_told(run, tmp_path):
     monitor = monitor_of({"one": CaseAssessment((), (), 0.0)})
     monitor.tables_2B3 = monitor.tables_2B3[::-1]
     folder = tmp_path / "worse"
-    with_trust(run, folder, monitor)
+    with_assessments(run, folder, monitor)
     assert "after: here it made them worse." in Page(write_report(folder).read_text()).text
     facts = read_facts(folder).model_copy(update={"reference_ranges": usual()})
     (folder / "model.json").write_text(facts.model_dump_json())
@@ -76,7 +76,7 @@ def test_a_temperature_that_did_not_help_is_told(run, tmp_path):
     path.write_text(
         json.dumps(
             json.loads(path.read_text())
-            | {"trust": summarise_assessments(monitor, alone).model_dump()}
+            | {"assessments": summarise_assessments(monitor, alone).model_dump()}
         )
     )
     page = Page(write_report(folder).read_text())
@@ -123,7 +123,7 @@ def test_scores_of_earlier_weights_say_so_wherever_they_are_shown(run, tmp_path)
 
 def test_the_card_says_what_is_known_and_names_nobody(run, tmp_path):
     folder = tmp_path / "run"
-    with_trust(run, folder, monitor_of({"secret-case": CaseAssessment((), (), 0.0)}))
+    with_assessments(run, folder, monitor_of({"secret-case": CaseAssessment((), (), 0.0)}))
     facts = read_facts(folder).model_copy(update={"reference_ranges": usual()})
     (folder / "model.json").write_text(facts.model_dump_json())
     card = write_card(folder).read_text()

@@ -56,7 +56,7 @@ def printed(summary, width=80):
 def test_both_protocols_by_hand():
     summary = photographs()
     intervals = [
-        "{:.4f}–{:.4f}".format(*summary.protocols[name].mean_interval["dice"])
+        "{:.3f}–{:.3f}".format(*summary.protocols[name].mean_interval["dice"])
         for name in ("standard", "isic")
     ]
     header, _, *lines = table_after(markdown_table(summary), "# ")

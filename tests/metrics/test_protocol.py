@@ -56,7 +56,7 @@ VOXELS = (
     *("hd_voxels", "hd95_voxels", "hd95_directed_max_voxels", "assd_voxels"),
     "surface_dice_2voxels",
 )
-UNJUDGED = {"flags": "", "suspicion": None}
+UNJUDGED = {"flags": "", "anomaly_score": None}
 NO_DISTANCES = dict.fromkeys([*MM, *VOXELS, "hd95_voxels_transunet"])
 
 
@@ -138,7 +138,7 @@ def test_row_of_every_situation_by_hand():
 
 def test_columns_are_the_documented_ones():
     documented = (
-        "case,class,group,outcome,outcome_transunet,flags,suspicion,tp,fp,fn,tn,"
+        "case,class,group,outcome,outcome_transunet,flags,anomaly_score,tp,fp,fn,tn,"
         "dice,iou,sensitivity,specificity,precision,accuracy,"
         "volume_difference_percent,dice_transunet,"
         "hd_mm,hd95_mm,hd95_directed_max_mm,assd_mm,surface_dice_2mm,"
@@ -851,8 +851,8 @@ def test_good_line_is_read(tmp_path):  # so that each broken one above is broken
     row, missed = read_cases_csv(path)
     assert math.isclose(row["iou"], 0.33, rel_tol=0)
     assert row["group"] == "early"
-    assert (row["flags"], row["suspicion"]) == ("", 0.1)
-    assert (missed["flags"], missed["suspicion"]) == ("'no lesion'", 9)
+    assert (row["flags"], row["anomaly_score"]) == ("", 0.1)
+    assert (missed["flags"], missed["anomaly_score"]) == ("'no lesion'", 9)
     assert [row[column] for column in MM] == [9.5, 3.5, 3.75, 1.5, 0.875]
     assert [row[column] for column in VOXELS] == [8.5, 2.5, 2.75, 1.25, 0.75]
     assert (row["volume_difference_percent"], row["hd95_voxels_transunet"]) == (12.5, 2.25)
@@ -879,7 +879,7 @@ def test_csv_from_before_further_distances(tmp_path):
     options = {"distances": True, "spacing_mm": (9, 3, 0.5), "group": "g"}
     (expected,) = lesion("a", *SITUATIONS["missed"], **options)
     (row,) = rows = read_cases_csv(path)
-    new = {column for column in COLUMNS if row[column] is None} - {"precision", "suspicion"}
+    new = {column for column in COLUMNS if row[column] is None} - {"precision", "anomaly_score"}
     assert new == {"volume_difference_percent", *MM, *VOXELS} - {"hd95_mm", "hd95_voxels"}
     assert row == expected | dict.fromkeys(new)
     # It can still be summed up, under the only way of counting failures there was.

@@ -174,7 +174,7 @@ def test_predictions_equal_what_was_evaluated(run: Path, workplace: Path):
         by_array = predictor(np.moveaxis(np.asarray(case.image[:, 0]), 0, -1))
         assert np.array_equal(by_case.labels, by_path.labels)
         assert np.array_equal(by_case.labels, by_array.labels)
-        unjudged = row | {"flags": "", "suspicion": None}  # a Predictor alone judges nothing
+        unjudged = row | {"flags": "", "anomaly_score": None}  # a Predictor alone judges nothing
         assert case_rows(case.id, by_case.labels, case.label, store.label_names) == [unjudged]
 
 

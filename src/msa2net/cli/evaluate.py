@@ -145,9 +145,9 @@ def _show(summary: "Summary", folder: Path, evaluation: Path, split: str = "test
     console().print(console_table(summary))
     if summary.data.same_as_training is False:
         say("note: the prepared data changed since this network was trained")
-    if trust := summary.trust:
-        say(f"\nflagged: {trust.flagged} of {trust.cases} cases; others may be wrong too")
-        cases = [(first.case, first.flags) for first in trust.first]
-        say_flagged(cases, trust.flagged, evaluation / "cases.csv")
+    if own := summary.assessments:
+        say(f"\nflagged: {own.flagged} of {own.cases} cases; others may be wrong too")
+        cases = [(first.case, first.flags) for first in own.first]
+        say_flagged(cases, own.flagged, evaluation / "cases.csv")
     say(f"\ncases, summary and tables: {evaluation}")
     say(f"report: {write_report(folder, split=split)}")

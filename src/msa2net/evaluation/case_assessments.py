@@ -37,7 +37,7 @@ def summarise_assessments(
         target=usual.target,
         val_cases=usual.val_cases,
         first=tuple(
-            FlaggedCase(case=case, suspicion=assessment.anomaly_score, flags=assessment.text)
+            FlaggedCase(case=case, anomaly_score=assessment.anomaly_score, flags=assessment.text)
             for case, assessment in flagged[:SHOWN]
         ),
         reasons=dict(reasons.most_common()),

@@ -73,7 +73,7 @@ def model_card(facts: ModelMetadata, config: Config | None, summary: Summary | N
         *_part("Training", _training(facts, config)),
         "## Scores",
         *_scores(summary),
-        *_part("Confidence and flags", _trust(facts.reference_ranges, summary)),
+        *_part("Confidence and flags", _assessments(facts.reference_ranges, summary)),
         *_part("Limits", _limits(facts, summary)),
     ]
     return "\n\n".join(parts) + "\n"
@@ -249,7 +249,7 @@ def _scores(summary: Summary | None) -> list[str]:
     ]
 
 
-def _trust(usual: ReferenceRanges | None, summary: Summary | None) -> list[str]:
+def _assessments(usual: ReferenceRanges | None, summary: Summary | None) -> list[str]:
     if usual is None:
         return ["What is usual was not noted for these weights, so no case is ever flagged."]
     words = [
@@ -261,9 +261,9 @@ def _trust(usual: ReferenceRanges | None, summary: Summary | None) -> list[str]:
     if usual.val_cases:
         words.append(f"Of these validation cases {usual.flagged} are flagged.")
         words.append(_calibration(usual))
-    if summary is not None and (trust := summary.trust):
-        before, after = trust.before.error, trust.after.error
-        words.append(f"On {summary.split}: {trust.flagged} of {trust.cases} flagged.")
+    if summary is not None and (assessments := summary.assessments):
+        before, after = assessments.before.error, assessments.after.error
+        words.append(f"On {summary.split}: {assessments.flagged} of {assessments.cases} flagged.")
         if usual.temperature != 1 and before is not None and after is not None:
             words.append(
                 f"Expected calibration error on {summary.split}: {before:.4f} before that "

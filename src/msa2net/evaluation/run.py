@@ -123,7 +123,7 @@ def _evaluate(
     origin = _origin(run, split, predictor, store, hashes).model_copy(
         update={
             "note": " ".join(describe_systematic_errors(patterns, rows, store.label_names)) or None,
-            "trust": summarise_assessments(monitor, facts.reference_ranges),
+            "assessments": summarise_assessments(monitor, facts.reference_ranges),
         }
     )
     summary = build_summary(rows, store.label_names, store.kind, protocols, failed_distance, origin)
@@ -240,7 +240,7 @@ def score_cases(
             failed_distance=failed_distance,
             group=store.row(case_id).group,
             flags="" if assessment is None else assessment.text,
-            suspicion=None if assessment is None else assessment.anomaly_score,
+            anomaly_score=None if assessment is None else assessment.anomaly_score,
         )
     return rows
 

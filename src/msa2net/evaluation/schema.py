@@ -13,7 +13,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _ABOUT_A_CASE = ("case", "class", "group", "outcome")
-_NO_METRICS = (*_ABOUT_A_CASE, "outcome_transunet", "flags", "suspicion", "tp", "fp", "fn", "tn")
+_NO_METRICS = (
+    *_ABOUT_A_CASE,
+    "outcome_transunet",
+    "flags",
+    "anomaly_score",
+    "tp",
+    "fp",
+    "fn",
+    "tn",
+)
 
 
 class GroupScores(Frozen):
@@ -76,7 +85,7 @@ class FlaggedCase(Frozen):
     """A case to look at first."""
 
     case: str
-    suspicion: float
+    anomaly_score: float
     flags: str
 
 
@@ -141,7 +150,7 @@ class Origin(Frozen):
             has others by now.
         note: what else a reader must know.
         reference: None where the paper has no results on such data.
-        trust: None of folders, and of a run without reference ranges.
+        assessments: None of folders, and of a run without reference ranges.
     """
 
     source: Literal["run", "folders"] = "run"
@@ -154,7 +163,7 @@ class Origin(Frozen):
     flattering: bool = False
     note: str | None = None
     reference: PublishedResults | None
-    trust: AssessmentSummary | None = None
+    assessments: AssessmentSummary | None = None
 
 
 class Summary(Origin):

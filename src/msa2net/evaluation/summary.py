@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from msa2net.errors import DataError, WeightsError
+from msa2net.errors import ConfigError, DataError, WeightsError
 from msa2net.evaluation.examples import write_examples
 from msa2net.evaluation.schema import GroupScores, Origin, Summary
 from msa2net.evaluation.tables.console import markdown_table
@@ -34,6 +34,7 @@ from msa2net.metrics.summary import (
     write_cases_csv,
 )
 from msa2net.parsing import first_mistake
+from msa2net.renamed import current_keys
 from msa2net.text import all_printable
 
 # 1 had no spread and intervals, hashes, worst cases, and it was always of a run; in 2 keys were
@@ -159,9 +160,12 @@ def read_summary(path: Path) -> Summary:
             "the version that reads it"
         )
     try:
-        summary = Summary.model_validate(_renamed(all_printable(content)))
-    except ValidationError as error:
-        raise DataError(f"{path} is damaged: {first_mistake(error)}; evaluate again") from error
+        summary = Summary.model_validate(
+            _renamed(current_keys("summary.json", all_printable(content)))
+        )
+    except (ConfigError, ValidationError) as error:
+        mistake = first_mistake(error) if isinstance(error, ValidationError) else error
+        raise DataError(f"{path} is damaged: {mistake}; evaluate again") from error
     if _is_of_earlier_weights(summary, path.parent.parent):
         return summary.model_copy(update={"flattering": True, "selection": EARLIER_WEIGHTS})
     return summary

@@ -36,7 +36,7 @@ from msa2net.metrics.hypothesis_tests import (
 from msa2net.metrics.protocol import CaseRow, Protocol, get_protocol
 from msa2net.text import count_noun, listed
 
-CaseAssessment: TypeAlias = Literal[
+Verdict: TypeAlias = Literal[
     "better", "worse", "contradictory", "not shown", "same", "too few", "no pairs"
 ]
 
@@ -308,7 +308,7 @@ def _correct(entries: Sequence[dict[str, Any]]) -> None:
         entry["p_holm"], entry["smallest_p_holm"] = p, smallest
 
 
-def _verdict(entry: dict[str, Any], better: Better) -> CaseAssessment:
+def _verdict(entry: dict[str, Any], better: Better) -> Verdict:
     if not entry["n"]:
         return "no pairs"
     out_of_reach = entry["differing"] and entry["smallest_p_holm"] > ALPHA

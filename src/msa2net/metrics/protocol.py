@@ -27,8 +27,8 @@ SURFACE_TOLERANCE = 2.0
 # One row per case and class; the keys are the columns of cases.csv, in order. Metric columns come
 # last, None where not applicable or not computed; a metric joins by a key here and a value in
 # scoring.py. What ends in a protocol's suffix is of the masks that this protocol scores. `group`
-# is "" for a case without one. `flags` says of the case in words why to look at
-# it first, "" if nothing speaks for it, and `suspicion` sorts cases by it, see quality/flags.py.
+# is "" for a case without one. `flags` says of the case in words why to look at it first, "" if
+# nothing speaks for it, and `anomaly_score` sorts cases by it, see quality/flags.py.
 # What is in millimetres is None where the spacing is not known; what is in voxels is measured as if
 # every voxel were a cube with sides of 1.
 CaseRow = TypedDict(
@@ -40,7 +40,7 @@ CaseRow = TypedDict(
         "outcome": Outcome,
         "outcome_transunet": Outcome,
         "flags": str,
-        "suspicion": float | None,
+        "anomaly_score": float | None,
         "tp": int,
         "fp": int,
         "fn": int,

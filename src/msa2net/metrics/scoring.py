@@ -36,7 +36,7 @@ class _About(TypedDict):
     case: str
     group: str
     flags: str
-    suspicion: float | None
+    anomaly_score: float | None
 
 
 class _Standard(NamedTuple):
@@ -69,7 +69,7 @@ def case_rows(
     failed_distance: FailedDistance = "diagonal",
     group: str = "",
     flags: str = "",
-    suspicion: float | None = None,
+    anomaly_score: float | None = None,
 ) -> list[CaseRow]:
     """Score one case: one row per class, background left out.
 
@@ -89,7 +89,7 @@ def case_rows(
             sum such rows up under `standard_protocol(failed_distance)`. `nan` is None here.
         group: what the case belongs to, for `summarise_groups`; "" is no group.
         flags: goes into the rows, see `CaseRow`.
-        suspicion: likewise.
+        anomaly_score: likewise.
 
     Raises:
         ConfigError: the names are fewer than two, one comes twice, or `failed_distance` is none.
@@ -110,7 +110,7 @@ def case_rows(
             )
         except DataError as error:
             raise DataError(f"case {case_id}: {error}") from error
-    about: _About = {"case": case_id, "group": group, "flags": flags, "suspicion": suspicion}
+    about = _About(case=case_id, group=group, flags=flags, anomaly_score=anomaly_score)
     each = zip(label_names[1:], counts[1:], published_counts[1:], measured, strict=True)
     return [_class_row(about, *of_class) for of_class in each]
 
@@ -154,7 +154,7 @@ def _class_row(
         "outcome": outcome(tp, fp, fn),
         "outcome_transunet": outcome(*published_counts[:3]),
         "flags": about["flags"],
-        "suspicion": about["suspicion"],
+        "anomaly_score": about["anomaly_score"],
         "tp": tp,
         "fp": fp,
         "fn": fn,

@@ -28,6 +28,7 @@ from msa2net.metrics.protocol import (
     outcome,
 )
 from msa2net.metrics.scores import IntervalMethod, ProtocolScores, WorstCase, sum_of_counts
+from msa2net.renamed import current_columns
 from msa2net.text import csv_text, listed, plain_cell
 
 COLUMNS: tuple[str, ...] = tuple(CaseRow.__annotations__)
@@ -197,7 +198,8 @@ def read_cases_csv(path: Path) -> list[CaseRow]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
-            header = tuple(RENAMED.get(column, column) for column in next(reader, []))
+            columns = current_columns("cases.csv", next(reader, []))
+            header = tuple(RENAMED.get(column, column) for column in columns)
             if header != tuple(c for c in COLUMNS if c in header or c in _FIRST_COLUMNS):
                 raise DataError(f"the columns are {_shown(header)}, not {','.join(COLUMNS)}")
             return [_parse(header, cells, reader.line_num) for cells in reader]

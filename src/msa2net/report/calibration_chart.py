@@ -43,43 +43,43 @@ def reliability_chart(before: Sequence[Point], after: Sequence[Point], *, title:
     return ElementTree.tostring(svg, encoding="unicode")
 
 
-def calibration_part(trust: AssessmentSummary | None) -> dict[str, object] | None:
+def calibration_part(assessments: AssessmentSummary | None) -> dict[str, object] | None:
     """Return what the page shows of confidences and flags; None of a run that knows nothing."""
-    if trust is None:
+    if assessments is None:
         return None
     from msa2net.quality.reference_ranges import describe_limits
 
-    before, after = trust.before, trust.after
+    before, after = assessments.before, assessments.after
     return {
-        "flagged": f"{trust.flagged} of {trust.cases} cases",
-        "limits": describe_limits(trust.val_cases, trust.target),
-        "reasons": ", ".join(f"{name} {count}" for name, count in trust.reasons.items()),
-        "first": trust.first,
-        "more": trust.flagged - len(trust.first),
-        "calibration": _calibration(trust),
+        "flagged": f"{assessments.flagged} of {assessments.cases} cases",
+        "limits": describe_limits(assessments.val_cases, assessments.target),
+        "reasons": ", ".join(f"{name} {count}" for name, count in assessments.reasons.items()),
+        "first": assessments.first,
+        "more": assessments.flagged - len(assessments.first),
+        "calibration": _calibration(assessments),
         "svg": reliability_chart(
             before.points,
-            [] if trust.temperature_reason else after.points,
+            [] if assessments.temperature_reason else after.points,
             title="Accuracy over confidence, before and after",
         ),
     }
 
 
-def _calibration(trust: AssessmentSummary) -> str:
+def _calibration(assessments: AssessmentSummary) -> str:
     """Say what the chart shows; "" if there is nothing in it."""
-    before, after = trust.before.error, trust.after.error
+    before, after = assessments.before.error, assessments.after.error
     if before is None or after is None:
         return ""
-    if trust.temperature_reason:
+    if assessments.temperature_reason:
         return (
             f"Grey: as the network has it, with an expected calibration error of {before:.4f}. Its "
-            f"logits are not divided by a temperature: {trust.temperature_reason}."
+            f"logits are not divided by a temperature: {assessments.temperature_reason}."
         )
     worse = ": here it made them worse" if after > before else ""
     return (
         "Grey: as the network has it. Coloured: its logits divided by "
-        f"{trust.temperature:.2f}, fitted on validation cases, which changes no answer. Expected "
-        f"calibration error {before:.4f} before, {after:.4f} after{worse}."
+        f"{assessments.temperature:.2f}, fitted on validation cases, which changes no label. "
+        f"Expected calibration error {before:.4f} before, {after:.4f} after{worse}."
     )
 
 

@@ -81,7 +81,7 @@ def write_report(run: Path, out: Path | None = None, *, split: str = "test") -> 
         selection=selection_note(content.summary) if content.summary else (False, ""),
         subset=subset_note(content.summary) if content.summary else "",
         scores=score_tables(content.summary) if content.summary else None,
-        trust=calibration_part(content.summary.trust) if content.summary else None,
+        assessments=calibration_part(content.summary.assessments) if content.summary else None,
         worst=worst_tables(content.summary),
         strips=_strips(content),
         examples=_cards([read_example(path) for path in content.examples], content),
