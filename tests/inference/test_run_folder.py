@@ -69,7 +69,7 @@ def size(side: object) -> dict:
         ({"network.num_classes": 10**9}, "num_classes is 1000000000: must be less than"),
         ({"network.in_channels": 10**9}, "in_channels is 1000000000"),
         ({"network.in_channels": 2}, "takes 2 channels and preprocessing gives it 1"),
-        (size([10**6, 10**6]), "image_size is .1000000, 1000000"),
+        (size([10**6, 10**6]), "image_size is a list .1000000, 1000000"),
         (size([32]), "image_size"),
         ({"preprocessing.image_size": [64, 64]}, "32×32 pixels and preprocessing gives it 64×64"),
         ({"network.encoder": "swinv2_cr_giant_224"}, "does not fit this network"),
