@@ -11,7 +11,7 @@ import pytest
 import msa2net
 from msa2net.config import DataConfig
 from msa2net.data.formats.registry import open_source
-from msa2net.metrics.scores import ProtocolScores
+from msa2net.metrics.schema import ProtocolScores
 from msa2net.report.html import write_report
 
 RIGHT, MYOCARDIUM, LEFT = 1, 2, 3

@@ -30,7 +30,7 @@ from msa2net.evaluation.run import evaluate_run
 from msa2net.evaluation.schema import Summary
 from msa2net.evaluation.summary import LabelsHash, read_summary
 from msa2net.inference.run_folder import ModelMetadata, save_run
-from msa2net.metrics.scores import MetricValue, WorstCase
+from msa2net.metrics.schema import MetricValue, WorstCase
 from msa2net.metrics.summary import read_cases_csv
 from msa2net.models.registry import create_model
 from msa2net.report.html import write_report

@@ -12,7 +12,7 @@ from drawn_summaries import ORGANS, THIRTEEN, random_volumes, summary_of
 from msa2net.evaluation.schema import Summary
 from msa2net.evaluation.tables.console import console_table, markdown_table
 from msa2net.evaluation.tables.latex import latex_table
-from msa2net.metrics.scores import WorstCase
+from msa2net.metrics.schema import WorstCase
 from msa2net.metrics.summary import interval_method
 from report_runs import as_schema_1
 

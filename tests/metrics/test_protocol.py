@@ -26,7 +26,7 @@ from msa2net.metrics.protocol import (
     standard_protocol,
     transunet_dice,
 )
-from msa2net.metrics.scores import IntervalMethod, WorstCase
+from msa2net.metrics.schema import IntervalMethod, WorstCase
 from msa2net.metrics.scoring import case_rows
 from msa2net.metrics.summary import (
     COLUMNS,

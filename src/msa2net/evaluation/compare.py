@@ -13,8 +13,13 @@ from rich.text import Text
 
 from msa2net.errors import ConfigError, DataError
 from msa2net.evaluation.summary import read_summary
+from msa2net.evaluation.tables.columns import (
+    DISCLAIMER,
+    NOT_APPLICABLE,
+    selection_note,
+    subset_note,
+)
 from msa2net.evaluation.tables.markdown import escaped, lay_out
-from msa2net.evaluation.tables.model import DISCLAIMER, NOT_APPLICABLE, selection_note, subset_note
 from msa2net.files import EVALUATIONS, clean_temporaries, write_json, write_text
 from msa2net.metrics.comparison import compare
 from msa2net.metrics.protocol import (

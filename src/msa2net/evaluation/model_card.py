@@ -12,8 +12,7 @@ from typing import Any
 from msa2net.config import LEVELS_WORDS, PRECISION_WORDS, Config, load_config
 from msa2net.evaluation.schema import Summary
 from msa2net.evaluation.summary import read_summary
-from msa2net.evaluation.tables.markdown import escaped, lay_out
-from msa2net.evaluation.tables.model import (
+from msa2net.evaluation.tables.columns import (
     DISCLAIMER,
     HEADINGS,
     NOT_APPLICABLE,
@@ -21,6 +20,7 @@ from msa2net.evaluation.tables.model import (
     legend,
     selection_note,
 )
+from msa2net.evaluation.tables.markdown import escaped, lay_out
 from msa2net.evaluation.tables.rows import score_rows, shown
 from msa2net.files import CONFIG_FILE, EVALUATIONS, write_text
 from msa2net.inference.run_folder import ModelMetadata, read_facts

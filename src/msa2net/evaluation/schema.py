@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from msa2net.errors import Msa2NetError
 from msa2net.metrics.protocol import CaseRow, FailedDistance
-from msa2net.metrics.scores import Frozen, IntervalMethod, ProtocolScores, WorstCase
+from msa2net.metrics.schema import Frozen, IntervalMethod, ProtocolScores, WorstCase
 
 if TYPE_CHECKING:
     import pandas as pd

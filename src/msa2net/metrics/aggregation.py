@@ -17,7 +17,7 @@ from msa2net.metrics.bootstrap import (
 from msa2net.metrics.hypothesis_tests import Spread, applicable_scores, spread
 from msa2net.metrics.overlap import overlap_metrics
 from msa2net.metrics.protocol import CaseRow, Protocol, applicable
-from msa2net.metrics.scores import MetricValue
+from msa2net.metrics.schema import MetricValue
 
 Rows: TypeAlias = Mapping[str, Sequence[CaseRow]]  # class → one row a case
 Intervals: TypeAlias = Mapping[str, Interval]  # metric → interval

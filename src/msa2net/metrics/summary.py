@@ -27,7 +27,7 @@ from msa2net.metrics.protocol import (
     get_protocol,
     outcome,
 )
-from msa2net.metrics.scores import IntervalMethod, ProtocolScores, WorstCase, sum_of_counts
+from msa2net.metrics.schema import IntervalMethod, ProtocolScores, WorstCase, sum_of_counts
 from msa2net.renamed import current_columns
 from msa2net.text import csv_text, listed, plain_cell
 

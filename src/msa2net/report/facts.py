@@ -1,14 +1,14 @@
 """What was run, in words: the headline numbers and the list of facts at the top of the page."""
 
 from msa2net.evaluation.schema import Summary
-from msa2net.evaluation.tables.model import (
+from msa2net.evaluation.tables.columns import (
     NOT_APPLICABLE,
     format_interval,
     format_metric,
     shown_protocols,
 )
 from msa2net.report.load import RunContent
-from msa2net.report.scores import distance_of_failure
+from msa2net.report.score_tables import distance_of_failure
 from msa2net.text import count_noun
 
 

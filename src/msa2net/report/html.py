@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from msa2net.data.display import PALETTE
 from msa2net.evaluation.schema import PublishedResults
-from msa2net.evaluation.tables.model import reference_rows, selection_note, subset_note
+from msa2net.evaluation.tables.columns import reference_rows, selection_note, subset_note
 from msa2net.files import EVALUATIONS, write_text
 from msa2net.metrics.protocol import CaseRow
 from msa2net.report.calibration_chart import calibration_part
@@ -30,7 +30,7 @@ from msa2net.report.overlay import (
     outline_path,
     strip_chart,
 )
-from msa2net.report.scores import score_tables, worst_tables
+from msa2net.report.score_tables import score_tables, worst_tables
 
 MAX_SLICES = 24
 MAX_SIDE = 512

@@ -14,8 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from msa2net.evaluation.schema import GroupScores, PublishedResults, Summary
-from msa2net.evaluation.tables.markdown import escaped, lay_out
-from msa2net.evaluation.tables.model import (
+from msa2net.evaluation.tables.columns import (
     ALL_COUNT_HEADINGS,
     DISCLAIMER,
     DISTANCES,
@@ -32,6 +31,7 @@ from msa2net.evaluation.tables.model import (
     selection_note,
     subset_note,
 )
+from msa2net.evaluation.tables.markdown import escaped, lay_out
 from msa2net.evaluation.tables.rows import (
     Entries,
     ScoreRow,

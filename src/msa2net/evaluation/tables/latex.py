@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from msa2net.evaluation.schema import Summary
-from msa2net.evaluation.tables.model import (
+from msa2net.evaluation.tables.columns import (
     DISTANCES,
     HEADINGS,
     NOT_APPLICABLE,
@@ -20,7 +20,7 @@ from msa2net.evaluation.tables.model import (
 )
 from msa2net.evaluation.tables.rows import Entries, has_distances, shown
 from msa2net.metrics.protocol import DISTANCE
-from msa2net.metrics.scores import ProtocolScores
+from msa2net.metrics.schema import ProtocolScores
 from msa2net.text import printable
 
 # The paper's abbreviations of the eight organs, in its order; class names in any spelling.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from msa2net.evaluation.schema import Summary
-from msa2net.evaluation.tables.model import (
+from msa2net.evaluation.tables.columns import (
     DISTANCES,
     HEADINGS,
     NOT_APPLICABLE,
@@ -17,7 +17,7 @@ from msa2net.evaluation.tables.model import (
     shown_protocols,
 )
 from msa2net.metrics.protocol import differing_rules
-from msa2net.metrics.scores import MetricValue, ProtocolScores
+from msa2net.metrics.schema import MetricValue, ProtocolScores
 
 # What rows are made from: their names → scores under a protocol, of all cases or of one group.
 Entries: TypeAlias = dict[tuple[str, ...], ProtocolScores]

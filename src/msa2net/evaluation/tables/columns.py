@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from msa2net.evaluation.schema import Summary
 from msa2net.metrics.bootstrap import FEW
 from msa2net.metrics.protocol import PUBLISHED, SURFACE_TOLERANCE
-from msa2net.metrics.scores import ProtocolScores
+from msa2net.metrics.schema import ProtocolScores
 from msa2net.text import count_noun, joined, listed
 
 # Metric → heading; a metric without one value in a shown protocol gets no column.

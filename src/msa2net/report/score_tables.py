@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from msa2net.evaluation.schema import Summary
-from msa2net.evaluation.tables.model import (
+from msa2net.evaluation.tables.columns import (
     DISTANCES,
     FURTHER_MM,
     FURTHER_VOXELS,
@@ -18,7 +18,7 @@ from msa2net.evaluation.tables.model import (
 )
 from msa2net.evaluation.tables.rows import Cell, score_rows
 from msa2net.metrics.protocol import DISTANCE_FAILED, Outcome, all_rules, differing_rules
-from msa2net.metrics.scores import ProtocolScores
+from msa2net.metrics.schema import ProtocolScores
 from msa2net.text import count_noun, joined
 
 METRICS = {
