@@ -28,7 +28,7 @@ from msa2net.benchmark import parts
 from msa2net.benchmark.run import machine
 from msa2net.benchmark.settings import settings_for
 from msa2net.benchmark.timing import measure
-from msa2net.cli.process import keep_touched_memory
+from msa2net.cli.console import keep_touched_memory
 from msa2net.files import read_json, write_json
 
 CPU = torch.device("cpu")

@@ -31,7 +31,7 @@ from msa2net.benchmark import parts
 from msa2net.benchmark.run import machine
 from msa2net.benchmark.settings import Settings, settings_for
 from msa2net.benchmark.timing import measure
-from msa2net.cli.process import keep_touched_memory
+from msa2net.cli.console import keep_touched_memory
 from msa2net.data.phantom import ABDOMEN_LABELS
 from msa2net.files import write_json
 from msa2net.inference.predictor import Predictor

@@ -65,7 +65,7 @@ def test_memory_is_what_a_call_takes():
 
 KEEPING = """
 import resource, numpy as np
-from msa2net.cli.process import keep_touched_memory
+from msa2net.cli.console import keep_touched_memory
 done = keep_touched_memory()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

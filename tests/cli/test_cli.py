@@ -21,8 +21,7 @@ from commands import assert_one_sentence, msa2net, script
 from golden_weights import published_state
 from msa2net import __version__
 from msa2net.cli import run_command
-from msa2net.cli.console import print_error, say
-from msa2net.cli.process import set_up
+from msa2net.cli.console import print_error, say, set_up
 from msa2net.config import NetworkConfig
 from msa2net.data.phantom.files import write_phantom
 from msa2net.data.preprocessing import Preprocessing

@@ -14,7 +14,7 @@ import typer
 from msa2net.cli.benchmark import benchmark
 from msa2net.cli.check import check
 from msa2net.cli.compare import compare
-from msa2net.cli.console import print_error
+from msa2net.cli.console import print_error, silence_libraries
 from msa2net.cli.demo import demo
 from msa2net.cli.evaluate import evaluate
 from msa2net.cli.export import export
@@ -23,7 +23,6 @@ from msa2net.cli.models import models
 from msa2net.cli.phantom import phantom
 from msa2net.cli.predict import predict
 from msa2net.cli.prepare import prepare
-from msa2net.cli.process import silence_libraries
 from msa2net.cli.settings import settings
 from msa2net.cli.train import train
 from msa2net.errors import Msa2NetError, memory_guard

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from msa2net.cli.console import console, say, track
+from msa2net.cli.console import console, say, set_up, track
 from msa2net.cli.options import (
     CompileOption,
     DeviceOption,
@@ -13,7 +13,6 @@ from msa2net.cli.options import (
     flag,
     option,
 )
-from msa2net.cli.process import set_up
 
 if TYPE_CHECKING:
     from msa2net.benchmark.run import Row

@@ -16,6 +16,7 @@ from msa2net.cli.console import (
     console,
     print_error,
     say,
+    set_up,
     track,
 )
 from msa2net.cli.options import (
@@ -26,7 +27,6 @@ from msa2net.cli.options import (
     VerboseOption,
     option,
 )
-from msa2net.cli.process import set_up
 
 if TYPE_CHECKING:
     from msa2net.config import Config

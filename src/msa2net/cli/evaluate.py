@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from msa2net.cli.console import console, say, say_flagged, say_networks, track
+from msa2net.cli.console import console, say, say_flagged, say_networks, set_up, track
 from msa2net.cli.options import (
     CommonOption,
     DeviceOption,
@@ -15,7 +15,6 @@ from msa2net.cli.options import (
     flag,
     option,
 )
-from msa2net.cli.process import set_up
 from msa2net.errors import ConfigError, DataError
 
 if TYPE_CHECKING:

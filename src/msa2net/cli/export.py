@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Annotated
 
-from msa2net.cli.console import DISCLAIMER, say, say_networks
+from msa2net.cli.console import DISCLAIMER, say, say_networks, set_up
 from msa2net.cli.options import OverwriteOption, RunArgument, VerboseOption, option
-from msa2net.cli.process import set_up
 from msa2net.errors import ConfigError
 
 FORMATS = ("onnx",)

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from msa2net.cli.console import console, say, track
+from msa2net.cli.console import console, say, set_up, track
 from msa2net.cli.options import (
     DeviceOption,
     NetworkOption,
@@ -13,7 +13,6 @@ from msa2net.cli.options import (
     flag,
     option,
 )
-from msa2net.cli.process import set_up
 from msa2net.errors import ConfigError, DataError, WeightsError
 
 if TYPE_CHECKING:

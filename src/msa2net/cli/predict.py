@@ -15,6 +15,7 @@ from msa2net.cli.console import (
     say,
     say_flagged,
     say_networks,
+    set_up,
     track,
 )
 from msa2net.cli.options import (
@@ -26,7 +27,6 @@ from msa2net.cli.options import (
     flag,
     option,
 )
-from msa2net.cli.process import set_up
 from msa2net.errors import ConfigError
 from msa2net.text import count_noun, listed
 

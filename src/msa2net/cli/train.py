@@ -14,6 +14,7 @@ from msa2net.cli.console import (
     common_words,
     looks,
     say,
+    set_up,
     track,
     training_progress,
 )
@@ -26,7 +27,6 @@ from msa2net.cli.options import (
     flag,
     option,
 )
-from msa2net.cli.process import set_up
 from msa2net.text import count_noun
 
 if TYPE_CHECKING:

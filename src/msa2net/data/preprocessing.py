@@ -1,8 +1,6 @@
 """From a case's own grid and units to the network's input, and exactly back.
 
-Resampling is linear and separable, so it is written as one matrix per axis: `rows @ x @ columnsᵀ`.
-The same matrices serve numpy arrays and torch tensors on any device, forward and back.
-
+Resampling is one matrix per axis, `rows @ x @ columnsᵀ`, for arrays and tensors, forward and back.
 Axes: C channels, Z slices, H rows, W columns, K classes; h, w are the network's rows and columns.
 """
 
@@ -19,18 +17,21 @@ from scipy.sparse import csr_array
 from msa2net.config.types import MAX_CHANNELS, MAX_SIDE
 from msa2net.data.case import Case
 from msa2net.data.geometry import to_canonical, to_file
-from msa2net.data.placement import AxisResizePad, ResizePad, placing_matrix
 from msa2net.data.resampling import (
+    AxisResizePad,
+    Float,
+    ResizePad,
     apply_matrices,
     contract,
     nearest_index,
+    placing_matrix,
     zoom_index,
 )
 from msa2net.errors import DataError
 from msa2net.text import count_noun
 
-Float = NDArray[np.float32]
 _LARGE = 2**26  # values; more are brought to the input's size in bands, to save memory
+
 ValueRange = tuple[ArrayLike, ArrayLike]
 """The low and the high end of each channel, (C,) each; or one number for all."""
 
@@ -123,11 +124,10 @@ class Preprocessing(BaseModel):
         grey_for_colour = channels == 1 and self.channels == 3 and self.intensity == "fixed"
         if channels == self.channels or grey_for_colour:
             return
+        what = "give images in colour or grey"
         if self.channels == 1:
             what = "give a grey one: no colour image, no series of several volumes"
-        elif self.intensity == "fixed":
-            what = "give images in colour or grey"
-        else:
+        elif self.intensity != "fixed":
             what = f"give one file a channel, NAME_0000 to NAME_{self.channels - 1:04d}"
         raise DataError(
             f"the image has {count_noun(channels, 'channel')} and the network takes "

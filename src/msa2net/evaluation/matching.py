@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from msa2net.data.dicom import DICOM_SUFFIXES
+from msa2net.data.dicom.detect import DICOM_SUFFIXES
 from msa2net.data.formats.file_names import FIRST_CHANNEL, Files, match_names, plain_name
 from msa2net.data.io.nifti import is_nifti
 from msa2net.data.io.readers import list_images, stem

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msa2net.data.placement import ResizePad
 from msa2net.data.preprocessing import Preprocessing
+from msa2net.data.resampling import ResizePad
 from msa2net.errors import MORE_MEMORY, ConfigError
 from msa2net.options import Mode
 from msa2net.quality.confidence import MemberOutputs

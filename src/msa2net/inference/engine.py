@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from msa2net.data.case import Case
 from msa2net.data.io.validation import format_bytes
-from msa2net.data.placement import ResizePad
 from msa2net.data.preprocessing import ValueRange
+from msa2net.data.resampling import ResizePad
 from msa2net.errors import ConfigError, DataError, is_out_of_memory
 from msa2net.inference.backend import Backend
 from msa2net.options import InferenceOptions

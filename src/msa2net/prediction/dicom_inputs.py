@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from msa2net.data.dicom.headers import holds_dicom, is_dicom
+from msa2net.data.dicom.detect import holds_dicom, is_dicom
 from msa2net.data.dicom.reader import choose_series
 from msa2net.data.dicom.series import Series, named, survey
 from msa2net.errors import DataError

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from msa2net.data.dicom.headers import find_files, is_dicom, kind_of
+from msa2net.data.dicom.detect import find_files, is_dicom
 from msa2net.data.formats.file_names import image_name
 from msa2net.data.io.nifti import NIFTI_SUFFIXES, is_nifti
 from msa2net.data.io.readers import IMAGE_SUFFIXES, list_images, stem
@@ -93,7 +93,7 @@ class _Finder:
     def look_at(self, entry: Path) -> None:
         if entry.is_dir():
             self._look_into(entry)
-        elif is_dicom(entry):
+        elif not is_nifti(entry) and is_dicom(entry):
             self.dicom += self._find_dicom(entry)[0] or [_without_image(entry)]
         else:
             self.plain.append(entry)
@@ -173,6 +173,8 @@ def _without_image(entry: Path) -> Image:
     """Say of an input that there is no image in it."""
     if entry.is_dir():
         return Image.none(entry, f"{entry} holds no DICOM image")
+    from msa2net.data.dicom.headers import kind_of
+
     kind = kind_of(entry)
     return Image.none(
         entry, f"{entry} is a DICOM file without an image{f' ({kind})' if kind else ''}"

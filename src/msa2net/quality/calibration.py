@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from msa2net.data.placement import ResizePad
+from msa2net.data.resampling import ResizePad
 from msa2net.metrics.calibration import BINS, COLUMNS, reliability_table
 from msa2net.quality.confidence import (
     TINY,

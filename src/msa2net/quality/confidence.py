@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msa2net.data.placement import ResizePad
+from msa2net.data.resampling import ResizePad
 from msa2net.quality.features import DICE_ERROR, Features, name_feature
 
 TINY = 1e-12

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msa2net.data.case import Case
-from msa2net.data.placement import ResizePad
 from msa2net.data.preprocessing import Preprocessing
+from msa2net.data.resampling import ResizePad
 from msa2net.metrics.calibration import BINS, COLUMNS
 from msa2net.quality.confidence import ConfidenceSums, MemberOutputs
 from msa2net.quality.features import (

@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 pydicom = pytest.importorskip("pydicom")
 
 import dicom_files as files  # noqa: E402
-from msa2net.data.dicom.headers import holds_dicom, is_dicom  # noqa: E402
+from msa2net.data.dicom.detect import holds_dicom, is_dicom  # noqa: E402
 from msa2net.data.dicom.reader import (  # noqa: E402
     choose_series,
     list_series,

@@ -4,7 +4,6 @@ Needs pydicom (`pip install ".[dicom]"`), imported where it is used.
 """
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msa2net.data.dicom import DICOM_SUFFIXES
+from msa2net.data.dicom.detect import is_dicom
 from msa2net.data.dicom.pydicom_io import (
     EXTRA,
-    has_preamble,
     is_uid,
     numbers_in,
     parsing,
@@ -46,18 +44,6 @@ _MACROS = (  # parts of a frame's description, each a sequence of one item
 )
 
 
-def is_dicom(path: Path) -> bool:
-    """Return whether a file is DICOM, by its first bytes, or failing that by its name."""
-    if path.name.startswith(".") or not path.is_file():
-        return False
-    return path.suffix.lower() in DICOM_SUFFIXES or has_preamble(path)
-
-
-def holds_dicom(folder: Path) -> bool:
-    """Return whether there is a DICOM file anywhere in a folder."""
-    return any(is_dicom(path) for path in find_files(folder))
-
-
 def kind_of(path: Path) -> str:
     """Return what the standard calls the kind of a DICOM file; "" if it is none that it knows."""
     uid = require("pydicom.uid")
@@ -65,25 +51,6 @@ def kind_of(path: Path) -> str:
         header = read_header(path, ["SOPClassUID"])
         kind = uid.UID(header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID"))
         return str(kind.name) if kind in uid.UID_dictionary else ""
-
-
-def find_files(folder: Path, unlisted: list[DataError] | None = None) -> Iterator[Path]:
-    """Yield the files of a folder and of all folders in it, sorted, without hidden ones.
-
-    Args:
-        folder: where to look.
-        unlisted: takes the folders that cannot be listed; without it the first one is raised.
-    """
-
-    def note(error: OSError) -> None:
-        problem = DataError(f"cannot list {error.filename}: {error.strerror}")
-        if unlisted is None:
-            raise problem from error
-        unlisted.append(problem)
-
-    for place, folders, names in os.walk(folder, onerror=note):
-        folders.sort()
-        yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
 
 
 def read_image_header(path: Path) -> Any:

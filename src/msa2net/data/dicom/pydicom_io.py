@@ -121,12 +121,6 @@ def tag_name(tag: int) -> str:
     return str(keyword) or f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
-def has_preamble(path: Path) -> bool:
-    """Return whether a file begins as DICOM files do since 1993."""
-    with file_errors(path, "DICOM"), path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
 def read_header(path: Path, tags: Sequence[str] | None = None) -> Any:
     """Read a header up to its pixels.
 

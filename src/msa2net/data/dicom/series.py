@@ -14,14 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from msa2net.data.dicom import DICOM_SUFFIXES
-from msa2net.data.dicom.headers import (
-    count_frames,
-    find_files,
-    read_image_header,
-    rows_and_columns,
-    slices_of,
-)
+from msa2net.data.dicom.detect import DICOM_SUFFIXES, find_files
+from msa2net.data.dicom.headers import count_frames, read_image_header, rows_and_columns, slices_of
 from msa2net.data.dicom.pydicom_io import is_uid, parsing, read_identifiers, require
 from msa2net.data.dicom.slice_geometry import Slice, stack
 from msa2net.data.geometry import Geometry

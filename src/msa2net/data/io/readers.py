@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from msa2net.data.case import Case
-from msa2net.data.dicom import DICOM_SUFFIXES
+from msa2net.data.dicom.detect import DICOM_SUFFIXES
 from msa2net.data.geometry import require_same_grid
 from msa2net.data.io.nifti import NIFTI_SUFFIXES, is_nifti, read_nifti_image
 from msa2net.data.io.validation import as_integer_labels, check_finite, file_errors
@@ -115,7 +115,7 @@ def read_path(path: Path) -> Case:
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return read_image(path)
     # Imported here alone: most data sets and most predictions have no DICOM.
-    from msa2net.data.dicom.headers import is_dicom
+    from msa2net.data.dicom.detect import is_dicom
     from msa2net.data.dicom.reader import read_series
 
     if path.is_dir() or path.suffix.lower() in DICOM_SUFFIXES or is_dicom(path):
